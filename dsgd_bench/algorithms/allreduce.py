@@ -1,0 +1,42 @@
+"""AllReduce-SGD: everybody averages gradients, then takes the same step.
+
+The synchronous baseline of all four papers (P. Goyal et al., "Accurate, large minibatch
+SGD", arXiv:1706.02677, section 3, describes the practice). With n workers, gradient
+g_i over worker i's mini-batch and learning rate lr, in every step
+
+    x  <-  x - lr (1/n) sum_i g_i(x)
+
+Traffic      one all-reduce of the gradient in every step
+Memory       three vectors (model, gradient, start), one more with momentum
+Fixed point  sum_i g_i(x) = 0: the optimum of the mean loss, for any shards
+"""
+
+import numpy as np
+
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.arrays import Array
+
+
+@algorithm(
+    "allreduce",
+    paper="arXiv:1706.02677, section 3",
+    traits={"synchronous", "keeps-mean", "identical"},
+    vectors=3,
+    models_sent=1,
+)
+def allreduce(x: Array, worker: Worker) -> Steps:
+    """Yield the model before the first step and after every step.
+
+    Parameters
+    ----------
+    x : array of shape (dim,)
+        Initial model, equal on every rank. The algorithm owns it from now on.
+    worker : Worker
+        This rank's gradient, optimizer and fabric.
+    """
+    g = np.zeros_like(x)
+    while True:
+        yield x
+        worker.gradient(x, out=g)
+        worker.fabric.average(g)
+        worker.update(x, g)

@@ -1,0 +1,1 @@
+"""From traces to numbers: rows, groups, intervals, comparisons; no MPI, no HDF5."""

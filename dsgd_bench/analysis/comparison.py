@@ -1,0 +1,153 @@
+"""The lines of one study's table: every point beside its reference and its baseline.
+
+The *reference* of a point is AllReduce-SGD under the same slowdown and otherwise equal
+settings; the *baseline* is the same algorithm without slowdown.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.analysis import labels, straggler
+from dsgd_bench.analysis.statistics import Estimate, ratio_of_medians
+from dsgd_bench.analysis.summary import Group
+
+REFERENCE = "allreduce"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table.
+
+    Attributes
+    ----------
+    group : Group
+        The runs of the point.
+    case : str
+        What else the study varies ("8 ranks, alpha=0.1"); empty if nothing.
+    algorithm : str
+        Kind and settings: "adpsgd, ring", with optimizer settings where they vary.
+    is_reference : bool
+        Whether other lines are compared with this one.
+    reference_failed : bool
+        Whether there is a reference that never reached the target.
+    against_reference : Estimate or None
+        Own median over the reference's, below 1 is faster: of the times to the target
+        where the study has one, else of the times per epoch.
+    against_baseline : Estimate or None
+        Time per epoch over that of the same algorithm without slowdown.
+    predicted, paper : float or None
+        What the model and the AD-PSGD paper say for `against_baseline`.
+    """
+
+    group: Group
+    case: str
+    algorithm: str
+    is_reference: bool
+    reference_failed: bool
+    against_reference: Estimate | None
+    against_baseline: Estimate | None
+    predicted: float | None
+    paper: float | None
+
+
+def compare(groups: Sequence[Group]) -> list[Line]:
+    """Return the lines of one study: by case, slowdown, then algorithm."""
+    varying = _varying(groups)
+    lines = [_line(group, groups, varying) for group in groups]
+    seen = {kind: place for place, kind in enumerate(_kinds(groups))}
+
+    def order(line: Line) -> tuple[object, ...]:
+        row = line.group.first
+        factor = row.slow_factor
+        severity = (factor is None, factor or 0.0, row.slow_ranks, row.slowdown)
+        return row.ranks, line.case, severity, seen[row.algorithm], line.algorithm
+
+    return sorted(lines, key=order)
+
+
+def is_synchronous(kind: str) -> bool | None:
+    """Return whether a step of the algorithm waits for all ranks; None if unknown."""
+    algorithm = ALGORITHMS.get(kind)
+    return None if algorithm is None else algorithm.synchronous
+
+
+def _line(group: Group, groups: Sequence[Group], varying: Sequence[str]) -> Line:
+    row = group.first
+    optimizer = [key for key in varying if key.startswith("optimizer.")]
+    other = [key for key in varying if not key.startswith("optimizer.")]
+    words = (row.label, labels.chosen(row.factors, optimizer))
+    reference = _find(group, groups, ignore="algorithm.", algorithm=REFERENCE)
+    baseline = _find(group, groups, ignore="slowdown.", factor=1.0)
+    against_baseline = straggler.measured(group, baseline) if baseline else None
+    return Line(
+        group=group,
+        case=labels.chosen(row.factors, other),
+        algorithm=", ".join(word for word in words if word),
+        is_reference=row.algorithm == REFERENCE,
+        reference_failed=bool(reference and row.target and not reference.reached),
+        against_reference=_against(group, reference),
+        against_baseline=against_baseline,
+        predicted=_predicted(group),
+        paper=straggler.paper_ratio(group),
+    )
+
+
+def _find(
+    group: Group,
+    groups: Sequence[Group],
+    *,
+    ignore: str,
+    algorithm: str | None = None,
+    factor: float | None = None,
+) -> Group | None:
+    """Return the group that differs in nothing but the `ignore`d settings."""
+    wanted = _rest(group, ignore)
+    for other in groups:
+        row = other.first
+        if algorithm not in (None, row.algorithm):
+            continue
+        if factor not in (None, row.slow_factor):
+            continue
+        if _rest(other, ignore) == wanted:
+            return other
+    return None
+
+
+def _rest(group: Group, ignore: str) -> dict[str, str]:
+    return {k: v for k, v in group.first.factors.items() if not k.startswith(ignore)}
+
+
+def _against(group: Group, reference: Group | None) -> Estimate | None:
+    if reference is None or reference is group:
+        return None
+    name = "time_to_target" if group.first.target else "time_per_epoch"
+    return ratio_of_medians(group.values(name), reference.values(name))
+
+
+def _predicted(group: Group) -> float | None:
+    row, synchronous = group.first, is_synchronous(group.first.algorithm)
+    if row.slow_factor is None or synchronous is None:
+        return None
+    return straggler.predicted(
+        row.ranks, row.slow_ranks, row.slow_factor, synchronous=synchronous
+    )
+
+
+def _varying(groups: Sequence[Group]) -> list[str]:
+    """Return the settings, algorithm and slowdown aside, that differ in the study."""
+    keys = {key for group in groups for key in group.first.factors}
+    return [
+        key
+        for key in sorted(keys)
+        if not key.startswith(("algorithm.", "slowdown."))
+        and len({group.first.factors.get(key) for group in groups}) > 1
+    ]
+
+
+def _kinds(groups: Sequence[Group]) -> list[str]:
+    """Return the kinds of algorithm, the reference first, then by table."""
+    found = {group.first.algorithm for group in groups}
+    table = [kind for kind in ALGORITHMS if kind in found]
+    rest = sorted(found.difference(table))
+    return sorted(table + rest, key=lambda kind: kind != REFERENCE)

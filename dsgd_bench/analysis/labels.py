@@ -1,0 +1,73 @@
+"""A trial's choices in a few words, for tables and figures."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsgd_bench.config import MeasureSpec, SlowdownSpec, Trial
+
+
+def slowdown(trial: "Trial") -> str:
+    """Return the slowdown in words; a factor of one is "none"."""
+    if not slow_ranks(trial.slowdown, trial.ranks):
+        return "none"
+    return trial.slowdown_label
+
+
+def slow_ranks(spec: "SlowdownSpec", ranks: int) -> int:
+    """Return how many ranks are slowed; naming none means all."""
+    if spec.kind == "none" or spec.factor == 1.0:
+        return 0
+    return len(spec.ranks) or ranks
+
+
+def slow_factor(spec: "SlowdownSpec") -> float | None:
+    """Return how many times slower: 1 without slowdown, None where it is random."""
+    if spec.kind == "none" or spec.factor == 1.0:
+        return 1.0
+    return spec.factor if spec.kind == "constant" else None
+
+
+def target(measure: "MeasureSpec") -> str | None:
+    """Return the target in words, or None."""
+    words = []
+    if measure.target_loss is not None:
+        words.append(f"loss ≤ {measure.target_loss:g}")
+    if measure.target_accuracy is not None:
+        words.append(f"accuracy ≥ {measure.target_accuracy:g}")
+    return " or ".join(words) or None
+
+
+def factors(trial: "Trial") -> dict[str, str]:
+    """Return every setting but seed and repeat: ``{"problem.batch": "32", ...}``."""
+    return {
+        name: text(value)
+        for name, value in trial.flat().items()
+        if name not in ("seed", "repeat")
+    }
+
+
+def chosen(settings: Mapping[str, str], names: list[str]) -> str:
+    """Return some settings in words: "8 ranks, alpha 0.1"; those not set are left out.
+
+    Names lose their section; kinds speak for themselves.
+    """
+    words = []
+    for name in names:
+        value, short = settings.get(name, ""), name.rpartition(".")[2]
+        if value in ("", "None"):
+            continue
+        if name == "ranks":
+            words.append(f"{value} ranks")
+        else:
+            words.append(value if short in ("kind", "by") else f"{short} {value}")
+    return ", ".join(words)
+
+
+def text(value: Any) -> str:
+    """Return one setting's value as short text."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return " ".join(text(item) for item in value)
+    return str(value)

@@ -1,0 +1,304 @@
+"""What recording the trace costs a step, and whether the spans add up to it."""
+
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from dsgd_bench import streams, trace
+from dsgd_bench.algorithms.adpsgd import adpsgd
+from dsgd_bench.algorithms.base import Steps
+from dsgd_bench.analysis.statistics import median, ratio_of_medians
+from dsgd_bench.bench.output import Parser, Row, count, fom, header, spread, table
+from dsgd_bench.budget import Budget
+from dsgd_bench.clock import SPANS, Ledger
+from dsgd_bench.config import (
+    AlgorithmSpec,
+    BudgetSpec,
+    ComputeSpec,
+    ProblemSpec,
+    Trial,
+)
+from dsgd_bench.copies import Copies
+from dsgd_bench.errors import TraceError
+from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.board import Board
+from dsgd_bench.problems.message import Message
+from dsgd_bench.trace.shard import FLUSH_PERIOD
+from dsgd_bench.worker import Worker, drive
+
+SHARE_AIM = 0.01
+"""Share of a step that recording may cost, and by which spans may miss the step."""
+
+DIMENSION = 1024
+"""Elements of the model: small, so that nothing but the recording takes time."""
+
+CLOSINGS = 100
+"""Steps closed at a stretch where the cost of closing one is timed."""
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """What ``dsgd-bench bench recording`` was asked.
+
+    Attributes
+    ----------
+    ranks : int
+        Ranks that step.
+    iterations, warm_up : int
+        Runs with and without recording that count, and that come before.
+    steps : int
+        Steps per rank of a run.
+    seconds : float
+        Emulated compute of a step.
+    folder : Path or None
+        File system that is written to; None is the one of temporary files.
+    percentiles, full, words
+        As in `AverageOptions`.
+    """
+
+    ranks: int = 1
+    iterations: int = 10
+    warm_up: int = 1
+    steps: int = 200
+    seconds: float = 0.005
+    folder: Path | None = None
+    percentiles: tuple[float, ...] = ()
+    full: bool = False
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def from_argv(cls, words: Sequence[str]) -> Self:
+        """Read the words of a command line; wrong ones end the program, as usual."""
+        parser = Parser("recording", iterations=cls.iterations, warm_up=cls.warm_up)
+        add = parser.add_argument
+        add("-n", dest="ranks", type=count, metavar="RANKS", default=cls.ranks)
+        add("--steps", type=count, default=cls.steps, help="steps of a run")
+        add("--seconds", type=float, default=cls.seconds, help="of a step")
+        add("--folder", type=Path, default=None, help="where to write the shards")
+        return cls(**vars(parser.parse_args(words)), words=tuple(words))
+
+
+@dataclass
+class Found:
+    """What the runs of one rank have shown; seconds unless said.
+
+    Attributes
+    ----------
+    without, recorded : list of float
+        Mean seconds per step, one per run.
+    gaps : list of float
+        Share of each recorded step by which its spans miss it; no unit.
+    flushes : list of float
+        Seconds of each flush.
+    driven : float
+        Seconds of all recorded runs.
+    """
+
+    without: list[float] = field(default_factory=list)
+    recorded: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    flushes: list[float] = field(default_factory=list)
+    driven: float = 0.0
+
+
+class Unrecorded(Ledger):
+    """A ledger that only counts: what a run without recording needs."""
+
+    def close_step(self, *, loss: float, samples: int) -> float:  # noqa: ARG002
+        """Count one step; return the seconds since the clock started."""
+        self.steps += 1
+        return self.now() - self.origin
+
+
+def recording(fabric: Fabric, options: RecordingOptions) -> None:
+    """Run with and without recording in turns; rank 0 prints. Collective."""
+    trial = Trial(
+        ranks=fabric.size,
+        algorithm=AlgorithmSpec("adpsgd"),
+        problem=ProblemSpec("message", batch=1, settings={"dimension": DIMENSION}),
+        compute=ComputeSpec("emulated", options.seconds),
+        budget=BudgetSpec(steps=options.steps),
+    )
+    found = Found()
+    stream = streams.generator(0, "order")  # the same on all ranks
+    with _folder(fabric, options) as folder:
+        for number in range(options.iterations + options.warm_up):
+            kept = found if number >= options.warm_up else Found()
+            for recorded in stream.permutation([False, True]):
+                _run(fabric, trial, folder if recorded else None, kept)
+    closing = closing_cost(fabric.ledger)
+    everybody = fabric.gather(found)
+    facts = {
+        "Steps": f"{options.steps} per run and rank, emulated compute "
+        f"{1e3 * options.seconds:g} ms each",
+        "Iterations": f"{options.iterations} runs of each, warm-up {options.warm_up}",
+        "Recording": f"a row per step, a flush every {FLUSH_PERIOD} s, to "
+        f"{options.folder or tempfile.gettempdir()}",
+        "Aim": f"share of a step <= {SHARE_AIM:.0%}, spans within {SHARE_AIM:.0%}",
+    }
+    lines = header(fabric, "recording: what the trace costs", facts)
+    if fabric.rank == 0:
+        print(*lines, *report(everybody, closing, options), sep="\n", flush=True)
+
+
+@contextmanager
+def _folder(fabric: Fabric, options: RecordingOptions) -> Iterator[Path]:
+    """Make a folder for this rank's shards, and remove it afterwards."""
+    try:
+        made = tempfile.TemporaryDirectory(dir=options.folder, prefix="dsgd-bench-")
+    except OSError as error:
+        raise TraceError(
+            f"rank {fabric.rank} cannot write to {options.folder} ({error}): choose "
+            "another --folder"
+        ) from None
+    with made as folder:
+        yield Path(folder)
+
+
+def _run(fabric: Fabric, trial: Trial, folder: Path | None, found: Found) -> None:
+    """Drive one run, recorded in `folder` if there is one; add what it shows."""
+    recorder = fabric.ledger
+    if folder is None:
+        fabric.ledger = Unrecorded(fabric.now)
+    problem = Message(dimension=DIMENSION)
+    worker = Worker(trial, problem, fabric)
+    stamps: list[float] = []
+    with Board(fabric) as board:
+        steps = adpsgd.steps(problem.initial(), worker)
+        budget = Budget(
+            trial.budget,
+            board,
+            batch=1,
+            epoch=problem.samples,
+            synchronous=False,
+        )
+        copies = Copies(problem.initial(), capacity=40, distance=1e-3, by_step=False)
+        with _shard(fabric, trial, folder) as shard, shard.recording():
+            elapsed = drive(
+                _stamped(steps, fabric.now, stamps), worker, budget, copies, 1
+            )
+        steps.close()
+    per_step = elapsed / fabric.ledger.steps
+    fabric.ledger = recorder
+    if folder is None:
+        found.without.append(per_step)
+    else:
+        found.recorded.append(per_step)
+        _check(trace.Shard(trace.shard_path(folder, fabric.rank)), stamps, found)
+
+
+class _NoShard:
+    """A run without recording: nothing is written."""
+
+    def recording(self) -> nullcontext[None]:
+        return nullcontext()
+
+
+@contextmanager
+def _shard(
+    fabric: Fabric, trial: Trial, folder: Path | None
+) -> Iterator[trace.ShardWriter | _NoShard]:
+    if folder is None:
+        yield _NoShard()
+        return
+    facts = trace.Facts(
+        trial=trial,
+        study="recording",
+        provenance={},
+        progress={},
+        epoch_samples=1,
+        fabric=fabric.kind,
+    )
+    with trace.ShardWriter(folder, fabric, facts) as shard:
+        yield shard
+
+
+def _stamped(steps: Steps, now: Callable[[], float], stamps: list[float]) -> Steps:
+    """Yield `steps` on, noting when: stamps that the ledger has no part in."""
+    for x in steps:
+        stamps.append(now())
+        yield x
+
+
+def _check(shard: trace.Shard, stamps: Sequence[float], found: Found) -> None:
+    """Compare the steps read back from a shard with stamps taken beside the ledger."""
+    columns = shard.columns
+    duration, flushing = columns["duration"], columns["flushing"]
+    if shard.steps != len(stamps) - 1:
+        raise TraceError(
+            f"{len(stamps) - 1} steps were made but {shard.steps} were recorded: "
+            "report this as an error of dsgd-bench"
+        )
+    spans = np.sum([columns[name] for name in SPANS], axis=0)
+    overbooked = np.maximum(spans - duration, 0.0)  # else 'other' makes up for it
+    missed = np.abs(np.diff(stamps) - duration)
+    missed[0] = 0.0  # before the first step lies the start of the clock
+    found.gaps += (np.maximum(overbooked, missed) / duration).tolist()
+    found.flushes += flushing[flushing > 0].tolist()
+    found.driven += float(duration.sum())
+
+
+def closing_cost(ledger: Ledger) -> float:
+    """Return the median seconds of closing a step; the ledger is opened anew for it."""
+    ledger.open()
+    seconds = []
+    for _ in range(CLOSINGS):
+        started = ledger.now()
+        for _ in range(CLOSINGS):
+            ledger.close_step(loss=0.0, samples=1)
+        seconds.append((ledger.now() - started) / CLOSINGS)
+        ledger.rows.clear()
+    return median(seconds)
+
+
+def report(
+    everybody: Sequence[Found], closing: float, options: RecordingOptions
+) -> list[str]:
+    """Return the tables, the figures of merit and the command, as lines.
+
+    Parameters
+    ----------
+    everybody : sequence of Found
+        By rank.
+    closing : float
+        Seconds of closing a step.
+    options : RecordingOptions
+        What was asked.
+    """
+    without = [mean for found in everybody for mean in found.without]
+    recorded = [mean for found in everybody for mean in found.recorded]
+    flushes = [seconds for found in everybody for seconds in found.flushes]
+    driven = sum(found.driven for found in everybody)
+    gap = max(gap for found in everybody for gap in found.gaps)
+    flushing = sum(flushes) / driven
+    direct = closing / median(without) + flushing
+    row: Row = {
+        "Step(ms)": f"{1e3 * options.seconds:g}",
+        "Without(ms)": f"{1e3 * median(without):.5g}",
+        "Recorded(ms)": f"{1e3 * median(recorded):.5g}",
+    }
+    ratio = ratio_of_medians(recorded, without)
+    if ratio is not None:
+        row |= {
+            "Share(%)": f"{100 * (ratio.value - 1):.3f}",
+            "Low": f"{100 * (ratio.low - 1):.3f}",
+            "High": f"{100 * (ratio.high - 1):.3f}",
+        }
+    for name, times in (("Without", without), ("Recorded", recorded)):
+        row |= spread(name, times, options.percentiles, full=options.full)
+    return [
+        *table([row]),
+        fom("recording_share", 100 * (median(recorded) / median(without) - 1), "%"),
+        fom("recording_share_direct", 100 * direct, "%"),
+        fom("close_step", 1e6 * closing, "us"),
+        fom("flush", 1e3 * (median(flushes) if flushes else 0.0), "ms"),
+        fom("flushing_share", 100 * flushing, "%"),
+        fom("span_gap", 100 * gap, "%"),
+        shlex.join(["dsgd-bench", "bench", "recording", *options.words]),
+    ]

@@ -1,0 +1,175 @@
+"""The ledger of one rank: where the time of every step went, and what crossed the wire.
+
+All accounts only ever grow; closing a step notes by how much. So another thread may
+book on an account of its own while a step is being closed, and nothing gets lost.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from operator import sub
+from time import perf_counter
+
+SPANS = ("compute", "injected", "moving", "waiting", "mixing", "copying")
+"""Where the training thread's time goes; what is left of a step is 'other'."""
+
+TRAFFIC = ("bytes_out", "bytes_in", "messages_out", "messages_in")
+
+COLUMNS = (
+    "start",
+    "duration",
+    *SPANS,
+    "hidden",
+    "flushing",
+    *TRAFFIC,
+    "injected_asked",
+    "loss",
+    "samples",
+    "staleness",
+    "waited_for",
+    "meeting_start",
+    "meeting_end",
+)
+"""What the ledger notes for every step, in this order; units in `trace.VARIABLES`."""
+
+NAN = float("nan")
+
+
+@dataclass
+class Spans:
+    """Seconds by what they were spent on, since the ledger was opened."""
+
+    compute: float = 0.0
+    injected: float = 0.0
+    moving: float = 0.0
+    waiting: float = 0.0
+    mixing: float = 0.0
+    copying: float = 0.0
+
+
+@dataclass
+class Traffic:
+    """Bytes and messages by one rule for all: what was handed over to be sent.
+
+    ``out`` leaves this rank, whoever started the transfer on it as origin; ``in`` is
+    what this rank received or fetched. Control words (locks, versions) do not count.
+    """
+
+    bytes_out: int = 0
+    bytes_in: int = 0
+    messages_out: int = 0
+    messages_in: int = 0
+
+    def sent(self, nbytes: int, messages: int = 1) -> None:
+        """Book `nbytes` handed over to be sent."""
+        self.bytes_out += nbytes
+        self.messages_out += messages
+
+    def received(self, nbytes: int, messages: int = 1) -> None:
+        """Book `nbytes` received or fetched."""
+        self.bytes_in += nbytes
+        self.messages_in += messages
+
+
+@dataclass
+class Ledger:
+    """The accounts of one rank and the rows that closing a step adds.
+
+    Attributes
+    ----------
+    now : callable
+        The fabric's clock, in seconds; only differences mean anything.
+    front : Spans
+        What the training thread did; its spans and 'other' add up to the step.
+    beside : Spans
+        Communication beside the gradient, by another thread: not part of the sum.
+    counts : Counter
+        What else happened, by name: lock retries, mixed reads.
+    exchanges : Counter
+        Averagings started, by neighbor.
+    rows : list of tuples
+        One tuple per closed step, in the order of `COLUMNS`. A writer may take rows
+        from the front while new ones are appended.
+    """
+
+    now: Callable[[], float]
+    front: Spans = field(default_factory=Spans)
+    beside: Spans = field(default_factory=Spans)
+    traffic: Traffic = field(default_factory=Traffic)
+    flushing: float = 0.0
+    staleness: float = NAN
+    waited_for: float = NAN
+    meeting_start: float = NAN
+    meeting_end: float = NAN
+    injected_asked: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    exchanges: Counter[int] = field(default_factory=Counter)
+    steps: int = 0
+    origin: float = 0.0
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+
+    def open(self) -> None:
+        """Start the clock: the next step begins now."""
+        self.rows.clear()
+        self.counts.clear()
+        self.exchanges.clear()
+        self.steps = 0
+        self.origin = self._begun = self.now()
+        self._last = self._totals()
+
+    def met(self, start: float, end: float) -> None:
+        """Note one collective: entered at `start`, left at `end` (clock seconds).
+
+        How much of it was waiting, and for whom, only the other ranks' clocks can
+        tell: `trace.merge` splits it. Until then all of it is booked as moving.
+        """
+        if self.meeting_start != self.meeting_start:
+            self.meeting_start = start - self.origin
+        self.meeting_end = end - self.origin
+        self.front.moving += end - start
+
+    def close_step(self, *, loss: float, samples: int) -> float:
+        """Note one step that ends now; return the seconds since the clock started."""
+        end = self.now()
+        totals = self._totals()
+        spent = map(sub, totals, self._last)
+        self.rows.append(
+            (
+                self._begun - self.origin,
+                end - self._begun,
+                *spent,
+                self.injected_asked,
+                loss,
+                samples,
+                self.staleness,
+                self.waited_for,
+                self.meeting_start,
+                self.meeting_end,
+            )
+        )
+        self._begun, self._last = end, totals
+        self.injected_asked = 0.0
+        self.waited_for = self.meeting_start = self.meeting_end = NAN
+        self.steps += 1
+        return end - self.origin
+
+    def _totals(self) -> tuple[float, ...]:
+        f, b, t = self.front, self.beside, self.traffic
+        return (
+            f.compute,
+            f.injected,
+            f.moving,
+            f.waiting,
+            f.mixing,
+            f.copying,
+            b.moving + b.waiting + b.mixing,
+            self.flushing,
+            t.bytes_out,
+            t.bytes_in,
+            t.messages_out,
+            t.messages_in,
+        )
+
+
+monotonic = perf_counter
+"""This host's monotonic clock in seconds; read often, so no Python lies around it."""

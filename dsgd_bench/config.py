@@ -1,0 +1,257 @@
+"""What to run and where, read from TOML: study file -> trials, machine file.
+
+A study file (``configs/``) says *what*, a machine file (``jobs/``) says *where*.
+Everything wrong in them is found here, before a rank is launched, and said in one
+sentence that names the file and the key.
+"""
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from dsgd_bench import rules, streams, strict, sweep
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.rules import check
+from dsgd_bench.specs import (
+    AlgorithmSpec,
+    BudgetSpec,
+    ComputeSpec,
+    Machine,
+    MeasureSpec,
+    OptimizerSpec,
+    ProblemSpec,
+    ScheduleSpec,
+    ShardsSpec,
+    SlowdownSpec,
+    Study,
+    Trial,
+)
+from dsgd_bench.sweep import Table
+
+__all__ = [
+    "AlgorithmSpec",
+    "BudgetSpec",
+    "ComputeSpec",
+    "Machine",
+    "MeasureSpec",
+    "OptimizerSpec",
+    "ProblemSpec",
+    "ScheduleSpec",
+    "ShardsSpec",
+    "SlowdownSpec",
+    "Study",
+    "Trial",
+    "check",
+    "read_machine",
+    "read_study",
+]
+
+
+class Exclusion(Struct, frozen=True, forbid_unknown_fields=True):
+    """Trials that a study leaves out: those that have all the values of `when`."""
+
+    when: dict[str, Any]
+    reason: Annotated[str, Meta(min_length=1)]
+
+    def covers(self, values: dict[str, Any]) -> bool:
+        """Say whether a trial with these flat values is left out."""
+        return all(
+            name in values and values[name] in wanted
+            for name, wanted in self.when.items()
+        )
+
+
+def read_study(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Study:
+    """Read a study file and expand it into trials.
+
+    Parameters
+    ----------
+    path : path-like
+        A TOML file.
+    overrides : sequence of str
+        Changes made first, each as TOML: ``"optimizer.lr=[0.1, 0.2]"``.
+
+    Raises
+    ------
+    ConfigError
+        In one sentence, if the file cannot be read, has an unknown key, a wrong value
+        or an impossible combination, or leaves no trial.
+    """
+    path = Path(path)
+    try:
+        table = sweep.override(_load(path), overrides)
+        trials, excluded, seed = _trials(table)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    order = streams.generator(seed, "order").permutation(len(trials))
+    shuffled = tuple(trials[i] for i in order)
+    return Study(path.stem, path, shuffled, tuple(excluded))
+
+
+def read_machine(path: str | PathLike[str]) -> Machine:
+    """Read a machine file.
+
+    Raises
+    ------
+    ConfigError
+        In one sentence, if it cannot be read or something in it is wrong.
+    """
+    path = Path(path)
+    try:
+        machine = Machine(**strict.read_table(_load(path), strict.keys_of(Machine), ""))
+        if not any("{ranks}" in word for word in machine.launcher):
+            raise ConfigError(
+                "launcher must have the word {ranks} where the number of ranks belongs"
+            )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return machine
+
+
+def _load(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the file cannot be read: {reason}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the file is not TOML: {error}") from None
+
+
+def _trials(table: Table) -> tuple[list[Trial], list[tuple[Trial, str]], int]:
+    """Return the trials, those left out with the reason, and the study's seed."""
+    table = dict(table)
+    exclusions = _exclusions(table.pop("exclude", []))
+    for name in table:
+        strict.choose(name, (*rules.SECTIONS, "exclude"), f"the table {name}")
+    for name in ("study", "problem", "algorithm"):
+        if name not in table:
+            raise ConfigError(f"the table {name} is missing: add [{name}]")
+    head = strict.read_table(table["study"], rules.STUDY, "study", home=rules.home)
+    table["study"] = {key: head[key] for key in ("ranks", "budget")}
+    kept: dict[str, Trial] = {}
+    left_out: dict[str, tuple[Trial, str]] = {}
+    for single in _combinations(table, head["zip"]):
+        for repeat in range(head["repeats"]):
+            trial = _trial(single, repeat=repeat, seed=head["seed"] + repeat)
+            values = trial.flat()
+            reasons = [e.reason for e in exclusions if e.covers(values)]
+            if reasons:
+                left_out[trial.id] = (trial, reasons[0])
+            else:
+                check(trial)
+                kept[trial.id] = trial
+    if not kept:
+        raise ConfigError("exclude leaves no trial: let it match fewer")
+    return list(kept.values()), list(left_out.values()), head["seed"]
+
+
+def _exclusions(tables: Any) -> list[Exclusion]:
+    """Read [[exclude]]; every value of `when` becomes the tuple of those it may be."""
+    if not isinstance(tables, list):
+        raise ConfigError("exclude must be a list of tables: write [[exclude]]")
+    known = rules.known()
+    found = []
+    for table in tables:
+        read = strict.read_table(table, strict.keys_of(Exclusion), "exclude")
+        when = {}
+        for path, value in sweep.leaves(read["when"]):
+            name = ".".join(path).removeprefix("study.")
+            strict.choose(name, known, f"exclude.when: the key {name}")
+            type_ = known[name][0]
+            several = sweep.is_swept(value, strict.is_list(type_))
+            when[name] = tuple(
+                strict.read_value(item, type_, f"exclude.when: {name}")
+                for item in (value if several else [value])
+            )
+        found.append(Exclusion(when, read["reason"]))
+    return found
+
+
+def _combinations(table: Table, zips: Sequence[Sequence[str]]) -> Iterator[Table]:
+    """Yield a table without lists of alternatives or swept keys for each trial."""
+    groups = [[_path(name) for name in names] for names in zips]
+    choices = [_with_own_optimizer(choice) for choice in sweep.alternatives(table)]
+    swept = [sweep.axes(choice, _takes_list) for choice in choices]
+    sweep.check_zips(groups, {path for axes in swept for path in axes})
+    for choice, axes in zip(choices, swept, strict=True):
+        yield from sweep.expand(choice, axes, groups)
+
+
+def _path(name: str) -> sweep.Path:
+    """Return where a value lies in the file; ``study.`` may be left out."""
+    path = tuple(name.split("."))
+    return ("study", *path) if path[0] in ("ranks", "budget") else path
+
+
+def _takes_list(path: sweep.Path, table: Table) -> bool:
+    """Say whether the key at `path` has a list as its value."""
+    section = table[path[0]]
+    if path[0] not in rules.SECTIONS or not isinstance(section, dict):
+        return False
+    kind = section.get("kind")
+    keys = rules.keys(path[0], kind if isinstance(kind, list) else [kind])
+    for key in path[1:-1]:
+        if key not in keys or not strict.is_struct(keys[key][0]):
+            return False
+        keys = strict.keys_of(keys[key][0])
+    return path[-1] in keys and strict.is_list(keys[path[-1]][0])
+
+
+def _with_own_optimizer(table: Table) -> Table:
+    """Return the table with what the algorithm says of the optimizer laid over it."""
+    algorithm = table["algorithm"]
+    if not isinstance(algorithm, dict) or "optimizer" not in algorithm:
+        return table
+    general, own = table.get("optimizer", {}), algorithm["optimizer"]
+    for name, value in (("optimizer", general), ("algorithm.optimizer", own)):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name} is {strict.show(value)} but must be a table")
+    algorithm = {key: algorithm[key] for key in algorithm if key != "optimizer"}
+    return {**table, "algorithm": algorithm, "optimizer": {**general, **own}}
+
+
+def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
+    """Read one table into one trial; every value strict, every default filled in."""
+    values = {name: _section(name, table.get(name, {})) for name in rules.SECTIONS}
+    slowdown = table.get("slowdown", {})
+    if slowdown.get("kind", "none") != "none" and "factor" not in slowdown:
+        raise ConfigError("the key slowdown.factor is missing: say how many times")
+    del values["algorithm"]["optimizer"]
+    target = values["measure"]["target"]
+    return Trial(
+        **values["study"],
+        seed=seed,
+        repeat=repeat,
+        algorithm=_with_settings(AlgorithmSpec, values["algorithm"]),
+        problem=_with_settings(ProblemSpec, values["problem"]),
+        measure=MeasureSpec(target.loss, target.accuracy, values["measure"]["copies"]),
+        optimizer=OptimizerSpec(**values["optimizer"]),
+        compute=ComputeSpec(**values["compute"]),
+        slowdown=SlowdownSpec(**values["slowdown"]),
+    )
+
+
+def _section(name: str, table: Any) -> dict[str, Any]:
+    """Read one table of a trial."""
+    if name not in ("problem", "algorithm") or not isinstance(table, dict):
+        return strict.read_table(table, rules.keys(name, []), name, home=rules.home)
+    given = {key: table[key] for key in table if key == "kind"}
+    kind = strict.read_table(given, {"kind": rules.keys(name, [])["kind"]}, name)[
+        "kind"
+    ]
+    return strict.read_table(
+        table, rules.keys(name, [kind]), name, kind=kind, home=rules.home
+    )
+
+
+def _with_settings(struct: type[Any], values: dict[str, Any]) -> Any:
+    """Return a struct; what is no field of it goes into its settings."""
+    fields = strict.keys_of(struct)
+    settings = {key: value for key, value in values.items() if key not in fields}
+    own = {key: value for key, value in values.items() if key in fields}
+    return struct(**own, settings=settings)

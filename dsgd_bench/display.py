@@ -1,0 +1,205 @@
+"""What the commands show: progress while a study runs, plans, lists, findings."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from dsgd_bench import plan
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.doctor import Finding
+from dsgd_bench.graphs import GRAPHS
+from dsgd_bench.problems import PROBLEMS, settings
+from dsgd_bench.specs import Study, Trial
+
+PIPE_WIDTH = 140
+"""Columns of a table that does not go to a terminal."""
+
+KINDS = {"ok": "green", "note": "yellow", "bad": "red"}
+
+
+def describe(trial: Trial) -> str:
+    """Return a trial in a few words."""
+    slow = "" if trial.slowdown.kind == "none" else f", slow {trial.slowdown_label}"
+    return f"{trial.label} on {trial.ranks} ranks{slow}, repeat {trial.repeat}"
+
+
+class Silent:
+    """A display that shows nothing: for all ranks but one."""
+
+    def starting(self, *_: object) -> None:
+        """Show nothing."""
+
+    def ended(self, *_: object) -> None:
+        """Show nothing."""
+
+
+class Lines:
+    """One plain line per trial, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._heading = "[-]"
+
+    def starting(self, _: Trial, number: int, of: int) -> None:
+        """Note the time; the line is written when the trial has ended."""
+        self._started = time.monotonic()
+        self._heading = f"[{number}/{of}]"
+
+    def ended(self, trial: Trial, outcome: str) -> None:
+        """Write the line."""
+        if outcome == "skipped":
+            return
+        seconds = time.monotonic() - self._started
+        line = f"{self._heading} {describe(trial)}: {outcome} ({seconds:.1f} s)"
+        print(line, file=sys.stderr, flush=True)
+
+
+class Bar:
+    """A progress bar with the time that is left."""
+
+    def __init__(self, bar: Progress, trials: int) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=trials)
+
+    def starting(self, trial: Trial, *_: object) -> None:
+        """Say what is running."""
+        self._bar.update(self._task, description=describe(trial))
+
+    def ended(self, trial: Trial, outcome: str) -> None:
+        """Move on; say what did not go well."""
+        if outcome not in ("finished", "skipped"):
+            self._bar.console.print(f"{describe(trial)}: {outcome}", highlight=False)
+        self._bar.advance(self._task)
+
+
+@contextmanager
+def study_display(
+    study: Study, *, silent: bool = False
+) -> Iterator[Bar | Lines | Silent]:
+    """Show a study's progress: a bar on a terminal, plain lines elsewhere."""
+    if silent:
+        yield Silent()
+        return
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        yield Lines()
+        return
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=terminal) as bar:
+        yield Bar(bar, len(study.trials))
+
+
+def size(nbytes: float) -> str:
+    """Return a number of bytes with its unit, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024 or unit == "GiB":
+            break
+        nbytes /= 1024
+    return f"{nbytes:.3g} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join(f"{n} {unit}" for n, unit in parts if n) or "0 s"
+
+
+def console() -> Console:
+    """Return where tables are printed; a pipe gets lines wide enough for them."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def print_plan(study: Study) -> None:
+    """Print what every trial of a study costs, and the sum."""
+    costs = plan.costs(study)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"study {study.name}", title_justify="left"
+    )
+    for heading in ("algorithm", "slowdown"):
+        table.add_column(heading)
+    headings = "ranks,repeats,model,sent per step,memory per rank,spectral gap,seconds"
+    for heading in headings.split(","):
+        table.add_column(heading, justify="right")
+    groups: dict[tuple[str, str, int, int], list[plan.Cost]] = {}
+    for cost in costs:
+        t = cost.trial
+        key = (t.label, t.slowdown_label, t.ranks, cost.model_bytes)
+        groups.setdefault(key, []).append(cost)
+    for (label, slowdown, ranks, model), group in sorted(groups.items()):
+        first = group[0]
+        sent, gap, seconds = first.bytes_per_step, first.spectral_gap, first.seconds
+        table.add_row(
+            label,
+            slowdown,
+            str(ranks),
+            str(len(group)),
+            size(model),
+            "a result" if sent is None else size(sent),
+            size(first.memory_per_rank),
+            "" if gap is None else f"{gap:.3f}",
+            "unknown" if seconds is None else f"{seconds:.1f}",
+        )
+    out = console()
+    out.print(table)
+    for trial, reason in study.excluded:
+        out.print(f"excluded: {describe(trial)}: {reason}")
+    known = [cost.seconds for cost in costs if cost.seconds is not None]
+    total = duration(sum(known)) if len(known) == len(costs) else "unknown"
+    core_hours = sum((c.seconds or 0) * c.trial.ranks for c in costs) / 3600
+    out.print(
+        f"{len(costs)} trials, estimated duration {total}, "
+        f"{core_hours:.2f} rank-hours; nothing was run"
+    )
+
+
+def print_lists() -> None:
+    """Print algorithms, problems and graphs, with settings and papers."""
+    out = console()
+    table = Table("algorithm", "what", "settings", "traits", box=box.SIMPLE_HEAD)
+    for name, entry in ALGORITHMS.items():
+        shown = ", ".join(f"{k}={v[1]}" for k, v in entry.settings.items())
+        what = f"{entry.summary}\n{entry.paper}"
+        table.add_row(name, what, shown, ", ".join(sorted(entry.traits)))
+    out.print(table)
+    table = Table("problem", "what", "settings", box=box.SIMPLE_HEAD)
+    for name, kind in PROBLEMS.items():
+        shown = ", ".join(f"{k}={v[1]}" for k, v in settings(name).items())
+        table.add_row(name, (kind.__doc__ or "").partition(";")[0], shown)
+    out.print(table)
+    table = Table("graph", "what", "spectral gap at 4, 8, 16", box=box.SIMPLE_HEAD)
+    for name, make in GRAPHS.items():
+        gaps = ", ".join(f"{make(n).spectral_gap():.3f}" for n in (4, 8, 16))
+        table.add_row(name, (make.__doc__ or "").partition("\n")[0], gaps)
+    out.print(table)
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """Print what the doctor found."""
+    table = Table("", "what", "found", box=box.SIMPLE_HEAD)
+    for finding in findings:
+        verdict = f"[{KINDS[finding.verdict]}]{finding.verdict}[/]"
+        table.add_row(verdict, finding.what, finding.found)
+    console().print(table)

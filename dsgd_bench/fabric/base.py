@@ -1,0 +1,166 @@
+"""What a fabric is: the verbs through which ranks meet, on MPI or in virtual time.
+
+`fabric.mpi` measures, `fabric.virtual` simulates and is stricter. Everything built
+above windows (`fabric.replicas`, `fabric.board`, `fabric.progress`) exists once and
+runs on both, so the protocol that thousands of hostile virtual schedules have tried to
+break is the one that runs on the cluster.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dsgd_bench.arrays import Array
+from dsgd_bench.clock import Ledger
+
+BACK_OFF = (0.0, 0.0, 0.0, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6)
+"""Seconds between the tries of a rank that wants a lock; the last one repeats."""
+
+
+class Window(Protocol):
+    """One vector per rank that the others reach one-sidedly, epoch always open.
+
+    `get`, `put`, `fetch` and `accumulate` only start: their local buffer belongs to the
+    fabric until `flush` of that rank. `get` and `put` are atomic for no unit at all;
+    `fetch`, `accumulate`, `add` and `compare_and_swap` are atomic per element. On one
+    element only `compare_and_swap`, or only sums beside fetches, may ever be used.
+    """
+
+    memory: NDArray[Any]
+
+    def get(self, rank: int, part: slice, out: NDArray[Any]) -> None: ...
+    def put(self, values: NDArray[Any], rank: int, part: slice) -> None: ...
+    def fetch(self, rank: int, part: slice, out: NDArray[Any]) -> None: ...
+    def accumulate(self, values: NDArray[Any], rank: int, part: slice) -> None: ...
+    def add(self, value: int, rank: int, index: int) -> int: ...
+    def read(self, rank: int, index: int) -> int: ...
+    def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int: ...
+    def flush(self, rank: int) -> None: ...
+    def sync(self) -> None: ...
+    def free(self) -> None: ...
+
+
+class Beside(Protocol):
+    """Work that runs beside the training thread: a thread on MPI, a greenlet else."""
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin `work`; the last one must have been joined."""
+
+    def join(self) -> None:
+        """Wait for `work` to end; raise what it raised."""
+
+    def check(self) -> None:
+        """Raise now what the work raised, if it has failed."""
+
+    def close(self) -> None:
+        """Give the thread back."""
+
+
+class Fabric(Protocol):
+    """One rank's way to the others.
+
+    Attributes
+    ----------
+    kind : str
+        ``"mpi"`` (measured) or ``"virtual"`` (simulated).
+    rank, size : int
+        Who this is, and how many there are.
+    ledger : Ledger
+        Where the fabric books time and traffic.
+    broken : bool
+        Some rank failed: nobody can be met any more, and nothing is closed.
+    """
+
+    kind: str
+    rank: int
+    size: int
+    ledger: Ledger
+
+    @property
+    def broken(self) -> bool: ...
+
+    def now(self) -> float:
+        """Return this rank's clock in seconds; only differences mean anything."""
+
+    def pause(self, seconds: float) -> None:
+        """Let `seconds` pass without using the processor."""
+
+    def average(self, x: Array) -> None:
+        """Replace `x` by its mean over all ranks, in place; everyone waits."""
+
+    def averaging(self, x: Array) -> AbstractContextManager[None]:
+        """Start `average` on entry and finish it on exit; `x` is lent meanwhile."""
+
+    def window(self, length: int, dtype: DTypeLike) -> Window:
+        """Open a window of `length` zeros on every rank; collective."""
+
+    def beside(self) -> Beside:
+        """Make a helper that works beside the training thread."""
+
+    def barrier(self) -> None:
+        """Wait for everybody. For the harness, never while the clock runs."""
+
+    def nodes(self) -> list[str]:
+        """Return the name of every rank's host, by rank. For the harness."""
+
+    def clock_offset(self) -> tuple[float, float]:
+        """Return this clock minus rank 0's, and its error, in seconds; collective."""
+
+    @property
+    def progress_running(self) -> bool:
+        """Whether a thread keeps the library answering while this rank computes."""
+
+    def start_progress(self) -> None:
+        """Start that thread."""
+
+    def gather(self, value: object) -> list[Any]:
+        """Return everybody's `value`, by rank, on every rank. For the harness."""
+
+
+def ends_well(fabric: Fabric, kind: type[BaseException] | None) -> bool:
+    """Tell whether a block that ends with exception `kind` may meet the others.
+
+    A failed rank frees nothing: freeing is collective, and the others would wait.
+    """
+    return not fabric.broken and (kind is None or issubclass(kind, GeneratorExit))
+
+
+class Resource:
+    """Something that is closed when its ``with`` block ends, on every rank alike."""
+
+    _fabric: Fabric
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if ends_well(self._fabric, kind):
+            self.close()
+
+    def close(self) -> None:
+        """Give everything back; collective."""
+        raise NotImplementedError
+
+
+def check_vector(x: NDArray[Any]) -> None:
+    """Refuse what MPI would read as something else.
+
+    Raises
+    ------
+    TypeError
+        If `x` is not one contiguous vector of float32 or float64.
+    """
+    if x.ndim != 1 or not x.flags.c_contiguous or x.dtype not in (np.float32, float):
+        raise TypeError(
+            f"a model is one contiguous vector of float32 or float64, not an array of "
+            f"shape {x.shape}, type {x.dtype}"
+        )

@@ -1,0 +1,388 @@
+"""The measured fabric: MPI windows, collectives and threads, and their accounts.
+
+Windows come from ``MPI_Win_allocate`` and stay in one ``MPI_Win_lock_all`` epoch for
+life; operations complete by ``MPI_Win_flush``. ``MPI_Win_create`` or a lock around each
+operation would silently wait for a computing target (measured on MPICH and Open MPI).
+
+Waiting is polite where ranks share cores: a request is tested between naps, because
+spinning ranks keep the one they wait for from running.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import DTypeLike, NDArray
+
+from dsgd_bench.arrays import Array
+from dsgd_bench.clock import Ledger, monotonic
+from dsgd_bench.errors import FabricError
+
+NAP = 50e-6
+"""Seconds between two looks at a request when ranks share cores."""
+
+SPIN_TESTS = 20
+"""Looks without a nap before the first one: a short wait costs no nap."""
+
+SWITCH_INTERVAL = 1e-3
+"""Seconds a Python thread may keep the interpreter while another one wants it."""
+
+ROUND_TRIPS = 50
+"""Messages there and back by which two clocks are compared."""
+
+PROGRESS_PERIOD = 1e-3
+"""Seconds between two visits of the progress thread to the MPI library."""
+
+
+THREAD_LEVELS = {
+    MPI.THREAD_SINGLE: "single",
+    MPI.THREAD_FUNNELED: "funneled",
+    MPI.THREAD_SERIALIZED: "serialized",
+    MPI.THREAD_MULTIPLE: "multiple",
+}
+
+
+def world() -> "MpiFabric":
+    """Return the fabric of all ranks that were started together."""
+    return MpiFabric(MPI.COMM_WORLD)
+
+
+class MpiFabric:
+    """One rank's way to the others over an MPI communicator.
+
+    Parameters
+    ----------
+    comm : MPI.Intracomm
+        Ranks that take part; duplicated, so nothing else can interfere.
+
+    Raises
+    ------
+    FabricError
+        If the MPI library cannot serve several threads.
+    """
+
+    kind = "mpi"
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise FabricError(
+                "this MPI library grants no MPI_THREAD_MULTIPLE, which the "
+                "communication and progress threads need: choose another build of it"
+            )
+        self.comm = comm.Dup()
+        self.rank, self.size = self.comm.rank, self.comm.size
+        self.now = monotonic
+        self.broken = False
+        self.beats = 0  # meetings that ended: a sign of life for the watchdog
+        self.ledger = Ledger(self.now)
+        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
+        cores = set().union(*node.allgather(os.sched_getaffinity(0)))
+        self.node_cores = len(cores)
+        self.crowded = node.size > self.node_cores
+        node.Free()
+        self._progress: _ProgressThread | None = None
+        sys.setswitchinterval(SWITCH_INTERVAL)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep; with 0, only let another rank or thread have the core."""
+        time.sleep(seconds)
+
+    def average(self, x: Array) -> None:
+        """Replace `x` by its mean over all ranks (``MPI_Allreduce``, in place)."""
+        with self.averaging(x):
+            pass
+
+    def averaging(self, x: Array) -> "_Averaging":
+        """Start the mean on entry (``MPI_Iallreduce``), finish it on exit."""
+        return _Averaging(self, x)
+
+    def window(self, length: int, dtype: DTypeLike) -> "MpiWindow":
+        """Open a window of `length` zeros on every rank; collective."""
+        return MpiWindow(self, length, np.dtype(dtype))
+
+    def beside(self) -> "HelperThread":
+        """Make a thread that works beside the training thread."""
+        return HelperThread()
+
+    def barrier(self) -> None:
+        """Wait for everybody; for the harness only."""
+        self.wait(self.comm.Ibarrier())
+
+    def gather(self, value: object) -> list[Any]:
+        """Return everybody's `value` on every rank; pickles, for the harness only."""
+        self.barrier()  # politely: the pickled collective spins
+        return self.comm.allgather(value)
+
+    def nodes(self) -> list[str]:
+        """Return the name of every rank's host, by rank; for the harness only."""
+        return self.gather(MPI.Get_processor_name() or socket.gethostname())
+
+    def clock_offset(self) -> tuple[float, float]:
+        """Return this rank's clock minus rank 0's, and its error; collective.
+
+        Ranks of one host share the kernel's monotonic clock, so nothing is measured
+        there. Else the message of the shortest of `ROUND_TRIPS` tells, with half its
+        round trip as the error.
+        """
+        names = self.nodes()
+        offset = (0.0, 0.0)
+        for rank in range(1, self.size):
+            if names[rank] == names[0]:
+                continue
+            if self.rank == 0:
+                self._answer_with_clock(rank)
+            elif self.rank == rank:
+                offset = self._compare_clock()
+        return offset
+
+    def _answer_with_clock(self, rank: int) -> None:
+        stamp = np.zeros(1)
+        for _ in range(ROUND_TRIPS):
+            self.comm.Recv(stamp, rank)
+            stamp[0] = self.now()
+            self.comm.Send(stamp, rank)
+
+    def _compare_clock(self) -> tuple[float, float]:
+        stamp = np.zeros(1)
+        offset, shortest = 0.0, float("inf")
+        for _ in range(ROUND_TRIPS):
+            sent = self.now()
+            self.comm.Send(stamp, 0)
+            self.comm.Recv(stamp, 0)
+            received = self.now()
+            if received - sent < shortest:
+                shortest = received - sent
+                offset = (sent + received) / 2 - stamp[0]
+        return offset, shortest / 2
+
+    def wait(self, request: MPI.Request) -> None:
+        """Wait for `request`, napping between looks where ranks share cores."""
+        looks = 0
+        if not self.crowded:
+            request.Wait()
+        else:
+            while not request.Test():
+                looks += 1
+                time.sleep(NAP if looks > SPIN_TESTS else 0)
+        self.beats += 1
+
+    def start_progress(self, period: float = PROGRESS_PERIOD) -> None:
+        """Start a thread that enters MPI every `period` seconds, for computing targets.
+
+        Measured on three libraries, only such a thread makes a busy target answer
+        across nodes everywhere.
+        """
+        if self._progress is None:
+            self._progress = _ProgressThread(self.comm.Dup(), period)
+
+    def part(self, size: int) -> "MpiFabric | None":
+        """Return a fabric of the first `size` ranks, or None on the others; collective.
+
+        Closed by its owner, before this one.
+        """
+        comm = self.comm.Split(0 if self.rank < size else MPI.UNDEFINED, self.rank)
+        if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
+            return None
+        fabric = MpiFabric(comm)
+        comm.Free()
+        return fabric
+
+    def describe(self) -> dict[str, Any]:
+        """Return what provenance wants to know about MPI; collective."""
+        return {
+            "mpi_library": MPI.Get_library_version().partition("\n")[0].strip("\0 "),
+            "mpi_version": ".".join(map(str, MPI.Get_version())),
+            "thread_level": THREAD_LEVELS[MPI.Query_thread()],
+            "hosts": self.nodes(),
+            "cores": self.node_cores,
+            "oversubscribed": any(self.gather(self.crowded)),
+        }
+
+    def abort(self, status: int) -> None:
+        """End the whole job with exit `status`, whatever the other ranks do."""
+        MPI.COMM_WORLD.Abort(status)
+
+    @property
+    def progress_running(self) -> bool:
+        """Whether the progress thread runs."""
+        return self._progress is not None
+
+    def close(self) -> None:
+        """Stop the progress thread and free the communicators; collective."""
+        self.barrier()
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        self.comm.Free()
+
+
+class _Averaging:
+    """One all-reduce in flight; the array is lent from entry to exit."""
+
+    def __init__(self, fabric: MpiFabric, x: Array) -> None:
+        self._fabric = fabric
+        self._x = x
+
+    def __enter__(self) -> None:
+        fabric = self._fabric
+        self._entered = fabric.now()
+        self._request = fabric.comm.Iallreduce(MPI.IN_PLACE, self._x, op=MPI.SUM)
+        self._began = fabric.now()
+        fabric.ledger.front.moving += self._began - self._entered
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        fabric, x = self._fabric, self._x
+        waited_from = fabric.now()
+        fabric.wait(self._request)
+        done = fabric.now()
+        if fabric.size > 1:
+            fabric.ledger.traffic.sent(x.nbytes)
+            fabric.ledger.traffic.received(x.nbytes)
+            fabric.ledger.met(waited_from, done)
+        x *= 1 / fabric.size
+        fabric.ledger.front.mixing += fabric.now() - done
+
+
+class MpiWindow:
+    """`base.Window` on ``MPI_Win_allocate``, one ``Lock_all`` epoch, ``Flush``."""
+
+    def __init__(self, fabric: MpiFabric, length: int, dtype: np.dtype[Any]) -> None:
+        self._win = MPI.Win.Allocate(
+            length * dtype.itemsize, dtype.itemsize, comm=fabric.comm
+        )
+        if self._win.model != MPI.WIN_UNIFIED:
+            raise FabricError(
+                "this MPI library separates private from public window memory "
+                "(MPI_WIN_SEPARATE): one-sided averaging needs MPI_WIN_UNIFIED"
+            )
+        self.memory: NDArray[Any] = np.frombuffer(self._win.tomemory(), dtype)
+        self.memory[:] = 0
+        self._type = MPI.Datatype.fromcode(dtype.char)
+        self._value = np.zeros(1, dtype)
+        self._expected = np.zeros(1, dtype)
+        self._result = np.zeros(1, dtype)
+        # Where a call takes a microsecond, a Python frame around it counts, and so
+        # does mpi4py's search for a buffer's type.
+        self.flush: Callable[[int], None] = self._win.Flush
+        self.sync: Callable[[], None] = self._win.Sync
+        self._swap = (
+            (self._value, 1, self._type),
+            (self._expected, 1, self._type),
+            (self._result, 1, self._type),
+        )
+        fabric.barrier()
+        self._win.Lock_all(MPI.MODE_NOCHECK)
+
+    def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
+        self._win.Get((out, self._type), rank, self._target(part))
+
+    def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
+        self._win.Put((values, self._type), rank, self._target(part))
+
+    def _target(self, part: slice) -> tuple[int, int, MPI.Datatype]:
+        return (part.start, part.stop - part.start, self._type)
+
+    def fetch(self, rank: int, part: slice, out: NDArray[Any]) -> None:
+        # MPI ignores the origin buffer of MPI_NO_OP, mpi4py wants one all the same
+        self._win.Get_accumulate(out, out, rank, self._target(part), MPI.NO_OP)
+
+    def accumulate(self, values: NDArray[Any], rank: int, part: slice) -> None:
+        self._win.Accumulate((values, self._type), rank, self._target(part), MPI.SUM)
+
+    def add(self, value: int, rank: int, index: int) -> int:
+        self._value[0] = value
+        self._win.Fetch_and_op(self._value, self._result, rank, index, MPI.SUM)
+        self._win.Flush(rank)
+        return int(self._result.item())
+
+    def read(self, rank: int, index: int) -> int:
+        self._win.Fetch_and_op(self._value, self._result, rank, index, MPI.NO_OP)
+        self._win.Flush(rank)
+        return int(self._result.item())
+
+    def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int:
+        self._value[0] = new
+        self._expected[0] = old
+        self._win.Compare_and_swap(*self._swap, rank, index)
+        self._win.Flush(rank)
+        return int(self._result.item())
+
+    def free(self) -> None:
+        self._win.Unlock_all()
+        win, self._win = self._win, MPI.WIN_NULL
+        self.memory = np.zeros(0, self.memory.dtype)  # no view may outlive the memory
+        win.Free()
+
+
+class HelperThread:
+    """`base.Beside` as one thread that waits for work; made before the clock starts."""
+
+    def __init__(self) -> None:
+        self._work: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        self._begin, self._ended = threading.Semaphore(0), threading.Semaphore(0)
+        self._thread: threading.Thread | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+        self._work = work
+        self._begin.release()
+
+    def _run(self) -> None:
+        while True:
+            self._begin.acquire()
+            if self._work is None:
+                return
+            try:
+                self._work()
+            except BaseException as error:  # noqa: BLE001 - raised again by `join`
+                self._error = error
+            self._ended.release()
+
+    def join(self) -> None:
+        self._ended.acquire()
+        self.check()
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._work = None
+            self._begin.release()
+            self._thread.join()
+            self._thread = None
+
+
+class _ProgressThread:
+    """Enters MPI on a communicator of its own, so that targets answer while busy."""
+
+    def __init__(self, comm: MPI.Intracomm, period: float) -> None:
+        self._comm, self._period = comm, period
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._period):
+            self._comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._comm.Free()

@@ -1,0 +1,299 @@
+"""Every rank's model in a window: read it, average two of them, apply a gradient.
+
+Written once over `base.Window`, for MPI and for virtual time. Two variants:
+
+`Replicas`
+    atomic at both ends. A lock word per rank, taken by compare-and-swap in ascending
+    rank order, so no cycle of waiting ranks exists on any graph; both replicas hold the
+    same average afterwards. Torn reads are impossible.
+`DifferenceReplicas`
+    lock-free. Half differences go to both ends by accumulate, reads are fetches; only
+    sums meet fetches, so the sum over all replicas is conserved under every
+    interleaving. What a read mixes from two versions is detected, retried, counted.
+
+Both are one-sided: the partner's processor takes no part.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dsgd_bench.arrays import Array, Scratch, average, blocks
+from dsgd_bench.clock import Spans
+from dsgd_bench.errors import FabricError
+from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
+
+LOCK, CHANGES = 0, 1  # words of `Replicas`
+CHANGES_PART = slice(CHANGES, CHANGES + 1)
+BEGUN, ENDED = 0, 1  # words of `DifferenceReplicas`
+READ_TRIES = 3
+"""Reads of `DifferenceReplicas` before a mixed one is taken as it is, and counted."""
+
+ONE = np.ones(1, np.int64)
+
+Update = Callable[[Array, Array], None]
+"""``update(x, g)`` moves the model `x` by the gradient `g`, in place."""
+
+
+class _Shared(Resource):
+    """What both variants have: the windows, the accounts, the staleness of a read."""
+
+    def __init__(self, fabric: Fabric, x: Array, update: Update) -> None:
+        check_vector(x)
+        self._fabric = fabric
+        self._ledger = fabric.ledger
+        self._rank = fabric.rank
+        self._x = x
+        self._update = update
+        self._scratch = Scratch(x)
+        self._models = fabric.window(x.size, x.dtype)
+        self._words = fabric.window(2, np.int64)
+        self._models.memory[:] = x
+        self._models.sync()
+        self._changes_read = 0
+        self._thread = fabric.beside()
+        fabric.barrier()  # nobody is read before it is filled
+
+    def average_with(self, neighbor: int | None) -> None:
+        """Average this rank's replica with its neighbor's; None is nobody."""
+        if neighbor is not None:
+            self._average(neighbor, self._ledger.front)
+
+    def averaging(self, neighbor: int | None) -> "_Averaging":
+        """Average on a thread of its own while the ``with`` block runs."""
+        return _Averaging(self, neighbor)
+
+    def _average(self, neighbor: int, spans: Spans) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Wait for the last exchange with this rank, hand the model back, free."""
+        self._thread.close()
+        self._fabric.barrier()
+        self._models.sync()
+        self._x[:] = self._models.memory
+        self._models.free()
+        self._words.free()
+
+
+class _Averaging:
+    """One averaging beside the gradient: begun on entry, awaited on exit."""
+
+    def __init__(self, replicas: _Shared, neighbor: int | None) -> None:
+        self._replicas = replicas
+        self._neighbor = neighbor
+
+    def __enter__(self) -> None:
+        r, neighbor = self._replicas, self._neighbor
+        if neighbor is not None:
+            r._thread.start(lambda: r._average(neighbor, r._ledger.beside))
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        r = self._replicas
+        if self._neighbor is not None and kind is None:
+            started = r._fabric.now()
+            r._thread.join()
+            r._ledger.front.waiting += r._fabric.now() - started
+
+
+class Replicas(_Shared):
+    """Replicas that are averaged atomically at both ends, under lock words.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        This rank's fabric.
+    x : array of shape (dim,)
+        Initial model; holds the final one after `close`.
+    update : callable
+        How a gradient moves the model: ``update(x, g)``, in place.
+    """
+
+    def read(self, out: Array) -> None:
+        """Copy this rank's replica to `out`, whole, whoever averages meanwhile."""
+        with self._holding(self._ledger.front, self._rank) as spans:
+            started = self._fabric.now()
+            out[:] = self._models.memory
+            self._changes_read = int(self._words.memory[CHANGES])
+            spans.mixing += self._fabric.now() - started
+
+    def apply(self, g: Array) -> None:
+        """Move this rank's replica by `g`; note how often it changed since `read`."""
+        self._ledger.staleness = self._move(g, self._ledger.front) - self._changes_read
+
+    def _move(self, g: Array, spans: Spans) -> int:
+        """Move the replica; return the number of changes it had had before."""
+        with self._holding(spans, self._rank):
+            started = self._fabric.now()
+            changes = int(self._words.memory[CHANGES])
+            self._words.memory[CHANGES] = changes + 1
+            self._update(self._models.memory, g)
+            spans.mixing += self._fabric.now() - started
+        return changes
+
+    def _average(self, neighbor: int, spans: Spans) -> None:
+        """x_i, x_j <- (x_i + x_j) / 2, by this rank, in blocks that fit the cache.
+
+        A block is averaged while it is in the cache and its put runs under the next
+        block's get. Both are flushed, data and changes, before a lock is released.
+        """
+        models, words, now = self._models, self._words, self._fabric.now
+        with self._holding(spans, self._rank, neighbor):
+            started = now()
+            mixing = 0.0
+            words.memory[CHANGES] += 1
+            words.accumulate(ONE, neighbor, CHANGES_PART)
+            for part in blocks(models.memory.size, models.memory.itemsize):
+                theirs, ours = self._scratch[part], models.memory[part]
+                models.get(neighbor, part, out=theirs)
+                models.flush(neighbor)
+                mixing -= now()
+                average(theirs, ours)
+                mixing += now()
+                models.put(ours, neighbor, part)
+            models.flush(neighbor)
+            words.flush(neighbor)
+            spans.mixing += mixing
+            spans.moving += now() - started - mixing
+        nbytes = models.memory.nbytes
+        self._ledger.traffic.received(nbytes)
+        self._ledger.traffic.sent(nbytes)
+        self._ledger.exchanges[neighbor] += 1
+
+    def _holding(self, spans: Spans, *ranks: int) -> "_Holding":
+        """Hold the lock words of `ranks`; the time until they are held is waiting."""
+        return _Holding(self, spans, ranks)
+
+
+class _Holding:
+    """Lock words in hand. A class, since a generator costs microseconds more.
+
+    Whoever holds the word of its own rank owns its model, and the count of its changes,
+    as plain memory: others touch them under this lock only, and flush before they
+    release it.
+    """
+
+    __slots__ = ("_ranks", "_replicas", "_spans")
+
+    def __init__(self, replicas: Replicas, spans: Spans, ranks: tuple[int, ...]):
+        self._replicas, self._spans = replicas, spans
+        self._ranks = sorted(ranks)
+
+    def __enter__(self) -> Spans:
+        r, retries = self._replicas, 0
+        swap, mine = r._words.compare_and_swap, r._rank + 1
+        started = r._fabric.now()
+        for rank in self._ranks:
+            tries = 0
+            while swap(0, mine, rank, LOCK) != 0:
+                r._fabric.pause(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
+                tries += 1
+            retries += tries
+        r._models.sync()
+        r._words.sync()
+        self._spans.waiting += r._fabric.now() - started
+        r._ledger.counts["lock_retries"] += retries
+        return self._spans
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is not None:
+            return  # a failed rank ends the run; nobody shall meet half a model
+        r = self._replicas
+        swap, mine = r._words.compare_and_swap, r._rank + 1
+        started = r._fabric.now()
+        r._models.sync()
+        r._words.sync()
+        for rank in reversed(self._ranks):
+            held = swap(mine, 0, rank, LOCK)
+            if held != mine:
+                raise FabricError(
+                    f"rank {r._rank} released the replica of rank {rank} but rank "
+                    f"{held - 1} held it: two algorithms share one window"
+                )
+        self._spans.moving += r._fabric.now() - started
+
+
+class DifferenceReplicas(_Shared):
+    """Replicas that exchange half differences without any lock.
+
+    Parameters are those of `Replicas`. Where two averagings overlap the result is not
+    an exact pair average, so an algorithm on top of this one has a name of its own.
+    """
+
+    def __init__(self, fabric: Fabric, x: Array, update: Update) -> None:
+        self._before = np.empty_like(x)
+        self._after = np.empty_like(x)
+        self._difference = Scratch(x)
+        super().__init__(fabric, x, update)
+
+    def read(self, out: Array) -> None:
+        """Copy this rank's replica to `out`, again if somebody changed it meanwhile."""
+        spans = self._ledger.front
+        started = self._fabric.now()
+        for _ in range(READ_TRIES):
+            ended = self._words.read(self._rank, ENDED)
+            quiet = self._words.read(self._rank, BEGUN) == ended
+            self._fetch_own(out)
+            if quiet and self._words.read(self._rank, BEGUN) == ended:
+                break
+            self._ledger.counts["mixed_reads"] += 1
+        self._changes_read = ended
+        spans.mixing += self._fabric.now() - started
+
+    def apply(self, g: Array) -> None:
+        """Add this rank's movement for `g` to its replica as one sum."""
+        started = self._fabric.now()
+        self._fetch_own(self._before)
+        self._after[:] = self._before
+        self._update(self._after, g)
+        np.subtract(self._after, self._before, out=self._after)
+        changes = self._words.read(self._rank, ENDED)
+        self._ledger.staleness = changes - self._changes_read
+        self._begin(self._rank)
+        self._models.accumulate(self._after, self._rank, slice(0, self._after.size))
+        self._end(self._rank)
+        self._ledger.front.mixing += self._fabric.now() - started
+
+    def _average(self, neighbor: int, spans: Spans) -> None:
+        """x_i <- x_i + d, x_j <- x_j - d with d = (x_j - x_i) / 2, per element."""
+        models, now = self._models, self._fabric.now
+        started = now()
+        mixing = 0.0
+        pair = (self._rank, neighbor)
+        for rank in pair:
+            self._begin(rank)
+        for part in blocks(models.memory.size, models.memory.itemsize):
+            half, ours = self._difference[part], self._scratch[part]
+            models.fetch(neighbor, part, out=half)
+            models.fetch(self._rank, part, out=ours)
+            models.flush(neighbor)
+            models.flush(self._rank)
+            mixing -= now()
+            half -= ours
+            half *= 0.5
+            mixing += now()
+            models.accumulate(half, self._rank, part)
+            models.flush(self._rank)
+            np.negative(half, out=half)
+            models.accumulate(half, neighbor, part)
+            models.flush(neighbor)
+        for rank in pair:
+            self._end(rank)
+        spans.mixing += mixing
+        spans.moving += now() - started - mixing
+        nbytes = models.memory.nbytes
+        self._ledger.traffic.received(nbytes)
+        self._ledger.traffic.sent(nbytes)
+        self._ledger.exchanges[neighbor] += 1
+
+    def _fetch_own(self, out: Array) -> None:
+        self._models.fetch(self._rank, slice(0, out.size), out=out)
+        self._models.flush(self._rank)
+
+    def _begin(self, rank: int) -> None:
+        self._words.add(1, rank, BEGUN)
+
+    def _end(self, rank: int) -> None:
+        self._models.flush(rank)
+        self._words.accumulate(ONE, rank, slice(ENDED, ENDED + 1))
+        self._words.flush(rank)

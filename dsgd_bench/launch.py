@@ -1,0 +1,176 @@
+"""From a trial and a machine to the words and the environment that start its ranks.
+
+No MPI is imported and nothing is started here, except that an ``mpiexec`` is asked once
+for its version: the three families need different words when ranks share cores.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from dsgd_bench import provenance
+from dsgd_bench.errors import LaunchError
+from dsgd_bench.specs import Machine
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that tell linear algebra libraries how many threads to start."""
+
+MPIEXEC = ("mpiexec", "mpirun", "mpiexec.hydra", "mpirun.hydra", "prterun", "orterun")
+"""Launchers that belong to an MPI library; others, such as srun, belong to a site."""
+
+SHARING = {
+    "mpich": {
+        "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "true",
+        "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "1",
+    },
+    "openmpi": {"OMPI_MCA_mpi_yield_when_idle": "true"},
+    "intel": {"I_MPI_SPIN_COUNT": "1", "I_MPI_THREAD_YIELD": "2"},
+    "unknown": {},
+}
+"""Family -> settings that make a waiting rank give up its core to the others.
+
+Sources: the continuous integration of mpi4py, ``.ci/env.*``.
+"""
+
+
+def command(trial: Path, ranks: int, machine: Machine, python: str) -> list[str]:
+    """Return the words that run one trial.
+
+    Parameters
+    ----------
+    trial : Path
+        The trial as JSON: all that a worker reads.
+    ranks : int
+        Number of ranks.
+    machine : Machine
+        Where to run.
+    python : str
+        Interpreter of every rank, usually ``sys.executable``.
+
+    Raises
+    ------
+    LaunchError
+        If the machine's ``mpiexec`` cannot be found.
+    """
+    worker = ["-m", "mpi4py", "-m", "dsgd_bench", "worker", str(trial)]
+    return [*starter(ranks, machine, python), python, *worker]
+
+
+def starter(ranks: int, machine: Machine, python: str) -> list[str]:
+    """Return the words before the interpreter: the launcher and its options.
+
+    Raises
+    ------
+    LaunchError
+        If the machine's ``mpiexec`` cannot be found.
+    """
+    program = find(machine.launcher[0], python)
+    words = [word.replace("{ranks}", str(ranks)) for word in machine.launcher[1:]]
+    if family(program) == "openmpi" and shares_cores(ranks, machine):
+        # Open MPI refuses more ranks than cores and would pin several to one core.
+        words = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", *words]
+    return [program, *words]
+
+
+def environment(
+    ranks: int,
+    machine: Machine,
+    python: str,
+    inherited: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Return the environment in which the launcher starts.
+
+    What the machine file says stands above all; then the number of threads; then what
+    is `inherited` (by default the environment of this process); then our settings.
+    """
+    inherited = os.environ if inherited is None else inherited
+    program = find(machine.launcher[0], python)
+    ours: dict[str, str] = {}
+    if family(program) == "openmpi":
+        ours |= _openmpi(bundled=Path(program).parent == Path(python).parent)
+    if shares_cores(ranks, machine, inherited):
+        ours |= SHARING[family(program)]
+    threads = dict.fromkeys(THREADS, str(machine.threads_per_rank))
+    return {**ours, **inherited, **threads, **machine.env}
+
+
+def find(program: str, python: str) -> str:
+    """Return the path of an ``mpiexec``: beside `python` if there, else on the PATH.
+
+    An MPI library installed from a wheel brings its own launcher into the environment's
+    ``bin``; any other would start ranks that do not see each other. Other launchers are
+    returned as they are.
+
+    Raises
+    ------
+    LaunchError
+        If `program` is an ``mpiexec`` and is in neither place.
+    """
+    if program not in MPIEXEC:
+        return program
+    beside = Path(python).parent / program
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which(program)
+    if found is None:
+        raise LaunchError(
+            f"the launcher {program!r} is neither beside {python} nor on the PATH; "
+            "install an MPI library, for example `pip install mpich`, or name another "
+            "launcher in the machine file"
+        )
+    return found
+
+
+@lru_cache
+def family(program: str) -> str:
+    """Return whose launcher this is: mpich, openmpi, intel or unknown."""
+    if Path(program).name not in MPIEXEC:
+        return "unknown"
+    try:
+        answer = subprocess.run(
+            [program, "--version"],
+            capture_output=True,
+            check=False,
+            errors="replace",
+            timeout=60,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    if "Intel(R) MPI" in answer:
+        return "intel"
+    if "Open MPI" in answer or "OpenRTE" in answer or "PRRTE" in answer:
+        return "openmpi"
+    return "mpich" if "HYDRA" in answer else "unknown"
+
+
+def shares_cores(
+    ranks: int, machine: Machine, inherited: Mapping[str, str] | None = None
+) -> bool:
+    """Say whether ranks will have to share cores, as far as this can be known here.
+
+    That is so if the launcher gets nothing but the number of ranks, and the cores of
+    this computer, times the hosts of the Slurm job around it, are too few. A launcher
+    with more words than that may go anywhere, and its machine file speaks for it.
+    """
+    inherited = os.environ if inherited is None else inherited
+    program, *words = machine.launcher
+    if Path(program).name not in MPIEXEC or words not in (
+        ["-n", "{ranks}"],
+        ["-np", "{ranks}"],
+    ):
+        return False
+    hosts = int(inherited.get("SLURM_JOB_NUM_NODES", "1"))
+    return ranks * machine.threads_per_rank > hosts * provenance.cores()
+
+
+def _openmpi(*, bundled: bool) -> dict[str, str]:
+    settings = {}
+    if os.geteuid() == 0:
+        # Root is the rule in containers, and Open MPI wants to be told twice.
+        settings["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
+        settings["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    if bundled:
+        # Windows of the wheel's UCX component complain, and may never be freed.
+        settings["OMPI_MCA_osc"] = "^ucx"
+    return settings

@@ -1,0 +1,125 @@
+"""How a gradient moves a model: one optimizer that every algorithm shares.
+
+With gradient g, learning rate lr, momentum mu and weight decay wd:
+
+    heavy ball   u <- mu u + (g + wd x);   x <- x - lr u
+    Nesterov     u <- mu u + (g + wd x);   x <- x - lr (g + wd x + mu u)
+
+as in I. Sutskever et al., ICML 2013, in the form that deep learning libraries use.
+`lr` always means the movement of the average model for the mean gradient.
+"""
+
+import math
+from typing import Protocol
+
+import numpy as np
+
+from dsgd_bench.arrays import Array, Scratch, axpy, blocks
+
+
+class ScheduleSettings(Protocol):
+    """What a trial says about the learning rate over time."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def at(self) -> tuple[float, ...]: ...
+    @property
+    def factor(self) -> float: ...
+    @property
+    def length(self) -> float: ...
+    @property
+    def warmup(self) -> float: ...
+
+
+class OptimizerSettings(Protocol):
+    """What a trial says about the optimizer; `config.OptimizerSpec` is one."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def nesterov(self) -> bool: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def schedule(self) -> ScheduleSettings: ...
+
+
+def scale(schedule: ScheduleSettings, epochs: float) -> float:
+    """Return what the learning rate is multiplied by after `epochs` of all ranks."""
+    if schedule.kind == "constant":
+        return 1.0
+    if schedule.kind == "cosine":
+        done = min(epochs / schedule.length, 1.0)
+        return 0.5 * (1 + math.cos(math.pi * done))
+    if schedule.warmup and epochs < schedule.warmup:
+        return epochs / schedule.warmup if epochs > 0 else 1e-3
+    passed = sum(epochs >= boundary for boundary in schedule.at)
+    return float(schedule.factor**passed)
+
+
+class Optimizer:
+    """Moves models by gradients, in place, in one pass over memory.
+
+    Parameters
+    ----------
+    settings : OptimizerSettings
+        Rates and schedule.
+    like : array of shape (dim,)
+        A model, for shape and type.
+
+    Attributes
+    ----------
+    lr : float
+        The learning rate now; `schedule` sets it.
+    """
+
+    def __init__(self, settings: OptimizerSettings, like: Array) -> None:
+        self._settings = settings
+        self._constant = settings.schedule.kind == "constant"
+        self._velocity = np.zeros_like(like) if settings.momentum else None
+        self._step, self._decayed = Scratch(like), Scratch(like)
+        self._descent = Scratch(like)  # its own: `descend` may run beside `update`
+        self.lr = settings.lr
+        self.schedule(0.0)
+
+    def schedule(self, epochs: float) -> None:
+        """Set the learning rate for `epochs` done by all ranks together."""
+        if not self._constant:
+            self.lr = self._settings.lr * scale(self._settings.schedule, epochs)
+
+    def update(self, x: Array, g: Array) -> None:
+        """Move `x` by `g`, with momentum and weight decay; `g` is left as it was."""
+        s, u = self._settings, self._velocity
+        lr = self.lr  # once: another thread may `schedule` meanwhile
+        if u is None and not s.weight_decay:
+            axpy(-lr, g, x, self._step)
+            return
+        for part in blocks(x.size, x.itemsize):
+            step, gradient = self._step[part], g[part]
+            if s.weight_decay:  # gradient = g + wd x
+                gradient = self._decayed[part]
+                np.multiply(x[part], s.weight_decay, out=gradient)
+                gradient += g[part]
+            if u is None:
+                np.multiply(gradient, lr, out=step)
+            else:  # u <- mu u + gradient
+                velocity = u[part]
+                velocity *= s.momentum
+                velocity += gradient
+                if s.nesterov:  # step = lr (gradient + mu u)
+                    np.multiply(velocity, s.momentum, out=step)
+                    step += gradient
+                    step *= lr
+                else:
+                    np.multiply(velocity, lr, out=step)
+            x[part] -= step
+
+    def descend(self, x: Array, g: Array) -> None:
+        """Compute ``x <- x - lr g`` in place, leaving the velocity alone.
+
+        One thread may do this while another one is in `update`.
+        """
+        axpy(-self.lr, g, x, self._descent)

@@ -1,0 +1,87 @@
+"""Problems: data and model behind the loss and gradient of one flat vector."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.problems.base import Judgment, Problem
+from dsgd_bench.problems.message import Message
+from dsgd_bench.problems.mlp import MLP
+from dsgd_bench.problems.quadratic import Quadratic
+from dsgd_bench.problems.shards import Batches
+from dsgd_bench.problems.softmax import Softmax
+
+__all__ = ["PROBLEMS", "Batches", "Judgment", "Problem", "make", "settings"]
+
+PROBLEMS: dict[str, Callable[..., Problem]] = {
+    "softmax": Softmax,
+    "mlp": MLP,
+    "quadratic": Quadratic,
+    "message": Message,
+}
+"""Every problem by its kind; its settings are its keyword-only arguments."""
+
+NOT_SETTINGS = ("seed", "dtype")
+"""Arguments that every problem has, and that a trial gives elsewhere."""
+
+
+class Spec(Protocol):
+    """The part of a trial that describes its problem."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+
+def settings(kind: str) -> dict[str, tuple[Any, Any]]:
+    """Return type and default of every setting of one kind of problem.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown kind.
+    """
+    if kind not in PROBLEMS:
+        raise ConfigError(f"problem.kind is {kind!r}; {_use(kind, PROBLEMS)}")
+    parameters = inspect.signature(PROBLEMS[kind]).parameters.values()
+    return {
+        parameter.name: (parameter.annotation, parameter.default)
+        for parameter in parameters
+        if parameter.name not in NOT_SETTINGS
+    }
+
+
+def make(spec: Spec, seed: int) -> Problem:
+    """Build the problem of a trial: the same on every rank.
+
+    Parameters
+    ----------
+    spec : Spec
+        Its kind, element type and settings.
+    seed : int
+        Seed of the trial.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown kind or setting, or a value that cannot be.
+    """
+    known = settings(spec.kind)
+    for name in spec.settings:
+        if name not in known:
+            raise ConfigError(
+                f"problem {spec.kind!r} has no setting {name!r}; {_use(name, known)}"
+            )
+    return PROBLEMS[spec.kind](**spec.settings, dtype=spec.dtype, seed=seed)
+
+
+def _use(name: str, known: Mapping[str, object]) -> str:
+    """Say what may be used instead of `name`, and what was probably meant."""
+    near = get_close_matches(name, known, n=1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"use one of: {', '.join(known)}{meant}"

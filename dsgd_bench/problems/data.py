@@ -1,0 +1,157 @@
+"""Labeled data for classification: the digits of scikit-learn, or drawn to any size."""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsgd_bench import streams
+from dsgd_bench.arrays import Array
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.problems.base import at_least
+
+DIGITS_TRAINING = 1536
+"""Digits that are trained on, of 1797. 3 * 2**9 divides evenly among many ranks, so the
+usual batch sizes leave no remainder of an epoch; the other 261 are held out."""
+
+SEPARATION = 4.0
+"""Typical distance between two centers of generated classes, in units of the noise."""
+
+NORM = 4.0
+"""Typical Euclidean norm of a generated input; digits have about 3.9."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of generated data: training samples, features of each, classes."""
+
+    samples: int = 10_000
+    features: int = 100
+    classes: int = 10
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and held-out samples.
+
+    Attributes
+    ----------
+    inputs : Array
+        Training inputs, shape (samples, features).
+    labels : NDArray[numpy.int64]
+        Their classes, shape (samples,), each in ``range(classes)``.
+    held_inputs, held_labels : Array, NDArray[numpy.int64]
+        The same for samples that are never trained on.
+    classes : int
+        Number of classes.
+    """
+
+    inputs: Array
+    labels: NDArray[np.int64]
+    held_inputs: Array
+    held_labels: NDArray[np.int64]
+    classes: int
+
+
+def load(name: str, size: Size, *, seed: int, dtype: np.dtype[Any]) -> Data:
+    """Return the data called `name`.
+
+    Parameters
+    ----------
+    name : str
+        ``"digits"`` or ``"generated"``.
+    size : Size
+        Size of generated data; digits take the default and nothing else.
+    seed : int
+        Seed of generated data; digits are the same for every seed.
+    dtype : numpy.dtype
+        Element type of the inputs.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name or an impossible size, and where digits are not installed.
+    """
+    if name == "generated":
+        return generated(size, seed=seed, dtype=dtype)
+    if name != "digits":
+        raise ConfigError(
+            f"problem setting data is {name!r}; use one of: digits, generated"
+        )
+    if size != Size():
+        raise ConfigError(
+            "problem settings samples, features and classes describe generated data; "
+            "leave them out, or set data = 'generated'"
+        )
+    return digits(dtype)
+
+
+def digits(dtype: np.dtype[Any]) -> Data:
+    """Return the 8 x 8 handwritten digits that scikit-learn ships, scaled to [0, 1].
+
+    Of the 1797 samples, 1536 are for training and 261 held out; the split is always
+    the same. Source: E. Alpaydin and C. Kaynak, "Optical recognition of handwritten
+    digits", UCI Machine Learning Repository, 1998 (its test set).
+
+    Raises
+    ------
+    ConfigError
+        Where scikit-learn, or the file in it, is missing.
+    """
+    table = _digits_table()
+    order = streams.generator(0, "digits").permutation(len(table))
+    inputs = (table[order, :-1] / 16).astype(dtype)
+    labels = table[order, -1].astype(np.int64)
+    n = DIGITS_TRAINING
+    return Data(inputs[:n], labels[:n], inputs[n:], labels[n:], classes=10)
+
+
+@cache
+def _digits_table() -> NDArray[np.float32]:
+    """Return the file's numbers, shape (1797, 65): 64 pixels in 0..16, then the class.
+
+    The file is read without importing scikit-learn, which would cost every rank about
+    a second.
+    """
+    package = find_spec("sklearn")
+    folders = package.submodule_search_locations if package else None
+    if not folders:
+        raise ConfigError(
+            "problem setting data = 'digits' needs the file that scikit-learn ships, "
+            "and scikit-learn is not installed; install scikit-learn, or set data = "
+            "'generated'"
+        )
+    path = Path(folders[0]) / "datasets" / "data" / "digits.csv.gz"
+    try:
+        return np.loadtxt(path, delimiter=",", dtype=np.float32)
+    except OSError as error:
+        raise ConfigError(
+            f"the digits of scikit-learn cannot be read from {path} ({error}); "
+            "reinstall scikit-learn, or set data = 'generated'"
+        ) from error
+
+
+def generated(size: Size, *, seed: int, dtype: np.dtype[Any]) -> Data:
+    """Return samples of normal distributions of equal width, one around each class.
+
+    A fifth as many samples (at least one) are held out. Classes are equally likely and
+    overlap, so no model classifies everything correctly. Inputs have about the norm of
+    digits at any number of features, so that the same learning rates serve.
+    """
+    at_least(1, samples=size.samples, features=size.features)
+    at_least(2, classes=size.classes)
+    random = streams.generator(seed, "data")
+    n, features = size.samples, size.features
+    count = n + max(1, n // 5)
+    centers = random.standard_normal((size.classes, features), dtype=np.float32)
+    centers *= SEPARATION / np.sqrt(2 * features)
+    labels = random.integers(size.classes, size=count)
+    inputs = random.standard_normal((count, features), dtype=np.float32)
+    inputs += centers[labels]
+    inputs *= NORM / np.sqrt(features + SEPARATION**2 / 2)
+    inputs = inputs.astype(dtype, copy=False)
+    return Data(inputs[:n], labels[:n], inputs[n:], labels[n:], size.classes)

@@ -1,0 +1,104 @@
+"""A quadratic bowl around every sample: the optimum is known exactly.
+
+Formula   f(x) = mean over samples s of 1/2 sum_d h_d (x_d - c_sd)^2
+               = f* + 1/2 sum_d h_d (x_d - m_d)^2,  m = mean of the centers c_s
+Model     x, shape (dimension,); h_d falls evenly on a log scale from 1 to
+          1 / conditioning, so plain gradient descent is stable for lr < 2
+Start     x = 0; m is normal with variance 1 in every coordinate
+Optimum   f* = 1/2 sum_d h_d var(c_d), at x = m; `spread` is the standard deviation of
+          the centers around m, so spread = 0 makes every gradient exact
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsgd_bench import streams
+from dsgd_bench.arrays import Array
+from dsgd_bench.problems.base import Judgment, at_least, dtype_of
+
+
+class Quadratic:
+    """Least squares around random centers; see `Problem` for the methods.
+
+    Parameters
+    ----------
+    dimension : int
+        Elements of the model.
+    samples : int
+        Centers; they take ``samples * dimension`` elements of memory on every rank.
+    conditioning : float
+        Largest curvature divided by the smallest, at least 1.
+    spread : float
+        Standard deviation of the centers around their mean.
+    seed : int
+        Seed of the centers; the first model is zero for every seed.
+    dtype : str
+        ``"float32"`` or ``"float64"``.
+
+    Raises
+    ------
+    ConfigError
+        For settings that cannot be.
+    """
+
+    def __init__(
+        self,
+        *,
+        dimension: int = 100,
+        samples: int = 1000,
+        conditioning: float = 10.0,
+        spread: float = 1.0,
+        seed: int = 0,
+        dtype: str = "float32",
+    ) -> None:
+        at_least(1, dimension=dimension, samples=samples, conditioning=conditioning)
+        at_least(0, spread=spread)
+        self.dimension = dimension
+        self.dtype = dtype_of(dtype)
+        self.samples = samples
+        self.labels: NDArray[np.int64] | None = None
+        random = streams.generator(seed, "data")
+        middle = random.standard_normal(dimension).astype(self.dtype)
+        self._centers = random.standard_normal((samples, dimension), self.dtype.type)
+        self._centers *= spread
+        self._centers += middle
+        h = np.geomspace(1.0, 1.0 / conditioning, dimension)
+        self._h: Array = h.astype(self.dtype)
+        self._mean: NDArray[np.float64] = self._centers.mean(axis=0, dtype=np.float64)
+        variance = self._centers.var(axis=0, dtype=np.float64)
+        self._lowest = 0.5 * float(self._h @ variance)
+        self.optimum: float | None = self._lowest
+        self._workspaces: dict[int, tuple[Array, Array]] = {}
+
+    def solution(self) -> NDArray[np.float64]:
+        """Return the model of lowest loss, shape (dimension,), in double precision."""
+        return self._mean.copy()
+
+    def initial(self) -> Array:
+        """Return the first model, zero, as a new array."""
+        return np.zeros(self.dimension, self.dtype)
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def gradient(self, x: Array, indices: NDArray[np.intp], out: Array) -> float:
+        """Write the mean gradient over `indices` into `out`; return the mean loss."""
+        offsets, mean = self._workspace(len(indices))
+        # Any mode but "raise" lets take write to its destination without a copy.
+        np.take(self._centers, indices, 0, out=offsets, mode="clip")
+        np.subtract(x, offsets, out=offsets)
+        np.matmul(mean, offsets, out=out)
+        out *= self._h
+        np.square(offsets, out=offsets)
+        return 0.5 * float(mean @ (offsets @ self._h))
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def evaluate(self, x: Array) -> Judgment:
+        """Judge a model by the formula: exact, and never below the optimum."""
+        excess = 0.5 * float(self._h @ np.square(x - self._mean))
+        return Judgment(loss=self._lowest + excess, accuracy=float("nan"))
+
+    def _workspace(self, batch: int) -> tuple[Array, Array]:
+        """Return room for one batch of centers, and the weights of a mean over it."""
+        if batch not in self._workspaces:
+            rows: Array = np.empty((batch, self.dimension), self.dtype)
+            self._workspaces[batch] = (rows, np.full(batch, 1 / batch, self.dtype))
+        return self._workspaces[batch]

@@ -1,0 +1,64 @@
+"""Softmax (multinomial logistic) regression on labeled data.
+
+Formula   f(x) = mean over samples of -log softmax(input W + b)[label] + (c/2) ||x||^2
+Model     x = (W, b), one flat vector; W has shape (features, classes)
+Start     x = 0
+Optimum   not known in closed form; strongly convex for c > 0, so it is the only one
+
+This is the network of `dsgd_bench.problems.mlp` without hidden layers.
+"""
+
+import numpy as np
+
+from dsgd_bench.arrays import Array
+from dsgd_bench.problems.data import Size
+from dsgd_bench.problems.mlp import MLP
+
+
+class Softmax(MLP):
+    """Classification by softmax regression; see `Problem` for the methods.
+
+    Parameters
+    ----------
+    data : str
+        ``"digits"`` or ``"generated"``; see `dsgd_bench.problems.data`.
+    regularization : float
+        The factor c of the squared norm of the model, biases included.
+    samples, features, classes : int
+        Size of generated data.
+    seed : int
+        Seed of generated data; the first model is zero for every seed.
+    dtype : str
+        ``"float32"`` or ``"float64"``.
+
+    Raises
+    ------
+    ConfigError
+        For settings that cannot be, and where digits are not installed.
+    """
+
+    def __init__(  # noqa: PLR0913 (every setting is an argument)
+        self,
+        *,
+        data: str = "digits",
+        regularization: float = 1e-4,
+        samples: int = Size.samples,
+        features: int = Size.features,
+        classes: int = Size.classes,
+        seed: int = 0,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(
+            data=data,
+            hidden=(),
+            regularization=regularization,
+            samples=samples,
+            features=features,
+            classes=classes,
+            seed=seed,
+            dtype=dtype,
+        )
+
+    def initial(self) -> Array:
+        """Return the first model, zero, as a new array."""
+        return np.zeros(self.dimension, self.dtype)

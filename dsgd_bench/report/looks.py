@@ -1,0 +1,86 @@
+"""Colors and line styles of the figures, on light and on dark paper.
+
+Colors are Okabe and Ito's (2008), told apart under the common color blindnesses.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SPAN_COLORS = {
+    "compute": "#009e73",
+    "injected": "#e69f00",
+    "waiting": "#d55e00",
+    "moving": "#0072b2",
+    "mixing": "#56b4e9",
+    "other": "#9aa0a6",
+}
+"""One color per shown span; the page uses the same ones."""
+
+SERIES = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "D", "s", "^", "v", "P")
+
+BACKGROUND, INK, FAINT = "#ffffff", "#23272e", "#b8bec7"
+WHITE = "#fdfdfd"
+"""White that stays white on dark pages."""
+_DARK = {BACKGROUND: "#1b1f26", INK: "#dfe3e9", FAINT: "#59616e"}
+_INKED = (
+    "text.color",
+    "axes.labelcolor",
+    "axes.titlecolor",
+    "xtick.color",
+    "ytick.color",
+)
+_COMMON: dict[str, Any] = {
+    "font.size": 10.0,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "savefig.dpi": 160,
+    "svg.hashsalt": "dsgd-bench",
+}
+
+
+PAPER: dict[Any, Any] = {
+    **_COMMON,
+    **dict.fromkeys(_INKED, INK),
+    "figure.facecolor": BACKGROUND,
+    "axes.facecolor": BACKGROUND,
+    "savefig.facecolor": BACKGROUND,
+    "axes.edgecolor": FAINT,
+    "grid.color": FAINT,
+    "grid.alpha": 0.45,
+}
+"""Settings of the drawing library."""
+
+
+def darkened(svg: str) -> str:
+    """Return a drawing for dark pages: the same, with paper and ink exchanged."""
+    for light, dark in _DARK.items():
+        svg = svg.replace(light, dark)
+    return svg
+
+
+Series = Mapping[str, tuple[str, str]]
+"""A color and a marker by algorithm."""
+
+
+def series(labels: Sequence[str]) -> Series:
+    """Return a (color, marker) for every algorithm, by order of appearance."""
+    unique = list(dict.fromkeys(labels))
+    return {
+        label: (SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)])
+        for i, label in enumerate(unique)
+    }
+
+
+def ink_on(color: str) -> str:
+    """Return black or white, whichever is easier to read on `color`."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return "#000000" if 0.3 * red + 0.59 * green + 0.11 * blue > 128 else WHITE

@@ -1,0 +1,86 @@
+"""One study as the report shows it: lines, tables, warnings and what they stand on."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from dsgd_bench.analysis.comparison import Line, compare
+from dsgd_bench.analysis.summary import Group, combine
+from dsgd_bench.report import tables, warnings
+from dsgd_bench.report.collect import Collected
+from dsgd_bench.report.tables import Table
+from dsgd_bench.report.warnings import Caution, Evidence
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study, ready to be shown.
+
+    Attributes
+    ----------
+    name : str
+        Name of the study.
+    lines : tuple of Line
+        One per point, in the order of the table.
+    results, work : Table
+        The study's table, and the second one on quality, work and traffic.
+    cautions : tuple of Caution
+        The warnings that apply.
+    """
+
+    name: str
+    lines: tuple[Line, ...]
+    results: Table
+    work: Table
+    cautions: tuple[Caution, ...]
+
+    @classmethod
+    def of(cls, collected: Collected) -> "Study":
+        """Return the study that lies in one folder."""
+        lines = tuple(compare(combine(collected.rows)))
+        cautions = tuple(warnings.cautions(Evidence(lines, collected)))
+        results, work = tables.results(lines), tables.work(lines)
+        return cls(collected.name, lines, results, work, cautions)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The points of the study."""
+        return [line.group for line in self.lines]
+
+    @property
+    def heading(self) -> str:
+        """What all points have in common: "smoke: digits, 4 ranks, batch 32, ..."."""
+        words = []
+        for name, say in _COMMON.items():
+            values = {group.first.factors.get(name, "None") for group in self.groups}
+            if len(values) == 1 and (value := values.pop()) != "None":
+                words.append(say.format(value))
+        targets = {group.first.target for group in self.groups}
+        target = targets.pop() if len(targets) == 1 else None
+        if target:
+            words.append(f"target {target}")
+        if any(row.fabric == "virtual" for group in self.groups for row in group.rows):
+            words.append("simulated time")
+        return f"{self.name}: {', '.join(words)}"
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Every provenance value of the runs; several where they differ."""
+        found: dict[str, Counter[str]] = {}
+        for group in self.groups:
+            for row in group.rows:
+                for name, value in warnings.facts(row.provenance).items():
+                    found.setdefault(name, Counter())[value] += 1
+        return {name: " | ".join(found[name]) for name in found}
+
+
+_COMMON = {
+    "problem.kind": "{}",
+    "ranks": "{} ranks",
+    "problem.batch": "batch {} per rank",
+    "compute.seconds": "{} s emulated compute",
+    "budget.seconds": "budget {} s",
+    "budget.steps": "budget {} steps",
+    "budget.samples": "budget {} samples",
+    "budget.epochs": "budget {} epochs",
+}
+"""Settings of the heading, where all points share them."""

@@ -1,0 +1,233 @@
+"""The study's table as text cells: one definition for terminal, Markdown and page."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dsgd_bench.analysis.comparison import REFERENCE, Line
+from dsgd_bench.analysis.summary import Group
+from dsgd_bench.report.numbers import (
+    DASH,
+    NONE,
+    TIMES,
+    estimated,
+    faster,
+    number,
+    percent,
+)
+
+AGAINST = f"against {REFERENCE}"
+"""Name of the column that compares with the reference."""
+TIME_COLUMNS = ("compute", "injected", "waiting", "moving", "mixing", "other")
+"""Spans as the table shows them; copying is counted under other."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: a header of name and unit, and how a line becomes a cell.
+
+    Attributes
+    ----------
+    name, unit : str
+        Header; `unit` says "s", "%" or what is counted.
+    cell : callable
+        Line to text.
+    left : bool
+        Whether cells are text, set to the left.
+    """
+
+    name: str
+    unit: str
+    cell: Callable[[Line], str]
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headers and cells; `rules` are the rows that begin a new block.
+
+    Attributes
+    ----------
+    columns : tuple of Column
+    cells : tuple of tuple of str
+        One tuple per line, in the order of the columns.
+    rules : tuple of int
+    """
+
+    columns: tuple[Column, ...]
+    cells: tuple[tuple[str, ...], ...]
+    rules: tuple[int, ...]
+
+
+def results(lines: Sequence[Line]) -> Table:
+    """Return the study's one table: who reached the target when, and why."""
+    columns = [*_labels(lines), Column("reached", "runs", reached)]
+    if _any_target(lines):
+        columns.append(Column("time to target", "s", time_to_target))
+    columns += [
+        Column(AGAINST, _against_unit(lines), against),
+        Column(
+            "time per epoch", "s", lambda line: estimated(line.group.time_per_epoch)
+        ),
+        *_straggler(lines),
+        *(Column(span, "%", _share(span)) for span in TIME_COLUMNS),
+        Column("staleness", "changes", staleness),
+        Column("distance", "of replicas", _median("replica_distance")),
+    ]
+    return _table(columns, lines)
+
+
+def work(lines: Sequence[Line]) -> Table:
+    """Return the second table: quality, work per rank and traffic."""
+    columns = [
+        *_labels(lines),
+        Column("final loss", "of the mean model", _median("loss")),
+        Column("accuracy", "of the mean model", _median("accuracy")),
+        Column("steps per rank", f"fewest{DASH}most", steps),
+        Column("slowest rank", "rank", _common("worst_rank")),
+        Column("most waited for", "rank", _common("waited_for")),
+        Column("blocked", "s per rank", _median("blocked")),
+        Column("hidden", "s per rank", _median("hidden")),
+        Column("sent", "kB per step", _kilobytes),
+        Column("messages", "per step", _median("messages_per_step")),
+        Column("exchanges", "per gradient", _median("exchanges_per_gradient")),
+    ]
+    return _table(columns, lines)
+
+
+def notes(table: Table) -> list[str]:
+    """Return how to read the bounds that the table contains."""
+    text = " ".join(cell for row in table.cells for cell in row)
+    found = []
+    if "[" in text:
+        found.append("[low, high]: 95 % confidence interval.")
+    if any(f"{digit}{DASH}" in text for digit in "0123456789"):
+        found.append(f"(low{DASH}high): range of the runs, too few for an interval.")
+    if any(column.name == "staleness" for column in table.columns):
+        found.append("staleness: mean/largest.")
+    return found
+
+
+def without(table: Table, names: Sequence[str]) -> Table:
+    """Return the table without some columns."""
+    kept = [i for i, column in enumerate(table.columns) if column.name not in names]
+    columns = tuple(table.columns[i] for i in kept)
+    cells = tuple(tuple(row[i] for i in kept) for row in table.cells)
+    return Table(columns, cells, table.rules)
+
+
+def reached(line: Line) -> str:
+    """Return "9/10", and how many failed otherwise: "1/3, 1 crashed"."""
+    group = line.group
+    count = len(group.rows)
+    words = [f"{group.reached}/{count}" if group.first.target else f"{NONE}/{count}"]
+    for status in ("diverged", "crashed", "unreadable", "stopped"):
+        if group.statuses[status]:
+            words.append(f"{group.statuses[status]} {status}")
+    return ", ".join(words)
+
+
+def time_to_target(line: Line) -> str:
+    """Return the median over the runs that reached the target."""
+    if not line.group.first.target:
+        return "no target"
+    return estimated(line.group.time_to_target) if line.group.reached else "not reached"
+
+
+def against(line: Line) -> str:
+    """Return how much faster or slower than the reference."""
+    if line.is_reference:
+        return "reference"
+    if line.reference_failed and line.group.reached:
+        return "reference never did"
+    return faster(line.against_reference)
+
+
+def staleness(line: Line) -> str:
+    """Return "1.24/7", the mean and the largest; a dash where there is none."""
+    mean = line.group.median("staleness_mean")
+    if mean is None:
+        return NONE
+    return f"{number(mean)}/{line.group.maximum('staleness_max') or 0.0:.0f}"
+
+
+def steps(line: Line) -> str:
+    """Return the fewest and the most steps of a rank over all runs."""
+    done = [count for row in line.group.rows for count in row.steps_per_rank]
+    if not done:
+        return NONE
+    low, high = min(done), max(done)
+    return str(low) if low == high else f"{low}{DASH}{high}"
+
+
+def shown_shares(group: Group) -> dict[str, float]:
+    """Return the shares of `TIME_COLUMNS`; empty where no step was taken."""
+    shares = dict(group.shares)
+    if shares:
+        shares["other"] += shares.pop("copying")
+    return {span: shares[span] for span in TIME_COLUMNS} if shares else {}
+
+
+def _labels(lines: Sequence[Line]) -> list[Column]:
+    columns = [
+        Column("algorithm", "", lambda line: line.algorithm, left=True),
+        Column("slowdown", "", lambda line: line.group.first.slowdown, left=True),
+    ]
+    if any(line.case for line in lines):
+        columns.insert(0, Column("case", "", lambda line: line.case, left=True))
+    return columns
+
+
+def _straggler(lines: Sequence[Line]) -> list[Column]:
+    """Return the columns on slowdowns; none where the study has no slowdown."""
+    if all(line.group.first.slow_factor == 1.0 for line in lines):
+        return []
+    columns = [
+        Column(
+            "own slowdown",
+            f"{TIMES} own epoch",
+            lambda x: estimated(x.against_baseline),
+        )
+    ]
+    if any(line.predicted for line in lines):
+        columns.append(Column("model", TIMES, lambda line: number(line.predicted)))
+    if any(line.paper for line in lines):
+        columns.append(Column("paper's", TIMES, lambda line: number(line.paper)))
+    return columns
+
+
+def _any_target(lines: Sequence[Line]) -> bool:
+    return any(line.group.first.target for line in lines)
+
+
+def _against_unit(lines: Sequence[Line]) -> str:
+    return f"{TIMES} to target" if _any_target(lines) else f"{TIMES} per epoch"
+
+
+def _share(span: str) -> Callable[[Line], str]:
+    return lambda line: percent(shown_shares(line.group).get(span))
+
+
+def _median(name: str) -> Callable[[Line], str]:
+    return lambda line: number(line.group.median(name))
+
+
+def _kilobytes(line: Line) -> str:
+    sent = line.group.median("bytes_per_step")
+    return NONE if sent is None else number(sent / 1000.0)
+
+
+def _common(name: str) -> Callable[[Line], str]:
+    """Return the value most runs have."""
+
+    def cell(line: Line) -> str:
+        values = [int(value) for value in line.group.values(name)]
+        return str(max(values, key=values.count)) if values else NONE
+
+    return cell
+
+
+def _table(columns: Sequence[Column], lines: Sequence[Line]) -> Table:
+    cells = tuple(tuple(column.cell(line) for column in columns) for line in lines)
+    blocks = [(line.case, line.group.first.slowdown) for line in lines]
+    rules = tuple(i for i in range(1, len(blocks)) if blocks[i] != blocks[i - 1])
+    return Table(tuple(columns), cells, rules)

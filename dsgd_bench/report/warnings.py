@@ -1,0 +1,293 @@
+"""What a reader must know before believing a table: one closed list of warnings.
+
+Each is a sentence or two with a cause, an effect on the numbers, and a remedy.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dsgd_bench.analysis.comparison import Line, is_synchronous
+from dsgd_bench.analysis.statistics import MIN_RUNS
+from dsgd_bench.analysis.summary import Row
+from dsgd_bench.report.collect import Collected
+from dsgd_bench.report.numbers import number
+
+PASSIVE = "passive"
+"""The progress verdict under which one-sided operations need no help."""
+COARSE = 0.1
+"""Gap between copies, as a part of the time to target, above which we warn."""
+VOLATILE = ("environment", "time_utc", "load_average", "executable", "cpus_allowed")
+"""Provenance that may differ between runs of one table."""
+
+
+@dataclass(frozen=True)
+class Caution:
+    """One warning: its kind, a name from `CHECKS`, and what it says."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the warnings are drawn from: one study's lines and what was not readable.
+
+    Attributes
+    ----------
+    lines : sequence of Line
+        The table of the study.
+    collected : Collected
+        The folder the lines came from.
+    """
+
+    lines: Sequence[Line]
+    collected: Collected
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every run of the study."""
+        return [row for line in self.lines for row in line.group.rows]
+
+
+def crashed(evidence: Evidence) -> Iterator[str]:
+    """Name runs that ended by a crash."""
+    for line, rows in _with_status(evidence, "crashed"):
+        reason = next((row.reason for row in rows if row.reason), "")
+        yield (
+            f"{_name(line)}: {_runs(rows, line)} crashed"
+            f"{f' ({reason.rstrip(chr(46))})' if reason else ''}. No time is shown for"
+            f" a crashed run. See log.txt in {rows[0].trial_id}/, then run the study"
+            " again: finished trials are skipped."
+        )
+
+
+def unreadable(evidence: Evidence) -> Iterator[str]:
+    """Name trials whose trace is missing or damaged."""
+    for path, problem in evidence.collected.unreadable:
+        yield (
+            f"{path} cannot be read ({problem}). The run counts as failed. Delete its"
+            " folder and run the study again."
+        )
+
+
+def unfinished(evidence: Evidence) -> Iterator[str]:
+    """Count trials that are still running or were interrupted."""
+    count = len(evidence.collected.unfinished)
+    if count:
+        yield (
+            f"{count} trial{'s are' if count > 1 else ' is'} neither finished nor"
+            " failed, and not in the table. Wait for the study to end, or run it again"
+            " to resume."
+        )
+
+
+def diverged(evidence: Evidence) -> Iterator[str]:
+    """Name runs whose loss left the finite numbers."""
+    for line, rows in _with_status(evidence, "diverged"):
+        yield (
+            f"{_name(line)}: {_runs(rows, line)} diverged. Its time per epoch measures"
+            " arithmetic on useless numbers. Lower optimizer.lr, for all algorithms"
+            " alike."
+        )
+
+
+def unreached(evidence: Evidence) -> Iterator[str]:
+    """Name points where no run reached the target."""
+    for line in evidence.lines:
+        group = line.group
+        if group.first.target and not group.reached:
+            yield (
+                f"{_name(line)}: 0 of {len(group.rows)} runs reached the target"
+                f" ({group.first.target}), so there is no time to compare. Raise"
+                " study.budget, or set a target that this point can reach."
+            )
+
+
+def flatters(evidence: Evidence) -> Iterator[str]:
+    """Name medians over the successful runs only."""
+    for line in evidence.lines:
+        group = line.group
+        if 0 < group.reached < len(group.rows):
+            failed = len(group.rows) - group.reached
+            yield (
+                f"{_name(line)}: {failed} of {len(group.rows)} runs did not reach the"
+                f" target. The median is over {group.reached} and flatters it. Raise"
+                ' study.budget, or read the "reached" column first.'
+            )
+
+
+def few_repeats(evidence: Evidence) -> Iterator[str]:
+    """Say where there are too few runs for a confidence interval."""
+    runs = [len(line.group.rows) for line in evidence.lines]
+    fewest = min(runs, default=MIN_RUNS)
+    if fewest < MIN_RUNS:
+        yield (
+            f"With {fewest} run{'s' if fewest > 1 else ''} of a point there is no 95 %"
+            f" confidence interval of the median; it takes {MIN_RUNS}. Differences may"
+            f" be chance. Set study.repeats to {MIN_RUNS} or more."
+        )
+
+
+def oversubscribed(evidence: Evidence) -> Iterator[str]:
+    """Say where there are more ranks than cores."""
+    rows = [row for row in evidence.rows if _fact(row, "oversubscribed")]
+    if not rows:
+        return
+    ranks = max(row.ranks for row in rows)
+    cores = _fact(rows[0], "cores") or _fact(rows[0], "cores_allowed")
+    where = f"on {cores} cores" if isinstance(cores, int) else "shared cores"
+    if all(row.factors.get("compute.mode") == "emulated" for row in rows):
+        yield (
+            f"{ranks} ranks {where}: computing is emulated by sleep and so not"
+            " disturbed, but moving and mixing wait for a core. Trust the times per"
+            " epoch only while those two shares are small; use a core per rank"
+            " otherwise."
+        )
+    else:
+        yield (
+            f"{ranks} ranks {where}: ranks wait for each other's cores, which no"
+            " algorithm is to blame for. Use at most one rank per core, or compute ="
+            ' {mode = "emulated"}.'
+        )
+
+
+def needs_help(evidence: Evidence) -> Iterator[str]:
+    """Say whether a target that computes needed help to answer."""
+    rows = [row for row in evidence.rows if is_synchronous(row.algorithm) is False]
+    verdicts = [verdict for row in rows if (verdict := _active(row.progress))]
+    if not verdicts:
+        return
+    count = f"In {len(verdicts)} of {len(rows)} asynchronous runs a computing rank"
+    if any("waits" in verdict for verdict in verdicts):
+        yield (
+            f"{count} did not answer one-sided operations (verdict: waits). Averagings"
+            " wait for the other's gradient, so asynchronous algorithms look slower"
+            ' than they are. Set progress = "auto" in the machine file, or use another'
+            " MPI library (dsgd-bench doctor)."
+        )
+    else:
+        yield (
+            f"{count} answered one-sided operations only with the help of the progress"
+            " thread (verdict: with-thread). It takes time from computing on every"
+            " rank. Compare with an MPI library whose verdict is passive (dsgd-bench"
+            " doctor)."
+        )
+
+
+def coarse_copies(evidence: Evidence) -> Iterator[str]:
+    """Say where the target was met somewhere in a long gap between two copies."""
+    gaps = {
+        row.target_gap / row.time_to_target: row
+        for row in evidence.rows
+        if row.target_gap and row.time_to_target
+    }
+    if gaps and max(gaps) > COARSE:
+        row = gaps[max(gaps)]
+        yield (
+            "Models were copied too rarely to see exactly when the target was met: in"
+            f" {row.label}, {row.slowdown}, some time in the {number(row.target_gap)} s"
+            f" before {number(row.time_to_target)} s. Differences smaller than that"
+            " mean nothing. Raise measure.copies."
+        )
+
+
+def mixed_provenance(evidence: Evidence) -> Iterator[str]:
+    """Name what differs between hosts or software of one table."""
+    # More ranks may need more hosts: that alone mixes nothing.
+    found: dict[tuple[str, int], set[str]] = {}
+    for row in evidence.rows:
+        for name, value in facts(row.provenance).items():
+            found.setdefault((name, row.ranks), set()).add(value)
+    mixed = {name: values for (name, _), values in found.items() if len(values) > 1}
+    if mixed:
+        words = "; ".join(
+            f"{name}: {' and '.join(sorted(values))}"
+            for name, values in sorted(mixed.items())[:4]
+        )
+        yield (
+            f"The runs differ in more than the study ({words}). Their times are not"
+            " comparable. Run the whole study on one machine with one library, into"
+            " one results folder each."
+        )
+
+
+CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
+    "crashed": crashed,
+    "unreadable": unreadable,
+    "unfinished": unfinished,
+    "diverged": diverged,
+    "unreached": unreached,
+    "flatters": flatters,
+    "mixed-provenance": mixed_provenance,
+    "oversubscribed": oversubscribed,
+    "progress": needs_help,
+    "coarse-copies": coarse_copies,
+    "few-repeats": few_repeats,
+}
+"""All warnings there are, gravest first."""
+
+
+def cautions(evidence: Evidence) -> list[Caution]:
+    """Return every warning that applies to one study."""
+    return [
+        Caution(kind, text)
+        for kind, check in CHECKS.items()
+        for text in check(evidence)
+    ]
+
+
+def facts(provenance: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the provenance that must agree, flat: ``{"host.cpu": "...", ...}``."""
+    flat: dict[str, str] = {}
+    for name, value in provenance.items():
+        if name in VOLATILE or value is None:
+            continue
+        if isinstance(value, Mapping):
+            flat |= facts(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            flat[prefix + name] = ", ".join(sorted({str(item) for item in value}))
+        else:
+            flat[prefix + name] = str(value)
+    return flat
+
+
+def _fact(row: Row, name: str) -> Any:
+    """Return one provenance value, wherever it is nested; None if absent."""
+    waiting: list[Mapping[str, Any]] = [row.provenance]
+    while waiting:
+        section = waiting.pop()
+        if name in section:
+            return section[name]
+        waiting += [value for value in section.values() if isinstance(value, Mapping)]
+    return None
+
+
+def _active(progress: Mapping[str, Any]) -> set[str]:
+    """Return the verdicts in `progress` that are not `PASSIVE`."""
+    words: set[str] = set()
+    for name, value in progress.items():
+        if isinstance(value, Mapping):
+            words |= _active(value)
+        elif name.startswith("verdict") and value != PASSIVE:
+            words.add(str(value))
+    return words
+
+
+def _with_status(evidence: Evidence, status: str) -> Iterator[tuple[Line, list[Row]]]:
+    for line in evidence.lines:
+        rows = [row for row in line.group.rows if row.status == status]
+        if rows:
+            yield line, rows
+
+
+def _runs(rows: Sequence[Row], line: Line) -> str:
+    return f"{len(rows)} of {len(line.group.rows)} runs"
+
+
+def _name(line: Line) -> str:
+    """Return how the table names the line."""
+    words = [line.case, line.algorithm]
+    if line.group.first.slowdown != "none":
+        words.append(line.group.first.slowdown)
+    return ", ".join(word for word in words if word)

@@ -1,0 +1,240 @@
+"""What a study file may say: the keys of every table, and what goes together.
+
+Settings of algorithms and problems are looked up here and nowhere else.
+"""
+
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from dsgd_bench import algorithms, graphs, problems
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.specs import (
+    BudgetSpec,
+    ComputeSpec,
+    Count,
+    Index,
+    MeasureSpec,
+    OptimizerSpec,
+    ProblemSpec,
+    SlowdownSpec,
+    Trial,
+)
+from dsgd_bench.strict import REQUIRED, Keys, is_struct, keys_of, one_of
+
+
+class Target(Struct, frozen=True, forbid_unknown_fields=True):
+    """The target as study files write it."""
+
+    loss: float | None = None
+    accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+STUDY: Keys = {
+    "ranks": (Any, REQUIRED),
+    "budget": (Any, REQUIRED),
+    "repeats": (Count, 1),
+    "seed": (Index, 0),
+    "zip": (tuple[tuple[str, ...], ...], ()),
+}
+"""Keys of [study]; ranks and budget may be swept, so they are read trial by trial."""
+
+PLAIN: dict[str, type[Struct]] = {
+    "optimizer": OptimizerSpec,
+    "compute": ComputeSpec,
+    "slowdown": SlowdownSpec,
+}
+"""Tables that are read straight into a struct."""
+
+SECTIONS = ("study", "problem", "algorithm", *PLAIN, "measure")
+"""Tables that describe a trial."""
+
+EFFECTIVE: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
+    "problem.shards": ("by", {"dirichlet": ("alpha",)}),
+    "compute": ("mode", {"emulated": ("seconds",)}),
+    "slowdown": (
+        "kind",
+        {
+            "constant": ("ranks", "factor", "mode"),
+            "transient": ("ranks", "factor", "mode", "probability"),
+            "heavy-tailed": ("ranks", "factor", "mode", "alpha"),
+        },
+    ),
+    "optimizer.schedule": (
+        "kind",
+        {
+            "step": ("at", "factor"),
+            "cosine": ("length",),
+            "warmup-step": ("at", "factor", "warmup"),
+        },
+    ),
+}
+"""Table -> (its deciding key, value of that key -> the other keys that then count)."""
+
+
+def settings(section: str) -> dict[str, Keys]:
+    """Return the settings of every kind of ``algorithm`` or ``problem``."""
+    if section == "problem":
+        return {kind: problems.settings(kind) for kind in problems.PROBLEMS}
+    found = {}
+    for kind, algorithm in algorithms.ALGORITHMS.items():
+        found[kind] = dict(algorithm.settings)
+        if "graph" in found[kind]:
+            default = found[kind]["graph"][1]
+            found[kind]["graph"] = (one_of(graphs.GRAPHS), default)
+    return found
+
+
+def keys(section: str, kinds: Iterable[Any]) -> Keys:
+    """Return the keys of one table of a trial.
+
+    Parameters
+    ----------
+    section : str
+        One of `SECTIONS`.
+    kinds : iterable
+        Kinds of algorithm or problem whose settings are keys too; unknown ones and
+        other tables add none. A setting whose type differs between them has any type.
+    """
+    if section in PLAIN:
+        return keys_of(PLAIN[section])
+    if section == "study":
+        return {"ranks": (Count, REQUIRED), "budget": (BudgetSpec, REQUIRED)}
+    if section == "measure":
+        copies = keys_of(MeasureSpec)["copies"]
+        return {"target": (Target, Target()), "copies": copies}
+    known = settings(section)
+    found: Keys = {"kind": (one_of(known), REQUIRED)}
+    if section == "problem":
+        own = keys_of(ProblemSpec)
+        found |= {key: own[key] for key in ("batch", "dtype", "shards")}
+    else:
+        found["optimizer"] = (dict[str, Any], {})
+    for kind in kinds:
+        for key, (type_, default) in known.get(str(kind), {}).items():
+            same = found.get(key, (type_,))[0] == type_
+            found[key] = (type_ if same else Any, default)
+    return found
+
+
+def known() -> Keys:
+    """Return everything that a trial may say, under its flat name."""
+    found: Keys = {"repeat": (Index, 0), "seed": (Index, 0)}
+
+    def add(table: Keys, prefix: str) -> None:
+        for key, (type_, default) in table.items():
+            if is_struct(type_):
+                add(keys_of(type_), f"{prefix}{key}.")
+            else:
+                found[prefix + key] = (type_, default)
+
+    for section in SECTIONS:
+        kinds = settings(section) if section in ("problem", "algorithm") else ()
+        add(keys(section, kinds), "" if section == "study" else f"{section}.")
+    del found["algorithm.optimizer"]
+    return found
+
+
+def home(key: str) -> str:
+    """Return the dotted name that a misplaced key has in a study file, if only one."""
+    full = [f"study.{name}" if "." not in name else name for name in known()]
+    full += ["study.repeats", "study.zip", "study.budget"]
+    names = [name for name in full if name.split(".")[-1] == key]
+    return names[0] if len(names) == 1 else ""
+
+
+def check(trial: Trial) -> None:
+    """Refuse a trial that no machine can run, or that asks for what has no effect.
+
+    Raises
+    ------
+    ConfigError
+        Naming the key and the way out.
+    """
+    for rule in (_without_effect, _optimizer, _slowdown, _ends):
+        for broken, sentence in rule(trial):
+            if broken:
+                raise ConfigError(sentence)
+    if "graph" in trial.algorithm.settings:
+        try:
+            graphs.make(trial.algorithm.settings["graph"], trial.ranks)
+        except ConfigError as error:
+            raise ConfigError(f"algorithm.graph: {error}") from None
+
+
+def _without_effect(trial: Trial) -> Iterator[tuple[object, str]]:
+    for name, (decider, effective) in EFFECTIVE.items():
+        spec = attrgetter(name)(trial)
+        choice = getattr(spec, decider)
+        for key, (_, default) in keys_of(type(spec)).items():
+            counts = key == decider or key in effective.get(choice, ())
+            yield (
+                not counts and getattr(spec, key) != default,
+                f"{name}.{key} has no effect where {name}.{decider} is {choice}: "
+                f"leave it out, or choose another {decider}",
+            )
+
+
+def _optimizer(trial: Trial) -> Iterator[tuple[object, str]]:
+    o, s = trial.optimizer, trial.optimizer.schedule
+    yield (
+        o.nesterov and not o.momentum,
+        "optimizer.nesterov needs momentum: set optimizer.momentum above 0",
+    )
+    yield (
+        s.kind == "step" and not s.at,
+        "optimizer.schedule.at is missing for kind step: name the epochs",
+    )
+    yield (
+        list(s.at) != sorted(set(s.at)),
+        "optimizer.schedule.at must ascend: sort the epochs, each once",
+    )
+    yield (
+        s.kind == "cosine" and not s.length,
+        "optimizer.schedule.length is missing for kind cosine: give it epochs above 0",
+    )
+    yield (
+        s.kind == "warmup-step" and not s.warmup,
+        "optimizer.schedule.warmup is missing for kind warmup-step: give it epochs "
+        "above 0",
+    )
+
+
+def _slowdown(trial: Trial) -> Iterator[tuple[object, str]]:
+    s, c = trial.slowdown, trial.compute
+    yield (
+        c.mode == "emulated" and not c.seconds,
+        "compute.seconds is missing for mode emulated: give it seconds above 0",
+    )
+    yield (
+        any(rank >= trial.ranks for rank in s.ranks),
+        f"slowdown.ranks names rank {max(s.ranks, default=0)} where study.ranks is "
+        f"{trial.ranks}: name ranks from 0 to {trial.ranks - 1}",
+    )
+    yield (
+        len(set(s.ranks)) < len(s.ranks),
+        "slowdown.ranks names a rank twice: name it once",
+    )
+    yield (
+        s.kind == "transient" and not s.probability,
+        "slowdown.probability is missing for kind transient: set it above 0",
+    )
+    yield (
+        s.kind != "none" and s.mode == "minimum" and c.mode == "measured",
+        "slowdown.mode minimum needs compute.mode emulated: emulate, or choose "
+        "slowdown.mode added",
+    )
+
+
+def _ends(trial: Trial) -> Iterator[tuple[object, str]]:
+    measure = trial.measure
+    yield (
+        trial.budget == BudgetSpec(),
+        "study.budget is empty: give it one or more of seconds, steps, samples, epochs",
+    )
+    yield (
+        None not in (measure.target_loss, measure.target_accuracy),
+        "measure.target has both loss and accuracy: choose one",
+    )

@@ -1,0 +1,296 @@
+"""What can be asked for: trials, studies and machines, frozen.
+
+The defaults stand here and nowhere else. Files are read, and combinations checked, in
+`dsgd_bench.config`.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from dsgd_bench import algorithms
+from dsgd_bench.errors import ConfigError
+
+Count = Annotated[int, Meta(ge=1)]
+Index = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class AlgorithmSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which algorithm, with all its settings (lists as tuples)."""
+
+    kind: str
+    settings: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "settings", _tupled(self.settings))
+
+
+class ScheduleSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the learning rate changes; times in epochs of all ranks together.
+
+    ``constant``; ``step``: times `factor` at each of `at`; ``cosine``: from `lr` to 0
+    over `length`; ``warmup-step``: rising linearly to `lr` over `warmup`, then as
+    ``step``.
+    """
+
+    kind: Literal["constant", "step", "cosine", "warmup-step"] = "constant"
+    at: tuple[Positive, ...] = ()
+    factor: Positive = 0.1
+    length: NotNegative = 0.0
+    warmup: NotNegative = 0.0
+
+
+class OptimizerSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """The optimizer that every algorithm shares; `lr` is for the mean gradient."""
+
+    lr: Positive = 0.1
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+    weight_decay: NotNegative = 0.0
+    schedule: ScheduleSpec = ScheduleSpec()
+
+
+class ShardsSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How samples are dealt to the ranks; small `alpha` means uneven classes."""
+
+    by: Literal["even", "dirichlet"] = "even"
+    alpha: Positive = 1.0
+
+
+class ProblemSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which problem, with all its settings; `batch` is per rank and step."""
+
+    kind: str
+    batch: Count = 32
+    dtype: Literal["float32", "float64"] = "float32"
+    shards: ShardsSpec = ShardsSpec()
+    settings: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "settings", _tupled(self.settings))
+
+
+class ComputeSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Real gradients, measured, or padded by sleep to `seconds` each."""
+
+    mode: Literal["measured", "emulated"] = "measured"
+    seconds: NotNegative = 0.0
+
+
+class SlowdownSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is slow, when, by how much; no `ranks` named means all of them.
+
+    Mode ``minimum`` pads a step to `factor` times the emulated seconds, ``added``
+    sleeps (`factor` - 1) times what the gradient took.
+    """
+
+    kind: Literal["none", "constant", "transient", "heavy-tailed"] = "none"
+    ranks: tuple[Index, ...] = ()
+    factor: Annotated[float, Meta(ge=1)] = 1.0
+    probability: Share = 0.0
+    alpha: Positive = 1.5
+    mode: Literal["minimum", "added"] = "minimum"
+
+
+class BudgetSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a trial ends at the latest: the first of these that is used up.
+
+    `steps` are per rank; `samples` and `epochs` are of all ranks together.
+    """
+
+    seconds: Positive | None = None
+    steps: Count | None = None
+    samples: Count | None = None
+    epochs: Positive | None = None
+
+
+class MeasureSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """The target on the average model, and how many copies of it are kept."""
+
+    target_loss: float | None = None
+    target_accuracy: Share | None = None
+    copies: Annotated[int, Meta(ge=2)] = 40
+
+
+class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One run, with every default filled in: all that a worker needs to know."""
+
+    ranks: Count
+    seed: Index = 0
+    repeat: Index = 0
+    algorithm: AlgorithmSpec
+    optimizer: OptimizerSpec = OptimizerSpec()
+    problem: ProblemSpec
+    compute: ComputeSpec = ComputeSpec()
+    slowdown: SlowdownSpec = SlowdownSpec()
+    budget: BudgetSpec
+    measure: MeasureSpec = MeasureSpec()
+
+    @property
+    def id(self) -> str:
+        """Hash of the content, 12 hexadecimal digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        """Return the trial as JSON with sorted keys."""
+        return msgspec.json.encode(self, order="sorted").decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Trial":
+        """Return the trial that `to_json` wrote.
+
+        Raises
+        ------
+        ConfigError
+            If the text is not a trial of this version.
+        """
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.DecodeError as error:
+            raise ConfigError(
+                f"this is not a trial as dsgd-bench writes it: {error}"
+            ) from None
+
+    def flat(self) -> dict[str, Any]:
+        """Return every value under its dotted name, as study files name it."""
+        names: dict[str, Any] = {}
+        _flatten(self, "", names)
+        for what in ("loss", "accuracy"):
+            names[f"measure.target.{what}"] = names.pop(f"measure.target_{what}")
+        return names
+
+    @property
+    def label(self) -> str:
+        """The algorithm and the settings that are not its defaults, for tables."""
+        known = algorithms.ALGORITHMS.get(self.algorithm.kind)
+        defaults = {} if known is None else known.settings
+        words = [self.algorithm.kind]
+        for key, value in sorted(self.algorithm.settings.items()):
+            if key not in defaults or _tuple(defaults[key][1]) != value:
+                words.append(value if isinstance(value, str) else f"{key} {value}")
+        return ", ".join(words)
+
+    @property
+    def slowdown_label(self) -> str:
+        """The slowdown in a few words, for tables."""
+        s = self.slowdown
+        if s.kind == "none" or s.factor == 1:
+            return "none"
+        where = f"rank{'s' * (len(s.ranks) > 1)} {', '.join(map(str, s.ranks))}"
+        how = {
+            "constant": "",
+            "transient": f" with probability {s.probability:g}",
+            "heavy-tailed": f" with tail {s.alpha:g}",
+        }[s.kind]
+        added = ", added" if s.mode == "added" else ""
+        return f"{s.factor:g}x{how} on {where if s.ranks else 'all ranks'}{added}"
+
+
+class Study(Struct, frozen=True):
+    """Many trials that answer one question.
+
+    Attributes
+    ----------
+    name : str
+        Stem of the file.
+    path : Path
+        The file.
+    trials : tuple of Trial
+        In the order in which they run: shuffled, the same each time.
+    excluded : tuple of (Trial, str)
+        Trials that the study leaves out, with the reason.
+    """
+
+    name: str
+    path: Path
+    trials: tuple[Trial, ...]
+    excluded: tuple[tuple[Trial, str], ...] = ()
+
+
+class Machine(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where trials run.
+
+    Attributes
+    ----------
+    launcher : tuple of str
+        Words that start the ranks; ``{ranks}`` stands for their number.
+    env : dict
+        Environment variables for every rank.
+    threads_per_rank : int
+        Threads of the linear algebra library on each rank.
+    watchdog : float
+        Seconds without a step after which a trial is ended.
+    progress : str
+        Who keeps MPI answering during a gradient: a ``thread`` of ours, ``none``, or
+        ``auto`` for what the preflight finds necessary.
+    """
+
+    launcher: tuple[str, ...] = ("mpiexec", "-n", "{ranks}")
+    env: dict[str, str] = {}
+    threads_per_rank: Count = 1
+    watchdog: Positive = 120.0
+    progress: Literal["auto", "thread", "none"] = "auto"
+
+
+class Job(Struct, frozen=True, forbid_unknown_fields=True):
+    """One trial on its way to the ranks: all that they read.
+
+    Attributes
+    ----------
+    study : str
+        Name of the study that the trial belongs to.
+    trial : Trial
+        What is run.
+    machine : Machine
+        Where, and how long a rank may be silent.
+    """
+
+    study: str
+    trial: Trial
+    machine: Machine
+
+    def write(self, path: Path) -> None:
+        """Write the job as JSON."""
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2))
+
+    @classmethod
+    def read(cls, path: Path) -> "Job":
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such file, or it is not a job of this version.
+        """
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(
+                f"{path} is not a job that dsgd-bench wrote: {error}"
+            ) from None
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+def _tupled(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: _tuple(value) for key, value in settings.items()}
+
+
+def _flatten(value: Any, name: str, into: dict[str, Any]) -> None:
+    """Add the leaves of a struct to `into`; settings lie beside the kind."""
+    if isinstance(value, Struct):
+        value = msgspec.structs.asdict(value)
+    if not isinstance(value, dict):
+        into[name] = value
+        return
+    for key, item in value.items():
+        inner = name if key == "settings" else f"{name}.{key}" if name else key
+        _flatten(item, inner, into)

@@ -1,0 +1,197 @@
+"""Strict reading of tables: every key known, every value of its type, or one sentence.
+
+A set of keys is a dict from a name to (type, default); `REQUIRED` as default means that
+there is none. Types are those msgspec understands, and nested structs are nested
+tables.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import msgspec
+from msgspec import inspect
+
+from dsgd_bench.errors import ConfigError
+
+Keys = dict[str, tuple[Any, Any]]
+"""Name of a key -> (type, default)."""
+
+NOUNS: dict[type[inspect.Type], str] = {
+    inspect.BoolType: "true or false",
+    inspect.StrType: "text",
+    inspect.IntType: "a whole number",
+    inspect.FloatType: "a number",
+    inspect.DictType: "a table",
+}
+
+REQUIRED = msgspec.NODEFAULT
+"""Stands where a key has no default."""
+
+
+def keys_of(struct: type[msgspec.Struct]) -> Keys:
+    """Return the keys that a struct reads from a table."""
+    keys: Keys = {}
+    for field in msgspec.structs.fields(struct):
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        keys[field.name] = (field.type, default)
+    return keys
+
+
+def is_struct(kind: Any) -> bool:
+    """Say whether values of `kind` are tables of their own."""
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def is_list(kind: Any) -> bool:
+    """Say whether values of `kind` are lists."""
+    return isinstance(inspect.type_info(kind), inspect.VarTupleType | inspect.ListType)
+
+
+def one_of(names: Iterable[str]) -> Any:
+    """Return the type whose values are these names."""
+    literal: Any = Literal
+    return literal[tuple(names)]
+
+
+def choose(name: str, allowed: Iterable[str], called: str, hint: str = "") -> None:
+    """Refuse a name that is not one of `allowed`.
+
+    Parameters
+    ----------
+    name : str
+        What the file says.
+    allowed : iterable of str
+        What it may say.
+    called : str
+        What the sentence calls it.
+    hint : str, optional
+        What was meant, where the caller knows better than the nearest of `allowed`.
+
+    Raises
+    ------
+    ConfigError
+        If it is none of them, with all of them and the nearest.
+    """
+    known = list(allowed)
+    if name not in known:
+        choice = f"choose one of {', '.join(known)}{nearest(name, known, hint)}"
+        raise ConfigError(f"{called} does not exist: {choice}")
+
+
+def nearest(name: Any, known: Iterable[object], hint: str = "") -> str:
+    """Return the end of a sentence that says what was probably meant, or nothing."""
+    words = [str(word) for word in known]
+    near = [hint] if hint else get_close_matches(str(name), words, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def read_value(value: Any, kind: Any, name: str) -> Any:
+    """Convert one value to its type; whole numbers pass where a number is asked.
+
+    Raises
+    ------
+    ConfigError
+        If it is of another type, out of bounds or not finite.
+    """
+    if is_struct(kind):
+        return kind(**read_table(value, keys_of(kind), name))
+    try:
+        result = msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        result = math.nan
+    items = result if isinstance(result, tuple | list) else (result,)
+    if all(math.isfinite(item) for item in items if isinstance(item, float)):
+        return result
+    info = inspect.type_info(kind)
+    near = nearest(value, info.values) if isinstance(info, inspect.LiteralType) else ""
+    raise ConfigError(f"{name} is {show(value)} but must be {describe(info)}{near}")
+
+
+def read_table(
+    table: Any,
+    keys: Keys,
+    name: str,
+    *,
+    kind: str = "",
+    home: Callable[[str], str] | None = None,
+) -> dict[str, Any]:
+    """Read all `keys` from a table, filling in defaults.
+
+    Parameters
+    ----------
+    table : object
+        What the file says.
+    keys : Keys
+        What it may say.
+    name : str
+        Dotted name of the table in sentences; empty for the whole file.
+    kind : str, optional
+        Kind of algorithm or problem that decides which keys there are.
+    home : callable, optional
+        Returns the dotted name of the table key that an unknown key may have meant.
+
+    Raises
+    ------
+    ConfigError
+        If it is no table, has an unknown key, lacks a required one, or a value is of
+        the wrong type.
+    """
+    if not isinstance(table, dict):
+        allowed = ", ".join(keys)
+        raise ConfigError(f"{name} is {show(table)} but must be a table of {allowed}")
+    dot = f"{name}." if name else ""
+    owner = f" for {kind}" if kind else ""
+    for key in table:
+        if key not in keys:
+            hint = home(key) if home is not None else ""
+            hint = "" if hint == dot + key else hint
+            choose(key, keys, f"the key {dot}{key}{owner}", hint)
+    values = {}
+    for key, (type_, default) in keys.items():
+        if key not in table and default is REQUIRED:
+            raise ConfigError(f"the key {dot}{key} is missing: give it {_what(type_)}")
+        if key not in table and is_struct(type_):
+            values[key] = default
+        else:
+            values[key] = read_value(table.get(key, default), type_, dot + key)
+    return values
+
+
+def _what(kind: Any) -> str:
+    """Say what values a type has, tables included."""
+    if is_struct(kind):
+        return f"a table of {', '.join(keys_of(kind))}"
+    return describe(inspect.type_info(kind))
+
+
+def show(value: Any) -> str:
+    """Return a value as the file would write it."""
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def describe(info: inspect.Type) -> str:
+    """Say in words what values a type has."""
+    if isinstance(info, inspect.UnionType):
+        parts = [t for t in info.types if not isinstance(t, inspect.NoneType)]
+        return " or ".join(describe(part) for part in parts)
+    if isinstance(info, inspect.LiteralType):
+        return "one of " + ", ".join(str(value) for value in info.values)
+    if isinstance(info, inspect.VarTupleType | inspect.ListType):
+        return f"a list, every item {describe(info.item_type)}"
+    if isinstance(info, inspect.IntType | inspect.FloatType):
+        return NOUNS[type(info)] + _bounds(info)
+    return NOUNS.get(type(info), "a value")
+
+
+def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    limits = [(word, getattr(info, key)) for key, word in words.items()]
+    said = " and ".join(
+        f"{word} {limit:g}" for word, limit in limits if limit is not None
+    )
+    return f" {said}" if said else ""

@@ -1,0 +1,98 @@
+"""The record of a trial: one shard per rank while it runs, one trace file after.
+
+Every rank appends to an HDF5 file of its own and flushes it twice a second, from a
+thread, so a kill costs at most the last half second. `merge` makes one netCDF-4
+compatible file of the shards, with dimension scales and units, that opens in h5py and
+in ``xarray.open_dataset(path, engine="h5netcdf")``.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+from numpy.typing import NDArray
+
+from dsgd_bench.config import Trial
+from dsgd_bench.errors import TraceError
+from dsgd_bench.trace.merging import merge
+from dsgd_bench.trace.shard import Facts, Shard, ShardWriter, shard_path
+from dsgd_bench.trace.variables import SCHEMA, VARIABLES
+
+__all__ = [
+    "SCHEMA",
+    "VARIABLES",
+    "Facts",
+    "Shard",
+    "ShardWriter",
+    "Trace",
+    "hdf5",
+    "merge",
+    "open_trace",
+    "shard_path",
+]
+
+
+class Trace:
+    """A merged trace, read whole into memory.
+
+    Attributes
+    ----------
+    path : Path
+        Where it lies.
+    trial : Trial
+        What was run.
+    study, status, reason, fabric : str
+        As written in the file.
+    provenance, progress, counts : dict
+        As written in the file.
+    epoch_samples : int
+        Samples of one epoch.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                facts = dict(file.attrs)
+                self._arrays = {
+                    name: file[name][()] for name in VARIABLES if name in file
+                }
+        except OSError as error:
+            raise TraceError(f"{path} cannot be read ({error}): run again") from None
+        if facts.get("dsgd_schema_version") != SCHEMA:
+            raise TraceError(
+                f"{path} has schema {facts.get('dsgd_schema_version', 'none')}, this "
+                f"version of dsgd-bench reads {SCHEMA}: run again"
+            )
+        self.trial = Trial.from_json(facts["dsgd_trial"])
+        self.study = str(facts["dsgd_study"])
+        self.status = str(facts["dsgd_status"])
+        self.reason = str(facts["dsgd_reason"])
+        self.fabric = str(facts["dsgd_fabric"])
+        self.provenance: dict[str, Any] = json.loads(facts["dsgd_provenance"])
+        self.progress: dict[str, Any] = json.loads(facts["dsgd_progress"])
+        self.counts: dict[str, int] = json.loads(facts["dsgd_counts"])
+        self.epoch_samples = int(facts["dsgd_epoch_samples"])
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        values: NDArray[Any] = self._arrays[name]
+        return values
+
+
+def open_trace(path: str | os.PathLike[str]) -> Trace:
+    """Read a merged trace.
+
+    Raises
+    ------
+    TraceError
+        If the file is missing, truncated, or of another schema.
+    """
+    return Trace(Path(path))
+
+
+def hdf5() -> tuple[str, bool]:
+    """Return the versions of h5py and HDF5, and whether it is the parallel build."""
+    versions = f"h5py {h5py.version.version} with HDF5 {h5py.version.hdf5_version}"
+    return versions, bool(h5py.get_config().mpi)

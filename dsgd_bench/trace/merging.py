@@ -1,0 +1,222 @@
+"""From the shards of the ranks to one netCDF-4 compatible file."""
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dsgd_bench import clock
+from dsgd_bench.config import Trial
+from dsgd_bench.errors import TraceError
+from dsgd_bench.judge import Judgments
+from dsgd_bench.trace.shard import Shard
+from dsgd_bench.trace.variables import RANK, SCHEMA, STEP, VARIABLES
+
+Arrays = dict[str, NDArray[np.float64]]
+"""Variables by name, as they will be stored."""
+
+
+def merge(folder: Path, *, crashed: str = "") -> Path:
+    """Make ``trace.h5`` of the shards in `folder`; return its path.
+
+    Parameters
+    ----------
+    folder : Path
+        The trial's folder.
+    crashed : str
+        Why the run ended, if it did not end by itself.
+
+    Raises
+    ------
+    TraceError
+        If not a single shard can be read, or the file cannot be written.
+    """
+    shards, missing = _read_shards(folder)
+    facts = next(iter(shards.values())).facts
+    if missing and not crashed:
+        crashed = f"no readable shard of rank {', '.join(map(str, missing))}"
+    arrays = _assemble(shards, facts)
+    status, reason = _status(arrays, Trial.from_json(json.dumps(facts["trial"])))
+    attributes = {
+        "Conventions": "CF-1.11",
+        "title": f"dsgd_bench trace of study {facts['study']}",
+        "source": "dsgd_bench",
+        "dsgd_schema_version": SCHEMA,
+        "dsgd_trial": json.dumps(facts["trial"]),
+        "dsgd_trial_id": folder.name,
+        "dsgd_study": facts["study"],
+        "dsgd_provenance": json.dumps(facts["provenance"]),
+        "dsgd_progress": json.dumps(facts["progress"]),
+        "dsgd_epoch_samples": facts["epoch_samples"],
+        "dsgd_fabric": facts["fabric"],
+        "dsgd_status": "crashed" if crashed else status,
+        "dsgd_reason": crashed or reason,
+        "dsgd_counts": json.dumps(_sum_counts(shards)),
+    }
+    path = folder / "trace.h5"
+    scratch = folder / f".trace-{os.getpid()}.h5"
+    try:
+        _write(scratch, arrays, attributes)
+        scratch.replace(path)
+    except OSError as error:
+        raise TraceError(
+            f"cannot write {path} ({error}): free some space there; the ranks' shards "
+            "beside it are complete"
+        ) from None
+    return path
+
+
+def _read_shards(folder: Path) -> tuple[dict[int, Shard], list[int]]:
+    """Read every shard that can be read; name the ranks whose shard cannot."""
+    shards: dict[int, Shard] = {}
+    for path in sorted(folder.glob("rank-*.h5")):
+        try:
+            shards[int(path.stem.removeprefix("rank-"))] = Shard(path)
+        except (OSError, KeyError, ValueError):
+            continue  # counted as missing below
+    if not shards:
+        raise TraceError(f"there is no readable shard rank-*.h5 in {folder}: run again")
+    ranks = next(iter(shards.values())).facts["trial"]["ranks"]
+    return shards, [rank for rank in range(ranks) if rank not in shards]
+
+
+def _sum_counts(shards: dict[int, Shard]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for shard in shards.values():
+        for name, count in shard.counts.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _assemble(shards: dict[int, Shard], facts: dict[str, Any]) -> Arrays:
+    """Stack the ranks' columns, padded with NaN, on the common clock."""
+    ranks = facts["trial"]["ranks"]
+    steps = max(shard.steps for shard in shards.values())
+    arrays = {name: np.full((ranks, steps), np.nan) for name in clock.COLUMNS}
+    origins = {
+        rank: shard.origin - (shard.offset_start[0] + shard.offset_end[0]) / 2
+        for rank, shard in shards.items()
+    }
+    known = [origin for origin in origins.values() if np.isfinite(origin)]
+    zero = min(known, default=np.nan)
+    for rank, shard in shards.items():
+        late = origins[rank] - zero if np.isfinite(origins[rank]) else 0.0
+        for name, column in shard.columns.items():
+            on_clock = name in ("start", "meeting_start", "meeting_end")
+            arrays[name][rank, : shard.steps] = column + late * on_clock
+    _split_meetings(arrays)
+    spent = sum(arrays[name] for name in clock.SPANS)
+    arrays["other"] = arrays["duration"] - spent
+    _add_ranks(arrays, shards, ranks)
+    _add_moments(arrays, shards, ranks)
+    return arrays
+
+
+def _split_meetings(arrays: Arrays) -> None:
+    """Divide the time in collectives into waiting for the last rank and moving."""
+    entered, left = arrays.pop("meeting_start"), arrays.pop("meeting_end")
+    met = np.isfinite(entered).all(axis=0)
+    if not met.any():
+        return
+    last = np.where(met, entered, 0.0).argmax(axis=0)
+    latest = np.where(met, entered[last, np.arange(len(last))], np.nan)
+    waited = np.clip(latest - entered, 0.0, left - entered)
+    waited[:, ~met] = 0.0
+    arrays["waiting"] += waited
+    arrays["moving"] -= waited
+    late = (waited > 0) & met
+    arrays["waited_for"] = np.where(late, last, arrays["waited_for"])
+
+
+def _add_ranks(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
+    names = [name for name, (dims, _, _) in VARIABLES.items() if dims == RANK]
+    for name in names:
+        arrays[name] = np.full(ranks, np.nan)
+    arrays["exchanges"] = np.zeros((ranks, ranks))
+    for rank, shard in shards.items():
+        columns = shard.columns
+        arrays["steps_done"][rank] = shard.steps
+        arrays["samples_done"][rank] = columns["samples"].sum()
+        if shard.steps:
+            arrays["elapsed"][rank] = columns["start"][-1] + columns["duration"][-1]
+        arrays["clock_offset_start"][rank] = shard.offset_start[0]
+        arrays["clock_offset_end"][rank] = shard.offset_end[0]
+        arrays["clock_error"][rank] = max(shard.offset_start[1], shard.offset_end[1])
+        for partner, count in shard.data.get("exchanges", ()):
+            arrays["exchanges"][rank, partner] = count
+
+
+def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
+    complete = {rank: shard for rank, shard in shards.items() if shard.complete}
+    whole = len(complete) == ranks
+    count = len(complete[0].data["copy_time"]) if whole else 0
+    stacked = {
+        name: np.array([complete[rank].data[name] for rank in range(ranks)])
+        if whole
+        else np.full((ranks, 0), np.nan)
+        for name in (field.name for field in fields(Judgments))
+    }
+    for name in ("copy_time", "local_loss", "local_accuracy"):
+        arrays[name] = stacked[name]
+    judged_by = np.arange(count) % ranks
+    for name in ("loss_of_mean", "accuracy_of_mean"):
+        arrays[name] = stacked[name][judged_by, np.arange(count)]
+    arrays["replica_distance"] = np.sqrt(stacked["distance_squared"].mean(axis=0))
+    arrays["moment_time"] = np.median(stacked["copy_time"], axis=0)
+    ends = arrays["start"] + arrays["duration"]
+    arrays["moment_samples"] = np.array(
+        [
+            np.nansum(np.where(ends <= time, arrays["samples"], 0.0))
+            for time in arrays["moment_time"]
+        ]
+    )
+
+
+def _status(arrays: Arrays, trial: Trial) -> tuple[str, str]:
+    loss, accuracy = arrays["loss_of_mean"], arrays["accuracy_of_mean"]
+    if len(loss) == 0:
+        return "crashed", "the models were not judged"
+    if not np.isfinite(loss[-1]):
+        return "diverged", "the loss of the average model is not finite"
+    measure = trial.measure
+    hit = np.zeros(len(loss), bool)
+    if measure.target_loss is not None:
+        hit |= loss <= measure.target_loss
+    if measure.target_accuracy is not None:
+        hit |= accuracy >= measure.target_accuracy
+    if hit.any():
+        return "reached", f"target reached after {arrays['moment_time'][hit][0]:.3g} s"
+    return "exhausted", "the budget was used up"
+
+
+def _write(path: Path, arrays: Arrays, attributes: dict[str, Any]) -> None:
+    """Write a netCDF-4 compatible file: dimension scales, units, fill values."""
+    sizes = {
+        "rank": arrays["exchanges"].shape[0],
+        "partner": arrays["exchanges"].shape[1],
+        "step": arrays["start"].shape[1],
+        "moment": arrays["moment_time"].shape[0],
+    }
+    with h5py.File(path, "w", locking=False) as file:
+        file.attrs.update(attributes)
+        for name, size in sizes.items():
+            file[name] = np.arange(size)
+            file[name].make_scale(name)
+            file[name].attrs["units"] = "1"
+            file[name].attrs["long_name"] = name
+        for name, (dims, units, meaning) in VARIABLES.items():
+            packed = {"compression": "gzip", "shuffle": True} if dims == STEP else {}
+            if 0 in arrays[name].shape:
+                packed = {}  # nothing to pack
+            variable = file.create_dataset(
+                name, data=arrays[name], fillvalue=np.nan, **packed
+            )
+            variable.attrs["units"] = units
+            variable.attrs["long_name"] = meaning
+            for axis, dim in enumerate(dims):
+                variable.dims[axis].attach_scale(file[dim])

@@ -1,0 +1,261 @@
+"""What one rank does in a trial: build, warm up, drive, judge, save."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dsgd_bench import graphs, problems, streams, trace
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.base import Algorithm, Steps
+from dsgd_bench.arrays import Array
+from dsgd_bench.budget import Budget
+from dsgd_bench.config import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
+from dsgd_bench.copies import Copies
+from dsgd_bench.fabric import progress
+from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.board import Board
+from dsgd_bench.judge import judge
+from dsgd_bench.optimizer import Optimizer
+from dsgd_bench.problems import Batches, Problem
+from dsgd_bench.slowdown import Slowdown
+
+WARM_UP = BudgetSpec(steps=3)
+"""Steps of the same trial, without slowdowns, before the clock starts."""
+
+FIRST_DISTANCE = 1e-3
+"""Seconds between the first copies of an asynchronous run without a time budget."""
+
+
+class Worker:
+    """A rank, as an algorithm sees it.
+
+    Parameters
+    ----------
+    trial : Trial
+        What is run.
+    problem : Problem
+        Loss and gradient.
+    fabric : Fabric
+        The way to the other ranks.
+    """
+
+    def __init__(self, trial: Trial, problem: Problem, fabric: Fabric) -> None:
+        self.fabric = fabric
+        self.rank, self.size = fabric.rank, fabric.size
+        self.problem = problem
+        self.optimizer = Optimizer(trial.optimizer, problem.initial())
+        self.update = self.optimizer.update
+        self.descend = self.optimizer.descend
+        shards = trial.problem.shards
+        self._batches = Batches(
+            problem,
+            ranks=self.size,
+            rank=self.rank,
+            batch=trial.problem.batch,
+            shards_by=shards.by,
+            alpha=shards.alpha,
+            seed=trial.seed,
+        )
+        self._compute = trial.compute
+        self._slowdown = Slowdown(trial.slowdown, seed=trial.seed, rank=self.rank)
+        self._minimum = trial.slowdown.mode == "minimum"
+        self._seed = trial.seed
+        self._gradients = 0
+        self.loss = float("nan")
+
+    def gradient(self, x: Array, out: Array) -> float:
+        """Compute the mean gradient of the next mini-batch; then be as slow as asked.
+
+        Emulated compute lasts at least its `seconds`, by sleep. A slowdown of factor s
+        stretches that minimum s-fold, or adds (s - 1) times it afterwards; what was
+        asked and what came about are both booked.
+        """
+        fabric, ledger = self.fabric, self.fabric.ledger
+        step = self._gradients
+        self._gradients += 1
+        started = fabric.now()
+        self.loss = self.problem.gradient(x, self._batches.indices(step), out)
+        spent = fabric.now() - started
+        factor = self._slowdown.factor(step)
+        compute = max(spent, self._compute.seconds)
+        if factor == 1.0 or self._minimum:
+            lasts = max(spent, self._compute.seconds * factor)
+        else:
+            lasts = compute * factor
+        if lasts > spent:
+            fabric.pause(max(0.0, started + lasts - fabric.now()))
+        whole = fabric.now() - started
+        if factor == 1.0:
+            ledger.front.compute += whole
+        else:
+            ledger.front.compute += compute
+            ledger.front.injected += whole - compute
+            ledger.injected_asked += (factor - 1) * (self._compute.seconds or spent)
+        return self.loss
+
+    def neighbors(self, graph: str) -> "RandomNeighbors":
+        """Return this rank's random neighbors in `graph`."""
+        near = graphs.make(graph, self.size).neighbors[self.rank]
+        return RandomNeighbors(near, streams.Draws(self._seed, "neighbor", self.rank))
+
+
+class RandomNeighbors:
+    """Uniformly random neighbors, a pure function of (seed, rank, draw)."""
+
+    def __init__(self, near: tuple[int, ...], draws: streams.Draws) -> None:
+        self._near = near
+        self._draws = draws
+        self._count = 0
+
+    def draw(self) -> int | None:
+        """Return a random neighbor, or None if there is none."""
+        if not self._near:
+            return None
+        u = self._draws[self._count]
+        self._count += 1
+        return self._near[int(u * len(self._near))]
+
+
+def drive(
+    steps: Steps, worker: Worker, budget: Budget, copies: Copies, batch: int
+) -> float:
+    """Run one rank; only what lies between opening the ledger and the end is timed.
+
+    Returns
+    -------
+    float
+        Seconds on this rank's clock.
+    """
+    fabric, ledger = worker.fabric, worker.fabric.ledger
+    x = next(steps)  # buffers and windows are made here
+    fabric.barrier()
+    ledger.open()
+    elapsed = 0.0
+    copies.take_if_due(x, step=0, time=0.0)
+    while budget.lasts(ledger.steps, elapsed):
+        worker.optimizer.schedule(budget.epochs)
+        x = next(steps)
+        elapsed = ledger.close_step(loss=worker.loss, samples=batch)
+        started = fabric.now()
+        if copies.take_if_due(x, step=ledger.steps, time=elapsed):
+            ledger.front.copying += fabric.now() - started
+    return elapsed
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial on one fabric: where it is written and what is written beside it.
+
+    Attributes
+    ----------
+    trial : Trial
+        What is run.
+    folder : Path
+        The trial's folder, which exists.
+    study : str
+        Name of the study it belongs to.
+    progress : str
+        ``"auto"``, ``"thread"`` or ``"none"``: who keeps MPI answering.
+    provenance : dict
+        Where and with what it is run.
+    """
+
+    trial: Trial
+    folder: Path
+    study: str
+    progress: str
+    provenance: dict[str, Any]
+
+    def __call__(self, fabric: Fabric) -> None:
+        """Run this rank of the trial; collective.
+
+        Raises
+        ------
+        ConfigError
+            If problem, graph and number of ranks do not fit.
+        TraceError
+            If the trace cannot be written.
+        """
+        trial = self.trial
+        algorithm = ALGORITHMS[trial.algorithm.kind]
+        problem = problems.make(trial.problem, trial.seed)
+        verdict = progress.preflight(fabric, self.progress)
+        self._warm_up(algorithm, problem, fabric)
+        facts = trace.Facts(
+            trial=trial,
+            study=self.study,
+            provenance=self.provenance,
+            progress=verdict,
+            epoch_samples=problem.samples,
+            fabric=fabric.kind,
+        )
+        offset = fabric.clock_offset()
+        with trace.ShardWriter(self.folder, fabric, facts) as shard:
+            with np.errstate(all="ignore"):  # divergence is a result
+                copies, final = self._timed(algorithm, problem, fabric, shard)
+            judgments = judge(problem, fabric, copies, final)
+            shard.finish(judgments, offset, fabric.clock_offset())
+        fabric.barrier()  # every shard is closed
+        if fabric.rank == 0:
+            trace.merge(self.folder)
+        fabric.barrier()
+
+    def _warm_up(self, algorithm: Algorithm, problem: Problem, fabric: Fabric) -> None:
+        """Run a few steps of the same trial unobserved: caches, pages, connections."""
+        trial = msgspec.structs.replace(
+            self.trial, slowdown=SlowdownSpec(), compute=ComputeSpec()
+        )
+        worker = Worker(trial, problem, fabric)
+        with Board(fabric) as board:
+            copies = Copies(problem.initial(), capacity=2, distance=1.0, by_step=True)
+            steps = algorithm.steps(
+                problem.initial(), worker, **trial.algorithm.settings
+            )
+            budget = self._budget(WARM_UP, board, worker, algorithm.synchronous)
+            with np.errstate(all="ignore"):
+                drive(steps, worker, budget, copies, trial.problem.batch)
+            steps.close()
+
+    def _timed(
+        self,
+        algorithm: Algorithm,
+        problem: Problem,
+        fabric: Fabric,
+        shard: trace.ShardWriter,
+    ) -> tuple[Copies, tuple[Array, float, float]]:
+        """Run the trial proper; return the copies and the final model, as `judge`."""
+        trial = self.trial
+        worker = Worker(trial, problem, fabric)
+        x = problem.initial()
+        copies = self._copies(x, algorithm.synchronous)
+        with Board(fabric) as board:
+            steps = algorithm.steps(x, worker, **trial.algorithm.settings)
+            budget = self._budget(trial.budget, board, worker, algorithm.synchronous)
+            with shard.recording():
+                elapsed = drive(steps, worker, budget, copies, trial.problem.batch)
+            steps.close()
+            drained = fabric.now() - fabric.ledger.origin
+        end = float(fabric.ledger.steps) if algorithm.synchronous else elapsed
+        return copies, (x, end, drained)
+
+    def _copies(self, x: Array, synchronous: bool) -> Copies:
+        capacity = self.trial.measure.copies
+        seconds = self.trial.budget.seconds
+        distance = 1.0
+        if not synchronous:
+            distance = seconds / (capacity - 2) if seconds else FIRST_DISTANCE
+        return Copies(x, capacity=capacity, distance=distance, by_step=synchronous)
+
+    def _budget(
+        self, settings: BudgetSpec, board: Board, worker: Worker, synchronous: bool
+    ) -> Budget:
+        return Budget(
+            settings,
+            board,
+            batch=self.trial.problem.batch,
+            epoch=worker.problem.samples,
+            synchronous=synchronous,
+        )

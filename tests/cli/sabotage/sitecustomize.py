@@ -1,0 +1,40 @@
+"""Breaks one rank of a real job in the middle of its run, for tests/cli.
+
+Python imports this at start-up where its folder is on PYTHONPATH. DSGD_TEST_SABOTAGE is
+``HOW:RANK:FILE``: as soon as FILE has been written to by the run, the process that is
+RANK raises an exception in its main thread (raise), is killed (kill), stops answering
+(stop), or finds its disk full (full: its files may not grow any more).
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import threading
+import time
+from pathlib import Path
+
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
+SETTLED = 0.7  # seconds: more than one flush of the shards
+
+
+def act(how: str, file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.02)
+    time.sleep(SETTLED)
+    if how == "raise":
+        error = ctypes.py_object(ArithmeticError)
+        main = ctypes.c_ulong(threading.main_thread().ident)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(main, error)
+    elif how == "full":
+        size = file.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    else:
+        number = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[how]
+        os.kill(os.getpid(), number)
+
+
+if "DSGD_TEST_SABOTAGE" in os.environ:
+    how, rank, file = os.environ["DSGD_TEST_SABOTAGE"].split(":")
+    if any(os.environ.get(name) == rank for name in RANKS):
+        threading.Thread(target=act, args=(how, Path(file)), daemon=True).start()

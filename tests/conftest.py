@@ -1,0 +1,132 @@
+"""The two worlds of the contracts: ranks in virtual time, or the ranks of MPI.
+
+A test that takes `world` (and `size`, if the number of ranks matters) is run without
+MPI on the virtual fabric for every number in `SIZES`. Under ``mpiexec`` with
+``--with-mpi`` the same test runs on one rank and on all; what needs no MPI is then left
+out, so that not every rank repeats it.
+"""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pytest
+
+from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.virtual import Network, World
+
+SIZES = (1, 2, 3, 4, 5, 8)
+"""Numbers of ranks in virtual time: small ones and powers of two, and neither."""
+
+ALL = 0
+"""As many ranks as were launched."""
+
+NAP = 1e-4
+
+Work = Callable[[Fabric], Any]
+
+
+class Ranks(Protocol):
+    """What `world` is."""
+
+    kind: str
+
+    @property
+    def most(self) -> int:
+        """The largest number of ranks."""
+
+    def together(
+        self, size: int, work: Work, *, seed: int = 0, **network: Any
+    ) -> list[Any]:
+        """Run ``work(fabric)`` on `size` ranks; return every rank's result, by rank.
+
+        On MPI all ranks get all results, those that had no work too, so that all of
+        them fail together; `seed` and `network` mean something in virtual time only.
+        """
+
+
+class VirtualRanks:
+    kind = "virtual"
+    most = max(SIZES)
+
+    def together(
+        self, size: int, work: Work, *, seed: int = 0, **network: Any
+    ) -> list[Any]:
+        return World(size, Network(**network), seed).run(work)
+
+
+class MpiRanks:
+    kind = "mpi"
+
+    @property
+    def most(self) -> int:
+        from mpi4py import MPI
+
+        return int(MPI.COMM_WORLD.size)
+
+    def together(
+        self, size: int, work: Work, *, seed: int = 0, **network: Any
+    ) -> list[Any]:
+        from mpi4py import MPI
+
+        everybody = MPI.COMM_WORLD
+        takes_part = everybody.rank < size
+        group = everybody.Split(0 if takes_part else 1)
+        results = None
+        if takes_part:
+            results = self._work(group, work)
+        request = everybody.Ibarrier()
+        while not request.Test():  # politely: the ranks share cores
+            time.sleep(NAP)
+        group.Free()
+        return everybody.bcast(results)
+
+    def _work(self, group: Any, work: Work) -> list[Any]:
+        from dsgd_bench.fabric.mpi import MpiFabric
+
+        try:
+            fabric = MpiFabric(group)
+            results = fabric.gather(work(fabric))
+            fabric.close()
+        except BaseException:  # the other ranks would wait for this one
+            traceback.print_exc(file=sys.__stderr__)
+            group.Abort(1)
+            raise
+        return results
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    names = [name for name in ("world", "size") if name in metafunc.fixturenames]
+    if not names:
+        return
+    with_mpi = metafunc.config.getoption("--with-mpi", default=False)
+    marks = [pytest.mark.mpi] if with_mpi else []
+    world = MpiRanks() if with_mpi else VirtualRanks()
+    if names == ["world"]:
+        metafunc.parametrize("world", [pytest.param(world, marks=marks, id=world.kind)])
+        return
+    sizes = (1, ALL) if with_mpi else SIZES
+    cases = [
+        pytest.param(world, size, marks=marks, id=f"{world.kind}-{size or 'all'}")
+        for size in sizes
+    ]
+    metafunc.parametrize(("world", "size"), cases, indirect=["size"])
+
+
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> int:
+    if request.param != ALL:
+        return int(request.param)
+    from mpi4py import MPI
+
+    return int(MPI.COMM_WORLD.size)
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    if not config.getoption("--with-mpi", default=False):
+        return
+    items[:] = [item for item in items if item.get_closest_marker("mpi")]

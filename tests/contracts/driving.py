@@ -1,0 +1,197 @@
+"""Drive an algorithm on one rank with gradients that the test chooses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dsgd_bench.algorithms import ALGORITHMS, Algorithm
+from dsgd_bench.algorithms.base import Steps
+from dsgd_bench.arrays import Array
+from dsgd_bench.budget import Budget
+from dsgd_bench.clock import COLUMNS
+from dsgd_bench.copies import Copies
+from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.board import Board
+from dsgd_bench.problems import Judgment, Problem
+from dsgd_bench.specs import (
+    AlgorithmSpec,
+    BudgetSpec,
+    ComputeSpec,
+    OptimizerSpec,
+    ProblemSpec,
+    SlowdownSpec,
+    Trial,
+)
+from dsgd_bench.worker import Worker, drive
+
+DIMENSION = 7
+SAMPLES = 1024
+
+Slope = Callable[[int, int, Array], Any]
+"""``slope(rank, step, x)`` is the gradient of one rank in one step."""
+
+
+def flat(rank: int, step: int, x: Array) -> float:
+    """No gradient at all."""
+    return 0.0
+
+
+def bowl(rank: int, step: int, x: Array) -> Array:
+    """f(x) = 1/4 ||x - c||^2, with a center of its own for every rank."""
+    return 0.5 * (x - np.cos(np.arange(x.size) + rank))
+
+
+def start_of(rank: int, dimension: int = DIMENSION) -> Array:
+    """Models that differ from rank to rank and from element to element."""
+    return np.sin(1.0 + np.arange(dimension) + 10.0 * rank)
+
+
+class Sloped:
+    """A problem whose gradient is `slope`; it remembers every gradient it gave."""
+
+    labels = None
+    optimum = None
+    samples = SAMPLES
+
+    def __init__(self, rank: int, start: Array, slope: Slope) -> None:
+        self.dimension, self.dtype = start.size, start.dtype
+        self.gradients: list[Array] = []
+        self._rank, self._start, self._slope = rank, start, slope
+
+    def initial(self) -> Array:
+        return self._start.copy()
+
+    def gradient(self, x: Array, indices: Any, out: Array) -> float:
+        out[:] = self._slope(self._rank, len(self.gradients), x)
+        self.gradients.append(out.copy())
+        return float(out @ out)
+
+    def evaluate(self, x: Array) -> Judgment:
+        return Judgment(loss=float(x @ x), accuracy=float("nan"))
+
+
+class Exactly:
+    """A budget of so many steps on every rank, asynchronous or not."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self.epochs = 0.0
+
+    def lasts(self, steps: int, elapsed: float) -> bool:
+        return steps < self._steps
+
+
+@dataclass
+class Walk:
+    """What one rank saw: models as yielded, gradients as given, and its accounts."""
+
+    models: list[Array]
+    gradients: list[Array]
+    final: Array
+    rows: list[tuple[float, ...]]
+    counts: dict[str, int]
+    exchanges: dict[int, int]
+
+    def column(self, name: str) -> Array:
+        return np.array([row[COLUMNS.index(name)] for row in self.rows], float)
+
+    @property
+    def spent(self) -> Array:
+        """All gradients of this rank, added up."""
+        return sum(self.gradients, np.zeros_like(self.final))
+
+
+def a_trial(
+    fabric: Fabric,
+    *,
+    kind: str = "allreduce",
+    settings: dict[str, Any] | None = None,
+    optimizer: OptimizerSpec | None = None,
+    spec: ProblemSpec | None = None,
+    slowdown: SlowdownSpec | None = None,
+    compute: float | None = None,
+    seed: int = 0,
+) -> Trial:
+    """Return a trial for `Worker`; gradients take a while, on MPI a short one."""
+    if compute is None:
+        compute = 0.003 if fabric.kind == "virtual" else 0.001
+    return Trial(
+        ranks=fabric.size,
+        seed=seed,
+        algorithm=AlgorithmSpec(kind, settings or {}),
+        optimizer=optimizer or OptimizerSpec(),
+        problem=spec or ProblemSpec("quadratic", batch=1, dtype="float64"),
+        slowdown=slowdown or SlowdownSpec(),
+        compute=ComputeSpec("emulated" if compute else "measured", compute),
+        budget=BudgetSpec(steps=1),
+    )
+
+
+def walk(
+    fabric: Fabric,
+    algorithm: str | Algorithm,
+    *,
+    slope: Slope = bowl,
+    start: Array | None = None,
+    problem: Problem | None = None,
+    steps: int = 4,
+    budget: BudgetSpec | None = None,
+    settings: dict[str, Any] | None = None,
+    **more: Any,
+) -> Walk:
+    """Run one rank as `dsgd_bench.worker` does, for `steps` steps or a `budget`.
+
+    `start` is the first model of this rank, by default a model common to all; `more`
+    goes into `a_trial`.
+    """
+    if isinstance(algorithm, str):
+        algorithm = ALGORITHMS[algorithm]
+    start = start_of(0) if start is None else start
+    problem = problem or Sloped(fabric.rank, start, slope)
+    trial = a_trial(fabric, kind=algorithm.name, settings=settings, **more)
+    worker = Worker(trial, problem, fabric)
+    x = problem.initial()
+    models: list[Array] = []
+    copies = Copies(x, capacity=2, distance=1e9, by_step=True)
+    with Board(fabric) as board:
+        until: Any = Exactly(steps)
+        if budget is not None:
+            until = a_budget(budget, board, worker, algorithm)
+        walking = noting(algorithm.steps(x, worker, **(settings or {})), models)
+        drive(walking, worker, until, copies, trial.problem.batch)
+        walking.close()
+    ledger = fabric.ledger
+    return Walk(
+        models,
+        list(getattr(problem, "gradients", [])),
+        x,
+        list(ledger.rows),
+        dict(ledger.counts),
+        dict(ledger.exchanges),
+    )
+
+
+def a_budget(
+    spec: BudgetSpec, board: Board, worker: Worker, algorithm: Algorithm
+) -> Budget:
+    return Budget(
+        spec,
+        board,
+        rank=worker.rank,
+        size=worker.size,
+        batch=1,
+        epoch=worker.problem.samples,
+        synchronous=algorithm.synchronous,
+    )
+
+
+def noting(steps: Steps, models: list[Array]) -> Steps:
+    """Yield what `steps` yields and keep a copy of it."""
+    try:
+        for x in steps:
+            models.append(x.copy())
+            yield x
+    finally:
+        steps.close()

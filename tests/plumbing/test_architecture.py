@@ -1,0 +1,190 @@
+"""The rooms of the house: who may import whom, and what every file keeps to."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "dsgd_bench"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+LAYERS = (
+    {"errors"},
+    {"arrays", "clock", "graphs", "slowdown", "streams", "strict", "sweep"},
+    {"copies", "fabric", "optimizer", "problems"},
+    {"algorithms", "budget", "judge"},
+    {"config", "rules", "specs"},
+    {"launch", "plan", "processes", "provenance", "trace", "watchdog"},
+    {"worker"},
+    {"rank"},
+    {"runner"},
+    {"analysis"},
+    {"report"},
+    {"bench", "doctor"},
+    {"display"},
+    {"cli", "__main__"},
+)
+"""A room imports from its own layer and from those above it in this list."""
+
+RUNNING = {"fabric", "worker", "rank", "runner"}
+
+APART = {
+    "fabric": {"problems"},
+    "problems": {"fabric"},
+    "algorithms": {"problems"},
+    "config": RUNNING,
+    "specs": RUNNING,
+    "rules": RUNNING,
+    "plan": RUNNING,
+    "launch": RUNNING | {"trace"},
+    "processes": RUNNING | {"trace"},
+    "analysis": RUNNING,
+    "report": RUNNING,
+}
+"""Room -> rooms it must not know although the layers would allow it."""
+
+DOORS = {
+    "mpi4py": {"fabric/mpi.py", "fabric/bare.py"},  # bare: MPI without the fabric
+    "greenlet": {"fabric/virtual.py"},
+    "h5py": {"trace"},
+    "cupy": {"arrays.py"},
+}
+"""Foreign library -> the only files or folders that import it."""
+
+LIGHT = (
+    "dsgd_bench",
+    "dsgd_bench.algorithms",
+    "dsgd_bench.cli",
+    "dsgd_bench.config",
+    "dsgd_bench.graphs",
+    "dsgd_bench.launch",
+    "dsgd_bench.problems",
+)
+"""Modules that must cost little to import."""
+
+MAX_LINES = 450
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), filename=name_of(path))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the dotted name of everything a file imports, functions included."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = ["dsgd_bench", *path.relative_to(PACKAGE).parent.parts]
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            base += node.module.split(".") if node.module else []
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def rooms_imported(path: Path) -> set[str]:
+    ours = (name.split(".") for name in imports(path))
+    rooms = {words[1] for words in ours if words[0] == "dsgd_bench" and words[1:]}
+    return rooms & set().union(*LAYERS)  # `from dsgd_bench import __version__` is free
+
+
+def layer_of(room: str) -> int:
+    return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
+
+
+each_file = pytest.mark.parametrize("path", FILES, ids=name_of)
+
+
+def test_every_file_has_its_place_in_the_layers():
+    rooms = {room_of(path) for path in FILES} - {"__init__"}
+    assert rooms <= set().union(*LAYERS), "give the new room a place in LAYERS"
+
+
+@each_file
+def test_imports_run_one_way(path):
+    if room_of(path) == "__init__":
+        assert not rooms_imported(path)
+        return
+    own = layer_of(room_of(path))
+    assert not {room for room in rooms_imported(path) if layer_of(room) > own}
+
+
+@each_file
+def test_rooms_that_should_not_know_each_other_do_not(path):
+    assert not rooms_imported(path) & APART.get(room_of(path), set())
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    left = {room: set() for room in map(room_of, FILES)}
+    for path in FILES:
+        left[room_of(path)] |= rooms_imported(path) - {room_of(path)}
+    while ready := [room for room, needs in left.items() if not needs & set(left)]:
+        for room in ready:
+            del left[room]
+    assert not left
+
+
+@pytest.mark.parametrize(("library", "doors"), DOORS.items())
+def test_a_foreign_library_has_one_door(library, doors):
+    users = {
+        name_of(path)
+        for path in FILES
+        if library in {name.split(".")[0] for name in imports(path)}
+    }
+    assert not {user for user in users if not doors & {user, user.split("/")[0]}}
+
+
+@each_file
+def test_no_file_is_too_long_to_read(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+@each_file
+def test_the_package_never_asserts(path):
+    lines = [n.lineno for n in ast.walk(tree_of(path)) if isinstance(n, ast.Assert)]
+    assert not lines, "an assert vanishes under -O: raise one of dsgd_bench.errors"
+
+
+def public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Yield public functions and classes; for methods there is the linter."""
+    for node in tree.body:
+        named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if named and not node.name.startswith("_"):
+            yield node
+
+
+@each_file
+def test_everything_public_has_a_docstring(path):
+    tree = tree_of(path)
+    missing = [node.name for node in public(tree) if not ast.get_docstring(node)]
+    if tree.body and not ast.get_docstring(tree):
+        missing.append("the module")
+    assert not missing
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_does_not_load_heavy_libraries(module):
+    heavy = {"mpi4py", "h5py", "matplotlib", "scipy", "sklearn", "rich", "greenlet"}
+    code = f"import sys, {module}; print(*({heavy} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert (done.stdout.split(), done.stderr) == ([], "")
+
+
+def test_the_bare_package_needs_nothing_but_numpy():
+    code = "import sys; sys.modules['msgspec'] = None; import dsgd_bench"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert done.stderr == ""

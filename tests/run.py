@@ -1,0 +1,187 @@
+"""Run the tests in three parts: without MPI, on 2, 3 and 4 ranks, and the commands.
+
+    python tests/run.py [serial] [mpi] [cli] [-- options for pytest]
+
+All parts are run even if one fails. A test that runs on several ranks counts once per
+launch, with its worst outcome. The last line is ``N passed, N failed, N skipped``, and
+the exit status is 1 if anything failed. Reports of all ranks are left in build/tests.
+
+The same file is the program of every rank: ``python tests/run.py rank N FOLDER``. It
+stops unless there are N ranks: pytest-mpi skips where there are too few, so a launcher
+that does not belong to the library would look like success.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "build" / "tests"
+SIZES = (2, 3, 4)  # 3 finds what holds for powers of two only
+LAUNCH_SECONDS = 300
+WORST = ("passed", "skipped", "failed")
+
+
+def main(words: list[str]) -> int:
+    if words[:1] == ["rank"]:
+        return as_rank(int(words[1]), Path(words[2]), words[3:])
+    cut = words.index("--") if "--" in words else len(words)
+    parts, options = words[:cut] or ["serial", "mpi", "cli"], words[cut + 1 :]
+    total: Counter[str] = Counter()
+    for part in parts:
+        if part == "mpi":
+            for size in SIZES:
+                total += on_ranks(size, options)
+        else:
+            total += plain(part, options)
+    print(summary(total))
+    return 1 if total["failed"] else 0
+
+
+def summary(total: Counter[str]) -> str:
+    return ", ".join(
+        f"{total[word]} {word}" for word in ("passed", "failed", "skipped")
+    )
+
+
+def plain(part: str, options: list[str]) -> Counter[str]:
+    """Run the tests that start without MPI in one ordinary process."""
+    folders = {
+        "serial": ["tests/contracts", "tests/plumbing"],
+        "cli": ["tests/cli"],
+    }[part]
+    return judge(part, [sys.executable, "-m", "pytest"], folders, options, ranks=1)
+
+
+def on_ranks(size: int, options: list[str]) -> Counter[str]:
+    """Run the contracts and the MPI tests on `size` ranks."""
+    from dsgd_bench import launch
+    from dsgd_bench.config import Machine
+
+    words = launch.starter(size, Machine(), sys.executable)
+    words += [sys.executable, "-m", "mpi4py", __file__, "rank", str(size)]
+    folders = ["tests/contracts", "tests/mpi"]
+    return judge(f"{size}-ranks", words, folders, options, ranks=size)
+
+
+def judge(
+    name: str, words: list[str], folders: list[str], options: list[str], *, ranks: int
+) -> Counter[str]:
+    """Run one launch, say how it went, and count its tests."""
+    folders = [folder for folder in folders if any((ROOT / folder).rglob("test_*.py"))]
+    reports = REPORTS / name
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir(parents=True)
+    print(f"== {name}: {' '.join(folders)}", flush=True)
+    if not folders:
+        return Counter()
+    if words[-2:] == ["rank", str(ranks)]:
+        words = [*words, str(reports)]
+    else:
+        words = [*words, f"--junit-xml={reports / 'rank-0.xml'}"]
+    status = follow([*words, *folders, *options], ranks)
+    results = [reports / f"rank-{rank}.xml" for rank in range(ranks)]
+    count = tally(worst(path for path in results if path.exists()))
+    silent = [rank for rank, path in enumerate(results) if not path.exists()]
+    if silent or (status != 0 and not count["failed"]):
+        count["failed"] += 1
+        print(f"{name} ended with status {status}; no report from ranks {silent}")
+    if count["failed"]:
+        show_others(reports)
+    print(f"-- {name}: {summary(count)}", flush=True)
+    return count
+
+
+def follow(words: list[str], ranks: int) -> int:
+    """Run a command, its output on ours, and return its exit status."""
+    from dsgd_bench import launch
+    from dsgd_bench.config import Machine
+
+    env = launch.environment(ranks, Machine(), sys.executable)
+    env.setdefault("MPIEXEC_TIMEOUT", str(LAUNCH_SECONDS))
+    try:
+        # The launcher's own limit comes first; this one is for a launcher that hangs.
+        return subprocess.run(
+            words,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            timeout=2 * LAUNCH_SECONDS,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return 124
+
+
+def worst(reports: Iterable[Path]) -> dict[str, str]:
+    """Return the outcome of every test, the worst over the given JUnit files."""
+    outcomes: dict[str, str] = {}
+    for report in reports:
+        for case in ElementTree.parse(report).iter("testcase"):
+            test = f"{case.get('classname')}::{case.get('name')}"
+            kinds = {child.tag for child in case}
+            outcome = (
+                "failed"
+                if kinds & {"failure", "error"}
+                else "skipped"
+                if "skipped" in kinds
+                else "passed"
+            )
+            outcomes[test] = max(outcomes.get(test, outcome), outcome, key=WORST.index)
+    return outcomes
+
+
+def tally(outcomes: dict[str, str]) -> Counter[str]:
+    return Counter(outcomes.values())
+
+
+def show_others(reports: Path) -> None:
+    """Print the end of what the ranks beside 0 wrote."""
+    for path in sorted(reports.glob("rank-*.txt")):
+        lines = path.read_text(errors="replace").splitlines()
+        print(f"-- {path.stem}, last lines", *lines[-40:], sep="\n")
+
+
+def as_rank(size: int, reports: Path, words: list[str]) -> int:
+    """Run the tests as one rank; only rank 0 prints."""
+    import pytest
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    if world.size != size:
+        from dsgd_bench import provenance
+
+        print(
+            f"launched {size} ranks, but this one sees {world.size}: the launcher does "
+            f"not belong to the MPI library {provenance.libmpi()}; take the mpiexec of "
+            "that library",
+            file=sys.stderr,
+        )
+        return 2
+    if world.rank:
+        # The file descriptors, so that a stack dump of a hanging test goes there too.
+        sink = os.open(reports / f"rank-{world.rank}.txt", os.O_WRONLY | os.O_CREAT)
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+    status = pytest.main(
+        [
+            "--with-mpi",
+            "--timeout=60",
+            "--timeout-method=thread",
+            "-p",
+            "no:cacheprovider",
+            f"--junit-xml={reports / f'rank-{world.rank}.xml'}",
+            *words,
+        ]
+    )
+    # The first rank that ends with an error takes the others with it: end together.
+    return world.allreduce(int(status), op=MPI.MAX)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
