@@ -209,8 +209,23 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def _bench(verbs: Verbs) -> None:
-    verb = verbs.add_parser("bench", help="time the suite itself, as OSU times MPI")
-    verb.set_defaults(verb=lambda _: FAILED)
+    verb = verbs.add_parser(
+        "bench",
+        help="time the suite itself, as OSU times MPI; bench NAME -h tells more",
+    )
+    verb.add_argument("name", choices=("average", "recording"))
+    verb.add_argument("words", nargs=argparse.REMAINDER, metavar="...")
+    verb.set_defaults(verb=bench)
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Run one benchmark of the suite itself on ranks of its own."""
+    from dsgd_bench import config, rank
+    from dsgd_bench.bench import BENCHMARKS
+
+    options = BENCHMARKS[arguments.name].options.from_argv(arguments.words)
+    words = ["bench-rank", arguments.name, *arguments.words]
+    return rank.start(config.Machine(), options.ranks, words, print)
 
 
 def _worker(verbs: Verbs) -> None:
@@ -240,4 +255,25 @@ def doctor_rank(arguments: argparse.Namespace) -> int:
     return doctor.on_rank(arguments.ranks, arguments.mode)
 
 
-_ON_RANKS = (_worker, _doctor_rank)
+def _bench_rank(verbs: Verbs) -> None:
+    verb = verbs.add_parser("bench-rank", help="be one rank for bench")
+    verb.add_argument("name")
+    verb.add_argument("words", nargs=argparse.REMAINDER)
+    verb.set_defaults(verb=bench_rank)
+
+
+def bench_rank(arguments: argparse.Namespace) -> int:
+    """Be one rank of a benchmark."""
+    from dsgd_bench import rank
+    from dsgd_bench.bench import BENCHMARKS
+
+    rank.prepare_process()
+    benchmark = BENCHMARKS[arguments.name]
+    options = benchmark.options.from_argv(arguments.words)
+    fabric = rank.connect(options.ranks)
+    benchmark.rank(fabric, options)
+    fabric.close()
+    return 0
+
+
+_ON_RANKS = (_worker, _doctor_rank, _bench_rank)

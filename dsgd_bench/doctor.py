@@ -5,12 +5,10 @@ The parts that need ranks are asked of a small MPI job; the rest is read here.
 
 import json
 import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from dsgd_bench import launch, processes, provenance, rank
+from dsgd_bench import launch, provenance, rank
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.fabric import progress
 from dsgd_bench.specs import Machine
@@ -62,13 +60,6 @@ def _hdf5() -> Finding:
 
 def _in_job(machine: Machine, ranks: int) -> list[Finding]:
     """Start a small job and ask it."""
-    try:
-        words = launch.starter(ranks, machine, sys.executable)
-        environment = launch.environment(ranks, machine, sys.executable)
-    except LaunchError as error:
-        return [Finding("launcher", str(error), BAD)]
-    ask = [sys.executable, "-m", "mpi4py", "-m", "dsgd_bench", "doctor-rank"]
-    ask += [str(ranks), machine.progress]
     answers: list[dict[str, Any]] = []
     complaints: list[str] = []
 
@@ -78,11 +69,13 @@ def _in_job(machine: Machine, ranks: int) -> list[Finding]:
         else:
             complaints.append(line)
 
-    with tempfile.TemporaryDirectory() as folder:
-        status = processes.run(
-            [*words, *ask], environment, Path(folder) / "log", listen
-        )
-    found = [Finding("launcher", f"{words[0]} ({launch.family(words[0])})", GOOD)]
+    ask = ["doctor-rank", str(ranks), machine.progress]
+    try:
+        launcher = launch.find(machine.launcher[0], sys.executable)
+        status = rank.start(machine, ranks, ask, listen)
+    except LaunchError as error:
+        return [Finding("launcher", str(error), BAD)]
+    found = [Finding("launcher", f"{launcher} ({launch.family(launcher)})", GOOD)]
     if status or not answers:
         said = next((line for line in complaints if "dsgd-bench:" in line), None)
         said = said or " ".join(complaints[-3:]) or "no word"

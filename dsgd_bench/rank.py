@@ -9,14 +9,15 @@ import ctypes
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import provenance
+from dsgd_bench import launch, processes, provenance
 from dsgd_bench.errors import DsgdError, LaunchError
-from dsgd_bench.specs import Job
+from dsgd_bench.specs import Job, Machine
 from dsgd_bench.watchdog import Watchdog
 from dsgd_bench.worker import Run
 
@@ -76,6 +77,36 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
         if fabric.rank == 0:
             (folder / READY).touch()
         fabric.barrier()
+
+
+def start(
+    machine: Machine, ranks: int, words: list[str], on_line: Callable[[str], None]
+) -> int:
+    """Start `ranks` ranks of this program with `words`; return the exit status.
+
+    Parameters
+    ----------
+    machine : Machine
+        Whose launcher is used.
+    ranks : int
+        How many.
+    words : list of str
+        A verb of the command line and its arguments.
+    on_line : callable
+        Called with every line that they print.
+
+    Raises
+    ------
+    LaunchError
+        If the launcher cannot be found.
+    """
+    python = sys.executable
+    command = launch.starter(ranks, machine, python)
+    command += [python, "-m", "mpi4py", "-m", "dsgd_bench", *words]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        environment = launch.environment(ranks, machine, python)
+        return processes.run(command, environment, log, on_line)
 
 
 def connect(ranks: int | None = None) -> "MpiFabric":

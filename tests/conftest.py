@@ -98,13 +98,12 @@ class MpiRanks:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    names = [name for name in ("world", "size") if name in metafunc.fixturenames]
-    if not names:
+    if "world" not in metafunc.fixturenames:
         return
     with_mpi = metafunc.config.getoption("--with-mpi", default=False)
     marks = [pytest.mark.mpi] if with_mpi else []
     world = MpiRanks() if with_mpi else VirtualRanks()
-    if names == ["world"]:
+    if "size" not in metafunc.fixturenames:
         metafunc.parametrize("world", [pytest.param(world, marks=marks, id=world.kind)])
         return
     sizes = (1, ALL) if with_mpi else SIZES

@@ -84,7 +84,8 @@ def judge(
         words = [*words, str(reports)]
     else:
         words = [*words, f"--junit-xml={reports / 'rank-0.xml'}"]
-    status = follow([*words, *folders, *options], ranks)
+    words = [*words, "--continue-on-collection-errors", *folders, *options]
+    status = follow(words, ranks)
     results = [reports / f"rank-{rank}.xml" for rank in range(ranks)]
     count = tally(worst(path for path in results if path.exists()))
     silent = [rank for rank, path in enumerate(results) if not path.exists()]
@@ -175,6 +176,8 @@ def as_rank(size: int, reports: Path, words: list[str]) -> int:
             "--timeout-method=thread",
             "-p",
             "no:cacheprovider",
+            "--capture=sys",  # what a rank says before it aborts the job is not lost
+            "--color=no",
             f"--junit-xml={reports / f'rank-{world.rank}.xml'}",
             *words,
         ]

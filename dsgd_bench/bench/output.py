@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"dsgd-bench bench {name}")
         add = self.add_argument
         add("-i", dest="iterations", type=count, metavar="N", default=iterations)
-        add("-x", dest="warm_up", type=int, metavar="N", default=warm_up)
+        add("-x", dest="warm_up", type=natural, metavar="N", default=warm_up)
         add(
             "-z",
             dest="percentiles",
@@ -55,6 +55,11 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return value
+
+
+def natural(text: str) -> int:
+    """Read a number that is at least zero."""
+    return 0 if text == "0" else count(text)
 
 
 def percentiles(text: str) -> tuple[float, ...]:

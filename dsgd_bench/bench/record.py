@@ -2,17 +2,17 @@
 
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsgd_bench import streams, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
-from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.bench.output import Parser, Row, count, fom, header, spread, table
 from dsgd_bench.budget import Budget
@@ -91,7 +91,7 @@ class Found:
     Attributes
     ----------
     without, recorded : list of float
-        Mean seconds per step, one per run.
+        Median seconds per step, one per run.
     gaps : list of float
         Share of each recorded step by which its spans miss it; no unit.
     flushes : list of float
@@ -107,13 +107,36 @@ class Found:
     driven: float = 0.0
 
 
-class Unrecorded(Ledger):
-    """A ledger that only counts: what a run without recording needs."""
+@dataclass
+class Witness(Ledger):
+    """A ledger with stamps of its own before and after a step is closed.
 
-    def close_step(self, *, loss: float, samples: int) -> float:  # noqa: ARG002
-        """Count one step; return the seconds since the clock started."""
-        self.steps += 1
-        return self.now() - self.origin
+    Attributes
+    ----------
+    recorded : bool
+        Whether steps are noted; else they are only counted.
+    stamps : list of (float, float)
+        Clock before and after closing each step; first, twice, when it was opened.
+    """
+
+    recorded: bool = True
+    stamps: list[tuple[float, float]] = field(default_factory=list)
+
+    def open(self) -> None:
+        """Start the clock: the next step begins now."""
+        super().open()
+        self.stamps.append((self.origin, self.origin))
+
+    def close_step(self, *, loss: float, samples: int) -> float:
+        """Note or count one step that ends now; return the seconds since the start."""
+        before = self.now()
+        if self.recorded:
+            super().close_step(loss=loss, samples=samples)
+        else:
+            self.steps += 1
+        after = self.now()
+        self.stamps.append((before, after))
+        return after - self.origin
 
 
 def recording(fabric: Fabric, options: RecordingOptions) -> None:
@@ -163,12 +186,10 @@ def _folder(fabric: Fabric, options: RecordingOptions) -> Iterator[Path]:
 
 def _run(fabric: Fabric, trial: Trial, folder: Path | None, found: Found) -> None:
     """Drive one run, recorded in `folder` if there is one; add what it shows."""
-    recorder = fabric.ledger
-    if folder is None:
-        fabric.ledger = Unrecorded(fabric.now)
+    ledger = fabric.ledger
+    fabric.ledger = witness = Witness(fabric.now, recorded=folder is not None)
     problem = Message(dimension=DIMENSION)
     worker = Worker(trial, problem, fabric)
-    stamps: list[float] = []
     with Board(fabric) as board:
         steps = adpsgd.steps(problem.initial(), worker)
         budget = Budget(
@@ -180,12 +201,11 @@ def _run(fabric: Fabric, trial: Trial, folder: Path | None, found: Found) -> Non
         )
         copies = Copies(problem.initial(), capacity=40, distance=1e-3, by_step=False)
         with _shard(fabric, trial, folder) as shard, shard.recording():
-            elapsed = drive(
-                _stamped(steps, fabric.now, stamps), worker, budget, copies, 1
-            )
+            drive(steps, worker, budget, copies, 1)
         steps.close()
-    per_step = elapsed / fabric.ledger.steps
-    fabric.ledger = recorder
+    fabric.ledger = ledger
+    stamps = np.array(witness.stamps)
+    per_step = median(np.diff(stamps[:, 0]).tolist())
     if folder is None:
         found.without.append(per_step)
     else:
@@ -219,29 +239,41 @@ def _shard(
         yield shard
 
 
-def _stamped(steps: Steps, now: Callable[[], float], stamps: list[float]) -> Steps:
-    """Yield `steps` on, noting when: stamps that the ledger has no part in."""
-    for x in steps:
-        stamps.append(now())
-        yield x
-
-
-def _check(shard: trace.Shard, stamps: Sequence[float], found: Found) -> None:
-    """Compare the steps read back from a shard with stamps taken beside the ledger."""
-    columns = shard.columns
-    duration, flushing = columns["duration"], columns["flushing"]
+def _check(shard: trace.Shard, stamps: NDArray[np.float64], found: Found) -> None:
+    """Compare the steps read back from a shard with the witness's stamps."""
     if shard.steps != len(stamps) - 1:
         raise TraceError(
             f"{len(stamps) - 1} steps were made but {shard.steps} were recorded: "
             "report this as an error of dsgd-bench"
         )
-    spans = np.sum([columns[name] for name in SPANS], axis=0)
-    overbooked = np.maximum(spans - duration, 0.0)  # else 'other' makes up for it
-    missed = np.abs(np.diff(stamps) - duration)
-    missed[0] = 0.0  # before the first step lies the start of the clock
-    found.gaps += (np.maximum(overbooked, missed) / duration).tolist()
+    columns = shard.columns
+    duration, flushing = columns["duration"], columns["flushing"]
+    found.gaps += span_gaps(columns, stamps).tolist()
     found.flushes += flushing[flushing > 0].tolist()
     found.driven += float(duration.sum())
+
+
+def span_gaps(
+    columns: Mapping[str, NDArray[np.float64]], stamps: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return by which share of each step its spans, with 'other', miss the step.
+
+    Parameters
+    ----------
+    columns : mapping
+        Seconds of each span and of the whole step, shape (steps,).
+    stamps : array of shape (steps + 1, 2)
+        Clock before and after closing each step: between them the step ended. So its
+        duration has bounds, however long the computer stopped in between.
+    """
+    duration = columns["duration"]
+    spans = np.sum([columns[name] for name in SPANS], axis=0)
+    overbooked = spans - duration  # where positive, 'other' would be negative
+    shortest = stamps[1:, 0] - stamps[:-1, 1]
+    longest = stamps[1:, 1] - stamps[:-1, 0]
+    missed = np.maximum(shortest - duration, duration - longest)
+    gaps: NDArray[np.float64] = np.maximum(np.maximum(overbooked, missed), 0.0)
+    return gaps / duration
 
 
 def closing_cost(ledger: Ledger) -> float:
@@ -271,8 +303,8 @@ def report(
     options : RecordingOptions
         What was asked.
     """
-    without = [mean for found in everybody for mean in found.without]
-    recorded = [mean for found in everybody for mean in found.recorded]
+    without = [step for found in everybody for step in found.without]
+    recorded = [step for found in everybody for step in found.recorded]
     flushes = [seconds for found in everybody for seconds in found.flushes]
     driven = sum(found.driven for found in everybody)
     gap = max(gap for found in everybody for gap in found.gaps)

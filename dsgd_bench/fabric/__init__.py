@@ -1,0 +1,1 @@
+"""How ranks meet: verbs, windows and what is built on them."""

@@ -49,9 +49,9 @@ class BarePair:
         self._type = MPI.Datatype.fromcode(x.dtype.char)
         self._models = MPI.Win.Allocate(x.nbytes, x.itemsize, comm=comm)
         self._locks = MPI.Win.Allocate(8, 8, comm=comm)
-        self.memory = np.frombuffer(self._models.tomemory(), x.dtype)
+        self.memory = np.asarray(self._models.tomemory()).view(x.dtype)
         self.memory[:] = x
-        np.frombuffer(self._locks.tomemory(), np.int64)[:] = 0
+        np.asarray(self._locks.tomemory())[:] = 0
         self._scratch = np.empty_like(x)
         word = MPI.Datatype.fromcode("l")
         self._found = np.zeros(1, np.int64)

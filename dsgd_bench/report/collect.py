@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dsgd_bench.analysis.summary import Row, labeled, summarize
-from dsgd_bench.config import Trial
 from dsgd_bench.errors import DsgdError, TraceError
+from dsgd_bench.specs import Job
 from dsgd_bench.trace import open_trace
 
 READY, ERROR = "READY", "ERROR"
-TRIAL, TRACE = "trial.json", "trace.h5"
+JOB, TRACE = "job.json", "trace.h5"
 
 
 @dataclass
@@ -67,7 +67,7 @@ def collect(folder: Path) -> list[Collected]:
 
 def _trial_folders(folder: Path) -> Iterator[Path]:
     """Yield every folder that holds a trial, in the order of their names."""
-    marks = (READY, ERROR, TRIAL, TRACE)
+    marks = (READY, ERROR, JOB, TRACE)
     yield from sorted({path.parent for mark in marks for path in folder.rglob(mark)})
 
 
@@ -96,10 +96,10 @@ def _add_crash(collected: Collected, folder: Path) -> None:
 
 def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) -> None:
     """Add a run of which nothing but the trial is left."""
-    path = folder / TRIAL
+    path = folder / JOB
     try:
-        trial = Trial.from_json(path.read_text(encoding="utf-8"))
-    except (DsgdError, OSError, ValueError) as error:
+        trial = Job.read(path).trial
+    except DsgdError as error:
         collected.unreadable.append((path, " ".join(str(error).split())))
         return
     collected.rows.append(

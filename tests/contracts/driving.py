@@ -179,8 +179,6 @@ def a_budget(
     return Budget(
         spec,
         board,
-        rank=worker.rank,
-        size=worker.size,
         batch=1,
         epoch=worker.problem.samples,
         synchronous=algorithm.synchronous,

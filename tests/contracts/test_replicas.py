@@ -177,7 +177,9 @@ def test_both_ends_are_equal_right_after_an_exchange(
         return x
 
     left, right = world.together(2, work)
-    np.testing.assert_array_equal(left, right)
+    # half differences round each end on its own
+    rounding = 0.0 if kind is Replicas else 2e-16
+    np.testing.assert_allclose(left, right, rtol=0, atol=rounding)
     mean = (start_of(0, 40_000) + start_of(1, 40_000)) / 2
     # one rounding of a number below one, two for half differences
     np.testing.assert_allclose(left, mean, rtol=0, atol=4e-16)
@@ -207,7 +209,7 @@ def test_many_exchanges_end_on_every_graph(
 ) -> None:
     """Nobody waits in a circle: not in cycles of odd length, not on complete graphs."""
     size = 4 if world.kind == "virtual" else 2 * (world.most // 2)
-    exchanges = 2000 // size if world.kind == "virtual" else 600 // size
+    exchanges = 2000 // size
     near = graphs.make(graph, size).neighbors
 
     def work(fabric: Fabric) -> tuple[int, Array]:
@@ -332,7 +334,7 @@ def test_a_copy_lacks_at_most_the_gradient_that_was_handed_over_last() -> None:
             if fabric.rank == 1:
                 replicas.average_beside(0)
                 return read
-            with replicas.beside(lambda: (replicas.take_over(), fabric.pause(0.1))):
+            with replicas.beside(lambda: (replicas.take_over(), fabric.pause(2.5))):
                 for _ in range(12):
                     read.append(float(replicas.pull()[0]))
                     fabric.pause(1.0)

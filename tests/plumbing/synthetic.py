@@ -24,6 +24,7 @@ from dsgd_bench.config import (
     SlowdownSpec,
     Trial,
 )
+from dsgd_bench.specs import Job, Machine
 
 COMPUTE, MOVING, MIXING, OTHER = 0.02, 0.001, 0.0005, 0.0005
 BATCH, EPOCH, FALL = 32, 1440, 4000.0
@@ -135,7 +136,7 @@ def save(toy: Toy, study: Path) -> Path:
     """Write a trial's folder as a finished run leaves it; return the folder."""
     folder = study / toy.trial.id
     folder.mkdir(parents=True)
-    (folder / "trial.json").write_text(toy.trial.to_json())
+    Job(study.name, toy.trial, Machine()).write(folder / "job.json")
     with h5py.File(folder / "trace.h5", "w") as file:
         for name, values in toy.arrays.items():
             file[name] = values

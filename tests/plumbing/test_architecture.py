@@ -48,7 +48,7 @@ APART = {
 
 DOORS = {
     "mpi4py": {"fabric/mpi.py", "fabric/bare.py"},  # bare: MPI without the fabric
-    "greenlet": {"fabric/virtual.py"},
+    "greenlet": {"fabric/world.py"},
     "h5py": {"trace"},
     "cupy": {"arrays.py"},
 }

@@ -16,7 +16,7 @@ ANSWERS = {
     "intel": "Intel(R) MPI Library for Linux* OS, Version 2021.18.1 Build 20260626",
     "unknown": "launcher of a library that nobody has heard of",
 }
-TRIAL = Path("/results/smoke/0123456789ab/trial.json")
+TRIAL = Path("/results/smoke/0123456789ab/job.json")
 WORKER = ["-m", "mpi4py", "-m", "dsgd_bench", "worker", str(TRIAL)]
 
 

@@ -1,0 +1,63 @@
+"""Judging: the same moments on every rank, and numbers that theory gives."""
+
+from typing import Any
+
+import numpy as np
+from conftest import Ranks
+from driving import Sloped, flat
+
+from dsgd_bench.copies import Copies
+from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.judge import Judgments, judge
+
+
+def judged(fabric: Fabric, *, step: float, steps: int, capacity: int) -> Judgments:
+    """Judge a run whose model is (time, rank) in every element, by squared norm."""
+    copies = Copies(np.zeros(2), capacity=capacity, distance=1e-3, by_step=False)
+    x, time = np.zeros(2), 0.0
+    for k in range(steps + 1):
+        time = k * step
+        x[:] = time, fabric.rank
+        copies.take_if_due(x, step=k, time=time)
+    problem: Any = Sloped(fabric.rank, x, flat)
+    return judge(problem, fabric, copies, (x, time, time))
+
+
+def test_the_mean_is_judged_once_and_the_distance_is_to_the_mean(
+    world: Ranks, size: int
+) -> None:
+    results = world.together(
+        size, lambda fabric: judged(fabric, step=1e-3, steps=10, capacity=20)
+    )
+    times = np.arange(11) * 1e-3
+    middle = (size - 1) / 2
+    of_mean = np.array([result.loss_of_mean for result in results])
+    assert (np.isfinite(of_mean).sum(axis=0) == 1).all()
+    # rounding of squares of numbers up to eight, in double precision
+    rounding = {"rtol": 1e-12, "atol": 1e-12}
+    np.testing.assert_allclose(
+        np.nansum(of_mean, axis=0), times**2 + middle**2, **rounding
+    )
+    for rank, result in enumerate(results):
+        np.testing.assert_allclose(result.copy_time, times, **rounding)
+        np.testing.assert_allclose(result.local_loss, times**2 + rank**2, **rounding)
+        np.testing.assert_allclose(
+            result.distance_squared, (rank - middle) ** 2, **rounding
+        )
+
+
+def test_no_more_moments_are_judged_than_copies_were_asked_for(
+    world: Ranks, size: int
+) -> None:
+    """Steps are twenty times as long as the first distance, and uneven."""
+
+    def work(fabric: Fabric) -> Judgments:
+        step = 0.02 * (1 + fabric.rank)
+        return judged(fabric, step=step, steps=12, capacity=10)
+
+    results = world.together(size, work)
+    moments = {len(result.copy_time) for result in results}
+    assert len(moments) == 1
+    assert 5 <= moments.pop() <= 11  # and the end
+    for rank, result in enumerate(results):
+        assert result.copy_time[-1] == 12 * (0.02 * (1 + rank))
