@@ -117,6 +117,15 @@ class Ledger:
         self.origin = self._begun = self.now()
         self._last = self._totals()
 
+    def exchanged(self, nbytes: int, neighbor: int) -> None:
+        """Book one averaging with `neighbor`: `nbytes` each way, moved by this rank."""
+        traffic = self.traffic
+        traffic.bytes_out += nbytes
+        traffic.bytes_in += nbytes
+        traffic.messages_out += 1
+        traffic.messages_in += 1
+        self.exchanges[neighbor] += 1
+
     def met(self, start: float, end: float) -> None:
         """Note one collective: entered at `start`, left at `end` (clock seconds).
 

@@ -52,5 +52,4 @@ def adpsgd(x: Array, worker: Worker, *, graph: str = "complete") -> Steps:
             yield x
             worker.gradient(x, out=g)
             replicas.average_with(neighbors.draw())
-            replicas.apply(g)
-            replicas.read(out=x)
+            replicas.apply(g, out=x)

@@ -47,5 +47,4 @@ def adpsgd_overlapped(x: Array, worker: Worker, *, graph: str = "complete") -> S
             yield x
             with replicas.averaging(neighbors.draw()):
                 worker.gradient(x, out=g)
-            replicas.apply(g)
-            replicas.read(out=x)
+            replicas.apply(g, out=x)

@@ -94,17 +94,14 @@ class BarePair:
         self._unlock(0)
 
     def step(self, blocks: list[Block], g: Array, out: Array, lr: float) -> None:
-        """Average; then x <- x - lr g under the lock; then copy x under the lock."""
+        """Average; then x <- x - lr g under the lock, and copy it."""
         self.average(blocks)
         self._lock(self._rank)
         self._models.Sync()
         np.multiply(g, lr, out=self._scratch)
         np.subtract(self.memory, self._scratch, out=self.memory)
-        self._models.Sync()
-        self._unlock(self._rank)
-        self._lock(self._rank)
-        self._models.Sync()
         out[:] = self.memory
+        self._models.Sync()
         self._unlock(self._rank)
 
     def _lock(self, rank: int) -> None:

@@ -278,17 +278,13 @@ class MpiWindow:
         self.memory[:] = 0
         self._type = MPI.Datatype.fromcode(dtype.char)
         self._value = np.zeros(1, dtype)
-        self._expected = np.zeros(1, dtype)
         self._result = np.zeros(1, dtype)
         # Where a call takes a microsecond, a Python frame around it counts, and so
         # does mpi4py's search for a buffer's type.
         self.flush: Callable[[int], None] = self._win.Flush
         self.sync: Callable[[], None] = self._win.Sync
-        self._swap = (
-            (self._value, 1, self._type),
-            (self._expected, 1, self._type),
-            (self._result, 1, self._type),
-        )
+        self._answer = (self._result, 1, self._type)
+        self._words: dict[int, tuple[NDArray[Any], int, MPI.Datatype]] = {}
         fabric.barrier()
         self._win.Lock_all(MPI.MODE_NOCHECK)
 
@@ -320,11 +316,17 @@ class MpiWindow:
         return int(self._result.item())
 
     def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int:
-        self._value[0] = new
-        self._expected[0] = old
-        self._win.Compare_and_swap(*self._swap, rank, index)
-        self._win.Flush(rank)
-        return int(self._result.item())
+        word = self._word
+        self._win.Compare_and_swap(word(new), word(old), self._answer, rank, index)
+        self.flush(rank)
+        return self._result.item()  # type: ignore[no-any-return]
+
+    def _word(self, value: int) -> tuple[NDArray[Any], int, MPI.Datatype]:
+        """Return `value` as a buffer; lock words take few values, which are kept."""
+        if value not in self._words:
+            buffer = np.full(1, value, self.memory.dtype)
+            self._words[value] = (buffer, 1, self._type)
+        return self._words[value]
 
     def free(self) -> None:
         self._win.Unlock_all()

@@ -50,6 +50,11 @@ class _Shared(Resource):
         self._words = fabric.window(2, np.int64)
         self._models.memory[:] = x
         self._models.sync()
+        # views of every block, scratch and own, so that an exchange makes none
+        self._blocks = [
+            (part, self._scratch[part], self._models.memory[part])
+            for part in blocks(x.size, x.itemsize)
+        ]
         self._changes_read = 0
         self._thread = fabric.beside()
         fabric.barrier()  # nobody is read before it is filled
@@ -72,6 +77,7 @@ class _Shared(Resource):
         self._fabric.barrier()
         self._models.sync()
         self._x[:] = self._models.memory
+        self._blocks.clear()  # no view may outlive the memory
         self._models.free()
         self._words.free()
 
@@ -114,22 +120,25 @@ class Replicas(_Shared):
         with self._holding(self._ledger.front, self._rank) as spans:
             started = self._fabric.now()
             out[:] = self._models.memory
-            self._changes_read = int(self._words.memory[CHANGES])
+            self._changes_read = self._words.memory.item(CHANGES)
             spans.mixing += self._fabric.now() - started
 
-    def apply(self, g: Array) -> None:
-        """Move this rank's replica by `g`; note how often it changed since `read`."""
-        self._ledger.staleness = self._move(g, self._ledger.front) - self._changes_read
+    def apply(self, g: Array, out: Array) -> None:
+        """Move this rank's replica by `g`, and read it to `out`, in one go.
 
-    def _move(self, g: Array, spans: Spans) -> int:
-        """Move the replica; return the number of changes it had had before."""
-        with self._holding(spans, self._rank):
-            started = self._fabric.now()
-            changes = int(self._words.memory[CHANGES])
-            self._words.memory[CHANGES] = changes + 1
+        What the ledger notes as staleness is how often the replica changed since it was
+        read last: since the model that `g` was taken at.
+        """
+        now = self._fabric.now
+        with self._holding(self._ledger.front, self._rank) as spans:
+            started = now()
+            changes = self._words.memory.item(CHANGES)
             self._update(self._models.memory, g)
-            spans.mixing += self._fabric.now() - started
-        return changes
+            self._words.memory[CHANGES] = changes + 1
+            out[:] = self._models.memory
+            spans.mixing += now() - started
+        self._ledger.staleness = changes - self._changes_read
+        self._changes_read = changes + 1
 
     def _average(self, neighbor: int, spans: Spans) -> None:
         """x_i, x_j <- (x_i + x_j) / 2, by this rank, in blocks that fit the cache.
@@ -143,9 +152,8 @@ class Replicas(_Shared):
             mixing = 0.0
             words.memory[CHANGES] += 1
             words.accumulate(ONE, neighbor, CHANGES_PART)
-            for part in blocks(models.memory.size, models.memory.itemsize):
-                theirs, ours = self._scratch[part], models.memory[part]
-                models.get(neighbor, part, out=theirs)
+            for part, theirs, ours in self._blocks:
+                models.get(neighbor, part, theirs)
                 models.flush(neighbor)
                 mixing -= now()
                 average(theirs, ours)
@@ -155,10 +163,7 @@ class Replicas(_Shared):
             words.flush(neighbor)
             spans.mixing += mixing
             spans.moving += now() - started - mixing
-        nbytes = models.memory.nbytes
-        self._ledger.traffic.received(nbytes)
-        self._ledger.traffic.sent(nbytes)
-        self._ledger.exchanges[neighbor] += 1
+        self._ledger.exchanged(models.memory.nbytes, neighbor)
 
     def _holding(self, spans: Spans, *ranks: int) -> "_Holding":
         """Hold the lock words of `ranks`; the time until they are held is waiting."""
@@ -240,8 +245,8 @@ class DifferenceReplicas(_Shared):
         self._changes_read = ended
         spans.mixing += self._fabric.now() - started
 
-    def apply(self, g: Array) -> None:
-        """Add this rank's movement for `g` to its replica as one sum."""
+    def apply(self, g: Array, out: Array) -> None:
+        """Add this rank's movement for `g` to its replica as one sum; read to `out`."""
         started = self._fabric.now()
         self._fetch_own(self._before)
         self._after[:] = self._before
@@ -253,6 +258,7 @@ class DifferenceReplicas(_Shared):
         self._models.accumulate(self._after, self._rank, slice(0, self._after.size))
         self._end(self._rank)
         self._ledger.front.mixing += self._fabric.now() - started
+        self.read(out)
 
     def _average(self, neighbor: int, spans: Spans) -> None:
         """x_i <- x_i + d, x_j <- x_j - d with d = (x_j - x_i) / 2, per element."""
@@ -281,10 +287,7 @@ class DifferenceReplicas(_Shared):
             self._end(rank)
         spans.mixing += mixing
         spans.moving += now() - started - mixing
-        nbytes = models.memory.nbytes
-        self._ledger.traffic.received(nbytes)
-        self._ledger.traffic.sent(nbytes)
-        self._ledger.exchanges[neighbor] += 1
+        self._ledger.exchanged(models.memory.nbytes, neighbor)
 
     def _fetch_own(self, out: Array) -> None:
         self._models.fetch(self._rank, slice(0, out.size), out=out)

@@ -243,7 +243,7 @@ def pairwise(change: Callable[[Replicas, Array, int], None]) -> Any:
 def test_pairwise_averaging_without_a_bug_passes(breed: Callable[..., str]) -> None:
     def right(replicas: Replicas, g: Array, neighbor: int) -> None:
         replicas.average_with(neighbor)
-        replicas.apply(g)
+        replicas.apply(g, out=np.empty_like(g))
 
     kind = breed(pairwise(right), "asynchronous")
     for promise in (KEEPS_SUM, AGREES, FINAL, TRAFFIC):
@@ -253,7 +253,7 @@ def test_pairwise_averaging_without_a_bug_passes(breed: Callable[..., str]) -> N
 def test_a_gradient_applied_at_both_ends_is_caught(breed: Callable[..., str]) -> None:
     def at_both(replicas: Replicas, g: Array, neighbor: int) -> None:
         replicas.average_with(neighbor)
-        replicas.apply(g)
+        replicas.apply(g, out=np.empty_like(g))
         window, whole = replicas._models, slice(0, g.size)
         window.accumulate(-0.1 * g, neighbor, whole)
         window.flush(neighbor)

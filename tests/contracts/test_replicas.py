@@ -248,7 +248,7 @@ def test_staleness_counts_the_changes_between_reading_and_applying(
                         fabric.pause(0.1)
                         replicas.average_with(0)
                 fabric.pause(1.0 - fabric.now() % 1.0)
-                replicas.apply(x)
+                replicas.apply(x, out=x)
                 staleness.append(fabric.ledger.staleness)
                 fabric.barrier()
         return staleness
