@@ -48,6 +48,8 @@ class Budget:
         Samples per epoch.
     synchronous : bool
         Whether all ranks must take equally many steps.
+    counted : bool
+        Whether `epochs` is wanted though no limit needs the shared count.
 
     Attributes
     ----------
@@ -63,6 +65,7 @@ class Budget:
         batch: int,
         epoch: int,
         synchronous: bool,
+        counted: bool = True,
     ) -> None:
         size = board.size
         limits = [settings.steps * size] if settings.steps else []
@@ -75,6 +78,7 @@ class Budget:
         self._board, self._rank, self._size = board, board.rank, size
         self._epochs_per_gradient = batch / epoch
         self._synchronous = synchronous
+        self._counted = counted or self._gradients < math.inf
         self._announced = False
         share = COUNT_SHARE * self._gradients / size
         self._report_every = max(1.0, share)
@@ -110,6 +114,8 @@ class Budget:
     def _lasts_alone(self, steps: int, elapsed: float) -> bool:
         if elapsed >= self._seconds:
             return False
+        if not self._counted:  # no traffic that nobody asked for
+            return True
         fresh = steps - self._counted_steps
         early = elapsed < self._counted_at + COUNT_PERIOD
         if fresh == 0 or (early and fresh < self._report_every):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from dsgd_bench import __version__
+from dsgd_bench import __version__, surroundings
 from dsgd_bench.errors import DsgdError
 
 if TYPE_CHECKING:
@@ -83,9 +83,8 @@ def _run(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a study, here or on the ranks of the MPI job around us, and report."""
-    from dsgd_bench import rank
-
-    if rank.started_ranks() is not None:
+    if surroundings.started_ranks() is not None:
+        surroundings.limit_threads()
         return _run_in_job(arguments)
     from dsgd_bench import runner
     from dsgd_bench.display import study_display
@@ -120,11 +119,8 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
             )
         if fabric.rank == 0:
             status = _conclude(outcome)
-    except DsgdError as error:
-        if fabric.rank == 0:
-            print(f"dsgd-bench: {error}", file=sys.stderr, flush=True)
-            fabric.abort(REFUSED)
-        fabric.barrier()  # rank 0 meets the same error and says it
+    except Exception as error:  # noqa: BLE001 - the others would wait forever
+        rank.end_all(fabric, error)
     fabric.close()
     return status
 

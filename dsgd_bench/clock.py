@@ -87,6 +87,8 @@ class Ledger:
         What else happened, by name: lock retries, mixed reads.
     exchanges : Counter
         Averagings started, by neighbor.
+    free_since : float
+        When this rank was last done with a collective, or with a step without one.
     rows : list of tuples
         One tuple per closed step, in the order of `COLUMNS`. A writer may take rows
         from the front while new ones are appended.
@@ -102,6 +104,7 @@ class Ledger:
     meeting_start: float = NAN
     meeting_end: float = NAN
     injected_asked: float = 0.0
+    free_since: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     exchanges: Counter[int] = field(default_factory=Counter)
     steps: int = 0
@@ -114,7 +117,8 @@ class Ledger:
         self.counts.clear()
         self.exchanges.clear()
         self.steps = 0
-        self.origin = self._begun = self.now()
+        self.staleness = NAN
+        self.origin = self._begun = self.free_since = self.now()
         self._last = self._totals()
 
     def exchanged(self, nbytes: int, neighbor: int) -> None:
@@ -135,6 +139,7 @@ class Ledger:
         if self.meeting_start != self.meeting_start:
             self.meeting_start = start - self.origin
         self.meeting_end = end - self.origin
+        self.free_since = end
         self.front.moving += end - start
 
     def close_step(self, *, loss: float, samples: int) -> float:
@@ -156,8 +161,11 @@ class Ledger:
                 self.meeting_end,
             )
         )
+        if self.meeting_end != self.meeting_end:  # NaN: no collective in this step
+            self.free_since = end
         self._begun, self._last = end, totals
         self.injected_asked = 0.0
+        self.staleness = NAN
         self.waited_for = self.meeting_start = self.meeting_end = NAN
         self.steps += 1
         return end - self.origin

@@ -14,9 +14,7 @@ from pathlib import Path
 from dsgd_bench import provenance
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.specs import Machine
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables that tell linear algebra libraries how many threads to start."""
+from dsgd_bench.surroundings import THREADS
 
 MPIEXEC = ("mpiexec", "mpirun", "mpiexec.hydra", "mpirun.hydra", "prterun", "orterun")
 """Launchers that belong to an MPI library; others, such as srun, belong to a site."""

@@ -6,10 +6,10 @@ whole job.
 """
 
 import ctypes
-import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from dsgd_bench import launch, processes, provenance
 from dsgd_bench.errors import DsgdError, LaunchError
 from dsgd_bench.specs import Job, Machine
+from dsgd_bench.surroundings import started_ranks
 from dsgd_bench.watchdog import Watchdog
 from dsgd_bench.worker import Run
 
@@ -31,12 +32,8 @@ FAILED = 1
 REFUSED = 2
 """Exit statuses: something broke; the user asked for what cannot be."""
 
-STARTED_AS = (
-    "PMI_SIZE",
-    "OMPI_COMM_WORLD_SIZE",
-    "SLURM_STEP_NUM_TASKS",
-)
-"""Variables in which launchers tell how many ranks they started."""
+GRACE = 2.0
+"""Seconds in which rank 0 says for all what the others would say too."""
 
 PR_SET_PDEATHSIG, PR_SET_TIMERSLACK = 1, 29
 
@@ -137,14 +134,6 @@ def connect(ranks: int | None = None) -> "MpiFabric":
     return fabric
 
 
-def started_ranks() -> int | None:
-    """Return how many ranks the launcher says it started; None outside MPI jobs."""
-    for name in STARTED_AS:
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return None
-
-
 def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None:
     """Do `work`; if it fails on this rank, say why and end the whole job."""
     try:
@@ -159,6 +148,21 @@ def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None
             traceback.print_exc()
             sys.stderr.flush()
         fabric.abort(FAILED)
+
+
+def end_all(fabric: "MpiFabric", error: Exception) -> None:
+    """End a job in which this rank met `error` outside of a trial; rank 0 speaks first.
+
+    The other ranks may have met the same error, or be waiting for this one.
+    """
+    if fabric.rank:
+        time.sleep(GRACE)
+    if isinstance(error, DsgdError):
+        print(f"dsgd-bench: {error}", file=sys.stderr, flush=True)
+    else:
+        traceback.print_exception(error)
+        sys.stderr.flush()
+    fabric.abort(REFUSED if isinstance(error, DsgdError) else FAILED)
 
 
 def refuse(folder: Path, sentence: str) -> None:

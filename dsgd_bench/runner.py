@@ -163,8 +163,10 @@ def _locked(folder: Path) -> Iterator[bool]:
     with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             yield False
+        except OSError:  # no locks on this file system; one run at a time is up to you
+            yield True
         else:
             yield True
 

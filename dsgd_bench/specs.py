@@ -115,7 +115,7 @@ class MeasureSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
     target_loss: float | None = None
     target_accuracy: Share | None = None
-    copies: Annotated[int, Meta(ge=2)] = 40
+    copies: Annotated[int, Meta(ge=3)] = 40
 
 
 class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

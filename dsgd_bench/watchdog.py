@@ -76,4 +76,4 @@ class Watchdog:
         print(f"watchdog: {what}; its threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         time.sleep(GRACE)
-        self._end(f"{what}: the stacks of all ranks are in log.txt")
+        self._end(f"{what}: the stacks of all ranks are in the output")

@@ -25,8 +25,11 @@ from dsgd_bench.slowdown import Slowdown
 WARM_UP = BudgetSpec(steps=3)
 """Steps of the same trial, without slowdowns, before the clock starts."""
 
+STAGGER = 0.8
+"""Share of the emulated time over which the ranks' real gradients are spread."""
+
 FIRST_DISTANCE = 1e-3
-"""Seconds between the first copies of an asynchronous run without a time budget."""
+"""Seconds between the first copies of an asynchronous run of unknown length."""
 
 
 class Worker:
@@ -69,31 +72,36 @@ class Worker:
     def gradient(self, x: Array, out: Array) -> float:
         """Compute the mean gradient of the next mini-batch; then be as slow as asked.
 
-        Emulated compute lasts at least its `seconds`, by sleep. A slowdown of factor s
-        stretches that minimum s-fold, or adds (s - 1) times it afterwards; what was
-        asked and what came about are both booked.
+        Emulated compute ends at the earliest `seconds` after this rank was last done
+        with a collective, or with a step that had none: updating the model is part of
+        it. A slowdown of factor s stretches that minimum s-fold, or adds (s - 1) times
+        it afterwards; what was asked and what came about are both booked.
+
+        When in that time the real gradient is computed is another one on every rank:
+        ranks that share cores would otherwise hold each other up at the start.
         """
-        fabric, ledger = self.fabric, self.fabric.ledger
+        fabric, ledger, seconds = self.fabric, self.fabric.ledger, self._compute.seconds
         step = self._gradients
         self._gradients += 1
         started = fabric.now()
+        began = ledger.free_since if seconds else started
+        if seconds:
+            fabric.pause(seconds * STAGGER * self.rank / self.size)
         self.loss = self.problem.gradient(x, self._batches.indices(step), out)
-        spent = fabric.now() - started
+        computed = fabric.now()
         factor = self._slowdown.factor(step)
-        compute = max(spent, self._compute.seconds)
-        if factor == 1.0 or self._minimum:
-            lasts = max(spent, self._compute.seconds * factor)
+        unslowed = max(computed, began + seconds)
+        if self._minimum:
+            end = max(computed, began + seconds * factor)
         else:
-            lasts = compute * factor
-        if lasts > spent:
-            fabric.pause(max(0.0, started + lasts - fabric.now()))
+            end = began + (unslowed - began) * factor
+        if end > computed:
+            fabric.pause(max(0.0, end - fabric.now()))
         whole = fabric.now() - started
-        if factor == 1.0:
-            ledger.front.compute += whole
-        else:
-            ledger.front.compute += compute
-            ledger.front.injected += whole - compute
-            ledger.injected_asked += (factor - 1) * (self._compute.seconds or spent)
+        injected = 0.0 if factor == 1.0 else whole - (unslowed - started)
+        ledger.front.compute += whole - injected
+        ledger.front.injected += injected
+        ledger.injected_asked += (factor - 1) * (seconds or computed - started)
         return self.loss
 
     def neighbors(self, graph: str) -> "RandomNeighbors":
@@ -131,10 +139,10 @@ def drive(
     """
     fabric, ledger = worker.fabric, worker.fabric.ledger
     x = next(steps)  # buffers and windows are made here
+    copies.take_if_due(x, step=0, time=0.0)
     fabric.barrier()
     ledger.open()
     elapsed = 0.0
-    copies.take_if_due(x, step=0, time=0.0)
     while budget.lasts(ledger.steps, elapsed):
         worker.optimizer.schedule(budget.epochs)
         x = next(steps)
@@ -243,10 +251,12 @@ class Run:
 
     def _copies(self, x: Array, synchronous: bool) -> Copies:
         capacity = self.trial.measure.copies
-        seconds = self.trial.budget.seconds
+        budget = self.trial.budget
         distance = 1.0
         if not synchronous:
-            distance = seconds / (capacity - 2) if seconds else FIRST_DISTANCE
+            distance = FIRST_DISTANCE
+            if budget == BudgetSpec(seconds=budget.seconds):  # it will last that long
+                distance = (budget.seconds or 0.0) / (capacity - 2)
         return Copies(x, capacity=capacity, distance=distance, by_step=synchronous)
 
     def _budget(
@@ -258,4 +268,5 @@ class Run:
             batch=self.trial.problem.batch,
             epoch=worker.problem.samples,
             synchronous=synchronous,
+            counted=self.trial.optimizer.schedule.kind != "constant",
         )

@@ -20,7 +20,7 @@ Fixed point  as `adpsgd`
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import NotNegative, Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.handover import HandoverReplicas
 
@@ -33,7 +33,7 @@ from dsgd_bench.fabric.handover import HandoverReplicas
     models_sent=None,
 )
 def adpsgd_waitfree(
-    x: Array, worker: Worker, *, graph: str = "complete", interval: float = 0.001
+    x: Array, worker: Worker, *, graph: str = "complete", interval: NotNegative = 0.001
 ) -> Steps:
     """Yield the copy of this worker's model that the next gradient is taken at.
 
@@ -62,8 +62,9 @@ def adpsgd_waitfree(
 
         yield x
         with replicas.beside(communicate):
+            y = replicas.pull()
             while True:
-                y = replicas.pull()
                 worker.gradient(y, out=g)
                 replicas.hand_over(g)
+                y = replicas.pull()
                 yield y

@@ -15,7 +15,9 @@
 import inspect
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from msgspec import Meta
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
@@ -59,6 +61,9 @@ class Neighbors(Protocol):
     def draw(self) -> int | None:
         """Return a uniformly random neighbor, or None if there is none."""
 
+
+NotNegative = Annotated[float, Meta(ge=0)]
+"""Type of a setting that may be 0 but not less."""
 
 Steps = Generator[Array, None, None]
 

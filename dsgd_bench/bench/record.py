@@ -134,6 +134,7 @@ class Witness(Ledger):
             super().close_step(loss=loss, samples=samples)
         else:
             self.steps += 1
+            self.free_since = before
         after = self.now()
         self.stamps.append((before, after))
         return after - self.origin

@@ -97,12 +97,12 @@ class HandoverReplicas(Replicas):
             changes = self._words.read(self._rank, CHANGES)
             if included > self._included:
                 self._update(self._models.memory, self._taken)
+                self._taken.fill(0.0)
                 self._words.add(1, self._rank, CHANGES)
                 self._ledger.staleness = changes - changes_read
                 changes += 1
             self._back[:] = self._models.memory
             spans.mixing += self._fabric.now() - started
-        self._taken.fill(0.0)
         with self._mutex:
             self._middle, self._back = self._back, self._middle
             self._included, self._middle_changes = included, changes

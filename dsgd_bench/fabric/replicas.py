@@ -92,6 +92,7 @@ class _Averaging:
     def __enter__(self) -> None:
         r, neighbor = self._replicas, self._neighbor
         if neighbor is not None:
+            self._waited = r._ledger.beside.waiting
             r._thread.start(lambda: r._average(neighbor, r._ledger.beside))
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -99,7 +100,11 @@ class _Averaging:
         if self._neighbor is not None and kind is None:
             started = r._fabric.now()
             r._thread.join()
-            r._ledger.front.waiting += r._fabric.now() - started
+            exposed = r._fabric.now() - started
+            # at most as long as the exchange waited for locks; the rest moved data
+            waiting = min(exposed, r._ledger.beside.waiting - self._waited)
+            r._ledger.front.waiting += waiting
+            r._ledger.front.moving += exposed - waiting
 
 
 class Replicas(_Shared):

@@ -39,7 +39,10 @@ def merge(folder: Path, *, crashed: str = "") -> Path:
     shards, missing = _read_shards(folder)
     facts = next(iter(shards.values())).facts
     if missing and not crashed:
-        crashed = f"no readable shard of rank {', '.join(map(str, missing))}"
+        raise TraceError(
+            f"no readable shard of rank {', '.join(map(str, missing))} in {folder}: "
+            "is it on a file system that all ranks share?"
+        )
     arrays = _assemble(shards, facts)
     status, reason = _status(arrays, Trial.from_json(json.dumps(facts["trial"])))
     attributes = {

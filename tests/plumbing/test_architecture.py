@@ -12,8 +12,17 @@ PACKAGE = Path(__file__).resolve().parents[2] / "dsgd_bench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    {"errors"},
-    {"arrays", "clock", "graphs", "slowdown", "streams", "strict", "sweep"},
+    {"errors", "surroundings"},
+    {
+        "arrays",
+        "clock",
+        "graphs",
+        "slowdown",
+        "streams",
+        "strict",
+        "surroundings",
+        "sweep",
+    },
     {"copies", "fabric", "optimizer", "problems"},
     {"algorithms", "budget", "judge"},
     {"config", "rules", "specs"},
