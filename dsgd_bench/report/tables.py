@@ -120,7 +120,7 @@ def reached(line: Line) -> str:
     group = line.group
     count = len(group.rows)
     words = [f"{group.reached}/{count}" if group.first.target else f"{NONE}/{count}"]
-    for status in ("diverged", "crashed", "unreadable", "stopped"):
+    for status in ("diverged", "crashed", "unreadable"):
         if group.statuses[status]:
             words.append(f"{group.statuses[status]} {status}")
     return ", ".join(words)

@@ -143,3 +143,29 @@ def test_a_board_counts_for_all_and_announces_to_all(world: Ranks, size: int) ->
     assert counts == list(range(2, 10 * size + 1, 2))  # nothing twice, nothing lost
     assert all(silent for _, silent, _ in results)
     assert [last for _, _, last in results] == [12] * size
+
+
+def test_nobody_asks_rank_0_for_a_count_that_nothing_needs() -> None:
+    """Else every rank would wait for a slow rank 0, through our own bookkeeping."""
+
+    class Refusing:
+        rank, size = 1, 4
+
+        def count(self, gradients: int) -> int:
+            raise RuntimeError(f"{gradients} gradients were counted")
+
+    def budget(**options: bool) -> Budget:
+        return Budget(
+            BudgetSpec(seconds=1.0),
+            Refusing(),  # type: ignore[arg-type]
+            batch=1,
+            epoch=1,
+            synchronous=False,
+            **options,
+        )
+
+    alone = budget(counted=False)
+    assert all(alone.lasts(step, 0.1 * step) for step in range(10))
+    assert not alone.lasts(10, 1.0)
+    with pytest.raises(RuntimeError, match="1 gradients"):
+        budget(counted=True).lasts(1, 0.1)

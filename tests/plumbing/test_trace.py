@@ -1,0 +1,84 @@
+"""From shards to a trace: whole runs, crashed runs, missing and broken shards."""
+
+import numpy as np
+import pytest
+
+from dsgd_bench import trace
+from dsgd_bench.clock import SPANS
+from dsgd_bench.config import (
+    AlgorithmSpec,
+    BudgetSpec,
+    ComputeSpec,
+    ProblemSpec,
+    SlowdownSpec,
+    Trial,
+)
+from dsgd_bench.errors import TraceError
+from dsgd_bench.fabric.virtual import World
+from dsgd_bench.worker import Run
+
+STEP = 0.01
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return the folder of a finished trial: rank 1 was three times slower."""
+    trial = Trial(
+        ranks=2,
+        algorithm=AlgorithmSpec("allreduce"),
+        problem=ProblemSpec("quadratic"),
+        compute=ComputeSpec("emulated", STEP),
+        slowdown=SlowdownSpec("constant", (1,), 3.0),
+        budget=BudgetSpec(steps=5),
+    )
+    World(2).run(Run(trial, tmp_path, "toy", "auto", {"host": "here"}))
+    return tmp_path
+
+
+def test_time_in_a_collective_is_split_at_the_last_arrival(folder):
+    found = trace.open_trace(folder / "trace.h5")
+    assert found.status == "exhausted"
+    assert found.provenance == {"host": "here"}
+    # rank 0 is done after one step's time and waits for the other two
+    np.testing.assert_allclose(found["waiting"][0], 2 * STEP, rtol=1e-3)
+    np.testing.assert_allclose(found["waiting"][1], 0.0, atol=1e-9)
+    assert (found["waited_for"][0] == 1).all()
+    assert np.isnan(found["waited_for"][1]).all()
+    np.testing.assert_allclose(found["injected"][1], 2 * STEP)
+    np.testing.assert_allclose(found["injected_asked"][1], 2 * STEP)
+
+
+def test_spans_add_up_to_the_step(folder):
+    found = trace.open_trace(folder / "trace.h5")
+    total = sum(found[name] for name in (*SPANS, "other"))
+    np.testing.assert_allclose(total, found["duration"], rtol=1e-12)
+    assert (found["other"] >= -1e-12).all()
+
+
+def test_a_missing_shard_is_named_and_the_trial_is_not_finished(folder):
+    trace.shard_path(folder, 1).unlink()
+    with pytest.raises(TraceError, match="no readable shard of rank 1"):
+        trace.merge(folder)
+
+
+def test_a_crashed_run_keeps_what_was_flushed(folder):
+    trace.shard_path(folder, 1).write_bytes(b"cut off")
+    trace.merge(folder, crashed="rank 1 was killed")
+    found = trace.open_trace(folder / "trace.h5")
+    assert (found.status, found.reason) == ("crashed", "rank 1 was killed")
+    assert found["steps_done"][0] == 5
+    assert np.isnan(found["duration"][1]).all()
+    assert len(found["moment_time"]) == 0
+
+
+def test_a_file_of_another_schema_is_refused_in_a_sentence(folder, monkeypatch):
+    monkeypatch.setattr(trace, "SCHEMA", 2)
+    with pytest.raises(TraceError, match="has schema 1"):
+        trace.open_trace(folder / "trace.h5")
+
+
+def test_a_truncated_trace_is_refused_in_a_sentence(folder):
+    whole = (folder / "trace.h5").read_bytes()
+    (folder / "trace.h5").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TraceError, match="cannot be read"):
+        trace.open_trace(folder / "trace.h5")
