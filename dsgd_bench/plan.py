@@ -1,10 +1,13 @@
 """What a study would cost: trials, ranks, traffic, memory and time; nothing is run."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+
+import msgspec
 
 from dsgd_bench import graphs, problems
 from dsgd_bench.algorithms import ALGORITHMS
-from dsgd_bench.specs import Study, Trial
+from dsgd_bench.specs import ProblemSpec, Study, Trial
 
 START_SECONDS = 2.0
 """What starting, warming up, judging and merging one trial takes, roughly."""
@@ -26,7 +29,7 @@ class Cost:
     bytes_per_step : float or None
         Handed over to be sent by one rank per gradient; None if it is a result.
     memory_per_rank : int
-        Bytes of one rank: models, copies for judging, the interpreter.
+        Bytes of one rank: models, copies for judging, data, the interpreter.
     spectral_gap : float or None
         Of the algorithm's graph, if it has one.
     seconds : float or None
@@ -50,7 +53,7 @@ def cost(trial: Trial) -> Cost:
         If the problem cannot be built as asked, or not dealt out to that many ranks.
     """
     algorithm = ALGORITHMS[trial.algorithm.kind]
-    problem = problems.make(trial.problem, trial.seed)
+    problem = _problem(msgspec.json.encode(trial.problem), trial.seed)
     shards = trial.problem.shards
     problems.Batches(
         problem,
@@ -74,10 +77,16 @@ def cost(trial: Trial) -> Cost:
         trial,
         model,
         None if sent is None else sent * model,
-        vectors * model + INTERPRETER_BYTES,
+        vectors * model + problem.data_bytes + INTERPRETER_BYTES,
         gap,
         _seconds(trial, problem.samples, synchronous=algorithm.synchronous),
     )
+
+
+@lru_cache(maxsize=1)
+def _problem(spec: bytes, seed: int) -> problems.Problem:
+    """Build the problem that JSON describes; data of any size only once."""
+    return problems.make(msgspec.json.decode(spec, type=ProblemSpec), seed)
 
 
 def _seconds(trial: Trial, epoch: int, *, synchronous: bool) -> float | None:
@@ -103,4 +112,6 @@ def _seconds(trial: Trial, epoch: int, *, synchronous: bool) -> float | None:
 
 def costs(study: Study) -> list[Cost]:
     """Estimate every trial of a study, in the order in which they would run."""
-    return [cost(trial) for trial in study.trials]
+    by_problem = sorted(study.trials, key=lambda trial: trial.seed)
+    found = {trial.id: cost(trial) for trial in by_problem}
+    return [found[trial.id] for trial in study.trials]

@@ -44,6 +44,8 @@ class Problem(Protocol):
         Training samples of the whole data set: one epoch.
     labels : NDArray[numpy.int64] or None
         Class of each training sample, shape (samples,); None without classes.
+    data_bytes : int
+        Size of the data, which every rank holds whole.
     optimum : float or None
         Lowest training loss, where it is known.
     """
@@ -51,6 +53,7 @@ class Problem(Protocol):
     dimension: int
     dtype: np.dtype[Any]
     samples: int
+    data_bytes: int
     labels: NDArray[np.int64] | None
     optimum: float | None
 

@@ -56,6 +56,12 @@ class Data:
     held_labels: NDArray[np.int64]
     classes: int
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all of it."""
+        held = self.held_inputs.nbytes + self.held_labels.nbytes
+        return self.inputs.nbytes + self.labels.nbytes + held
+
 
 def load(name: str, size: Size, *, seed: int, dtype: np.dtype[Any]) -> Data:
     """Return the data called `name`.

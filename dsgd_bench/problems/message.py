@@ -45,6 +45,7 @@ class Message:
         self.dimension = dimension
         self.dtype = dtype_of(dtype)
         self.samples = samples
+        self.data_bytes = 0
         self.labels: NDArray[np.int64] | None = None
         self.optimum: float | None = None
 

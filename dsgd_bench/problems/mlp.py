@@ -74,6 +74,7 @@ class MLP:
         size = Size(samples, features, classes)
         self._data = load(data, size, seed=seed, dtype=self.dtype)
         self.samples = len(self._data.inputs)
+        self.data_bytes = self._data.nbytes
         self.labels: NDArray[np.int64] | None = self._data.labels
         self.optimum: float | None = None
         self._widths = [self._data.inputs.shape[1], *hidden, self._data.classes]

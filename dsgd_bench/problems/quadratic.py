@@ -60,6 +60,7 @@ class Quadratic:
         random = streams.generator(seed, "data")
         middle = random.standard_normal(dimension).astype(self.dtype)
         self._centers = random.standard_normal((samples, dimension), self.dtype.type)
+        self.data_bytes = self._centers.nbytes
         self._centers *= spread
         self._centers += middle
         h = np.geomspace(1.0, 1.0 / conditioning, dimension)
