@@ -19,6 +19,9 @@ from dsgd_bench.errors import LaunchError
 MARK = "DSGD_BENCH_LAUNCH"
 """Environment variable that all processes of one launch share."""
 
+QUIET_LOOKS = 8
+"""Looks, 20 ms apart, that find no process of an ended launch; then there is none."""
+
 GLANCE = 0.2
 """Seconds between two looks at the log."""
 
@@ -121,16 +124,19 @@ def _end(process: subprocess.Popen[bytes] | None, mark: str, patience: float) ->
 
 
 def _kill_marked(mark: str) -> None:
-    # Again and again: a process may have started another meanwhile. Not forever: one
-    # that hangs in a system call ends only when the system lets it.
+    # Again and again, until none has been seen for a while: a process may have started
+    # another meanwhile, and shows no environment while it becomes another program. Not
+    # forever: one that hangs in a system call ends only when the system lets it.
+    looks = 0
     for _ in range(100):
         strays = _marked(mark)
-        if not strays:
+        looks = 0 if strays else looks + 1
+        if looks == QUIET_LOOKS:
             return
         for pid in strays:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 def _marked(mark: str) -> list[int]:

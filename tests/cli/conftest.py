@@ -1,6 +1,7 @@
 """A command line to test: real subprocesses, real ranks, in a temporary folder."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # tests that run in the background have inherited that they ignore Ctrl-C;
+            # pytest has no other thread here that could hold a lock
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def __call__(self, *words: object, **more: str) -> subprocess.CompletedProcess[str]:

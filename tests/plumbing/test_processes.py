@@ -131,9 +131,12 @@ def test_other_launches_are_left_alone(log, tmp_path):
 def test_an_interrupted_run_leaves_no_orphans_and_says_it_was_interrupted(log, number):
     script = textwrap.dedent(
         f"""
-        import os, sys
+        import os, signal, sys
         from pathlib import Path
         from dsgd_bench import processes
+        # a job in the background may have inherited that it ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         try:
             processes.run({family_of_sleepers()!r}, os.environ, Path({str(log)!r}))
         except KeyboardInterrupt:
