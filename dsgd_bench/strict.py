@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import inspect
@@ -26,6 +26,9 @@ NOUNS: dict[type[inspect.Type], str] = {
     inspect.FloatType: "a number",
     inspect.DictType: "a table",
 }
+
+NAMES = "names"
+"""Key under which a type of text tells which names it begins with."""
 
 REQUIRED = msgspec.NODEFAULT
 """Stands where a key has no default."""
@@ -56,6 +59,17 @@ def one_of(names: Iterable[str]) -> Any:
     """Return the type whose values are these names."""
     literal: Any = Literal
     return literal[tuple(names)]
+
+
+def one_of_with_arguments(names: Iterable[str], *, empty: bool = False) -> Any:
+    """Return the type of these names, arguments after colons allowed.
+
+    With `empty` there may be no name at all.
+    """
+    known = tuple(names)
+    pattern = f"^({'|'.join(known)})(:.*)?$"
+    pattern = f"^$|{pattern}" if empty else pattern
+    return Annotated[str, msgspec.Meta(pattern=pattern, extra={NAMES: known})]
 
 
 def choose(name: str, allowed: Iterable[str], called: str, hint: str = "") -> None:
@@ -108,7 +122,7 @@ def read_value(value: Any, kind: Any, name: str) -> Any:
     if all(math.isfinite(item) for item in items if isinstance(item, float)):
         return result
     info = inspect.type_info(kind)
-    near = nearest(value, info.values) if isinstance(info, inspect.LiteralType) else ""
+    near = nearest(str(value).partition(":")[0], _names(info)) if _names(info) else ""
     raise ConfigError(f"{name} is {show(value)} but must be {describe(info)}{near}")
 
 
@@ -174,13 +188,22 @@ def show(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
+def _names(info: inspect.Type) -> tuple[Any, ...]:
+    """Return the names that values of a type must have, if it is such a type."""
+    if isinstance(info, inspect.LiteralType):
+        return tuple(info.values)
+    if isinstance(info, inspect.Metadata):
+        return tuple((info.extra or {}).get(NAMES, ()))
+    return ()
+
+
 def describe(info: inspect.Type) -> str:
     """Say in words what values a type has."""
     if isinstance(info, inspect.UnionType):
         parts = [t for t in info.types if not isinstance(t, inspect.NoneType)]
         return " or ".join(describe(part) for part in parts)
-    if isinstance(info, inspect.LiteralType):
-        return "one of " + ", ".join(str(value) for value in info.values)
+    if _names(info):
+        return "one of " + ", ".join(str(value) for value in _names(info))
     if isinstance(info, inspect.VarTupleType | inspect.ListType):
         return f"a list, every item {describe(info.item_type)}"
     if isinstance(info, inspect.IntType | inspect.FloatType):

@@ -1,0 +1,198 @@
+"""What a graph is: its edges, its mixing matrices, and how fast news spread on it."""
+
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import or_
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsgd_bench.errors import ConfigError
+
+Matrix = NDArray[np.float64]
+
+Edges = tuple[tuple[int, ...], ...]
+"""``edges[rank]``: ascending ranks that `rank` sends to, without itself."""
+
+ROUNDING = 1e-12
+"""What products of a cycle's matrices may lack of an exact average."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Who sends to whom, in each step of a cycle.
+
+    Attributes
+    ----------
+    name : str
+        Its name in studies, arguments included: ``"random-regular:4"``.
+    phases : tuple of tuples
+        ``phases[step % period][rank]``: ascending ranks that `rank` sends to in `step`,
+        without itself. Most graphs have one phase.
+    portions : tuple of tuples, optional
+        ``portions[rank][k]``: share of its mass that `rank` sends to
+        ``phases[0][rank][k]``. Without them all shares of a rank are equal.
+    """
+
+    name: str
+    phases: tuple[Edges, ...]
+    portions: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return len(self.phases[0])
+
+    @property
+    def period(self) -> int:
+        """Steps after which the graph repeats itself."""
+        return len(self.phases)
+
+    @property
+    def changing(self) -> bool:
+        """Whether different steps have different edges."""
+        return self.period > 1
+
+    @cached_property
+    def directed(self) -> bool:
+        """Whether an edge lacks its opposite, or shares are prescribed."""
+        return self.portions is not None or self.phases != self._sources
+
+    @cached_property
+    def neighbors(self) -> Edges:
+        """For every rank, ascending, those that it sends to in any step."""
+        ranks = range(self.size)
+        return tuple(
+            tuple(sorted(set().union(*(phase[rank] for phase in self.phases))))
+            for rank in ranks
+        )
+
+    @cached_property
+    def _sources(self) -> tuple[Edges, ...]:
+        found = []
+        for phase in self.phases:
+            senders: list[list[int]] = [[] for _ in phase]
+            for rank, targets in enumerate(phase):
+                for target in targets:
+                    senders[target].append(rank)
+            found.append(tuple(map(tuple, senders)))
+        return tuple(found)
+
+    def targets(self, rank: int, step: int = 0) -> tuple[int, ...]:
+        """Return the ranks that `rank` sends to in `step`, ascending."""
+        return self.phases[step % self.period][rank]
+
+    def sources(self, rank: int, step: int = 0) -> tuple[int, ...]:
+        """Return the ranks that `rank` receives from in `step`, ascending."""
+        return self._sources[step % self.period][rank]
+
+    def messages_per_step(self) -> float:
+        """Return how many messages a rank sends in a step, on average."""
+        edges = sum(len(targets) for phase in self.phases for targets in phase)
+        return edges / (self.size * self.period)
+
+    def weights(self) -> Matrix:
+        """Return the Metropolis-Hastings mixing matrix W, shape (size, size).
+
+        ``W[i, j] = 1 / (1 + max(deg i, deg j))`` for neighbors, the rest on the
+        diagonal: symmetric and doubly stochastic on every undirected graph (L. Xiao,
+        S. Boyd and S.-J. Kim, J. Parallel Distrib. Comput. 67, 2007).
+
+        Raises
+        ------
+        ConfigError
+            If the graph is directed or changing.
+        """
+        if self.directed or self.changing:
+            kind = "directed" if self.directed else "changing"
+            raise ConfigError(
+                f"graph '{self.name}' is {kind} over {self.size} ranks and has no "
+                "symmetric weights: use an undirected graph such as 'ring'"
+            )
+        w = np.zeros((self.size, self.size))
+        for i, near in enumerate(self.neighbors):
+            for j in near:
+                w[i, j] = 1 / (1 + max(len(near), len(self.neighbors[j])))
+            w[i, i] = 1 - w[i].sum()
+        return w
+
+    def shares(self, step: int = 0) -> Matrix:
+        """Return the column-stochastic mixing matrix P of a step, shape (size, size).
+
+        ``P[i, j]`` is the share of its mass that j sends to i, and keeps for i = j:
+        1 / (1 + out-degree) each, unless a file says otherwise. Do not write into it.
+        """
+        return self._shares[step % self.period]
+
+    @cached_property
+    def _shares(self) -> tuple[Matrix, ...]:
+        found = []
+        for phase in self.phases:
+            p = np.zeros((self.size, self.size))
+            for j, targets in enumerate(phase):
+                equal = (1 / (1 + len(targets)),) * len(targets)
+                sent = self.portions[j] if self.portions else equal
+                p[list(targets), j] = sent
+                p[j, j] = 1 - sum(sent)
+            p.flags.writeable = False
+            found.append(p)
+        return tuple(found)
+
+    def spectral_gap(self) -> float:
+        """Return how much of the disagreement a step of mixing removes, 0 to 1.
+
+        1 - |second largest eigenvalue|: of `weights` on an undirected graph; else of
+        the product of all `shares` of a cycle, and then per step, as its geometric
+        mean. 1 for a single rank and for exact averaging.
+        """
+        if self.size == 1:
+            return 1.0
+        if not (self.directed or self.changing):
+            moduli = np.sort(np.abs(np.linalg.eigvalsh(self.weights())))
+            return float(1 - moduli[-2])
+        cycle = reduce(lambda product, p: p @ product, self._shares)
+        if np.ptp(cycle, axis=1).max() < ROUNDING:
+            return 1.0
+        moduli = np.sort(np.abs(np.linalg.eigvals(cycle)))
+        return float(1 - moduli[-2] ** (1 / self.period))
+
+    def reach(self) -> int:
+        """Return the steps after which everybody has news of everybody.
+
+        It holds from whatever step of the cycle one starts; 0 for a single rank.
+
+        Raises
+        ------
+        ConfigError
+            If some rank never hears of some other.
+        """
+        return self._reach
+
+    @cached_property
+    def _reach(self) -> int:
+        return max(self._reach_from(start) for start in range(self.period))
+
+    def _reach_from(self, start: int) -> int:
+        everybody = (1 << self.size) - 1
+        known = [1 << rank for rank in range(self.size)]  # bits: whom one has heard of
+        steps = idle = 0
+        while any(news != everybody for news in known):
+            sources = self._sources[(start + steps) % self.period]
+            before = known
+            known = [
+                reduce(or_, (before[source] for source in near), own)
+                for near, own in zip(sources, before, strict=True)
+            ]
+            idle = idle + 1 if known == before else 0
+            if idle == self.period:
+                raise ConfigError(self._cut(known))
+            steps += 1
+        return steps
+
+    def _cut(self, known: list[int]) -> str:
+        pairs = ((i, j) for j in range(self.size) for i in range(self.size))
+        i, j = next((i, j) for i, j in pairs if not known[j] >> i & 1)
+        return (
+            f"graph '{self.name}' over {self.size} ranks never carries news from rank "
+            f"{i} to rank {j}: add edges until every rank can reach every other"
+        )
