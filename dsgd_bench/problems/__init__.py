@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.base import Judgment, Problem
+from dsgd_bench.problems.logistic import Logistic
 from dsgd_bench.problems.message import Message
 from dsgd_bench.problems.mlp import MLP
 from dsgd_bench.problems.quadratic import Quadratic
@@ -16,6 +17,7 @@ from dsgd_bench.problems.softmax import Softmax
 __all__ = ["PROBLEMS", "Batches", "Judgment", "Problem", "make", "settings"]
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
+    "logistic": Logistic,
     "softmax": Softmax,
     "mlp": MLP,
     "quadratic": Quadratic,

@@ -1,7 +1,7 @@
-"""Labeled data for classification: the digits of scikit-learn, or drawn to any size."""
+"""Labeled data for classification: digits, generated, published images, files."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dsgd_bench import streams
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.problems import catalog, formats
 from dsgd_bench.problems.base import at_least
 
 DIGITS_TRAINING = 1536
@@ -23,6 +24,12 @@ SEPARATION = 4.0
 
 NORM = 4.0
 """Typical Euclidean norm of a generated input; digits have about 3.9."""
+
+NAMES = ("digits", "generated", *catalog.DATA_SETS)
+"""What the setting ``data`` may be."""
+
+HELD = 6
+"""One of so many samples of a LIBSVM file is held out, as of generated data."""
 
 
 @dataclass(frozen=True)
@@ -63,37 +70,117 @@ class Data:
         return self.inputs.nbytes + self.labels.nbytes + held
 
 
-def load(name: str, size: Size, *, seed: int, dtype: np.dtype[Any]) -> Data:
-    """Return the data called `name`.
+def load(
+    name: str,
+    size: Size,
+    *,
+    seed: int,
+    dtype: np.dtype[Any],
+    folder: str = catalog.FOLDER,
+    file: str = "",
+) -> Data:
+    """Return the data called `name`, or those of a file.
 
     Parameters
     ----------
     name : str
-        ``"digits"`` or ``"generated"``.
+        One of `NAMES`; ``"digits"``, the default, if a file is named.
     size : Size
-        Size of generated data; digits take the default and nothing else.
+        Size of generated data; all other data take the default and nothing else.
     seed : int
-        Seed of generated data; digits are the same for every seed.
+        Seed of generated data; others are the same for every seed.
     dtype : numpy.dtype
         Element type of the inputs.
+    folder : str
+        Where published data lie; the default for all other data.
+    file : str
+        A file in LIBSVM format, or nothing.
 
     Raises
     ------
     ConfigError
-        For an unknown name or an impossible size, and where digits are not installed.
+        For an unknown name, an impossible size or a setting without effect, and where
+        data are missing or broken.
     """
+    if name not in NAMES:
+        raise ConfigError(
+            f"problem setting data is {name!r}; use one of: {', '.join(NAMES)}"
+        )
+    _without_effect(name, size, folder, file)
+    if file:
+        return libsvm(Path(file), dtype)
     if name == "generated":
         return generated(size, seed=seed, dtype=dtype)
-    if name != "digits":
+    return digits(dtype) if name == "digits" else published(name, Path(folder), dtype)
+
+
+def _without_effect(name: str, size: Size, folder: str, file: str) -> None:
+    """Refuse settings that describe other data than those that are asked for."""
+    if file and name != "digits":
         raise ConfigError(
-            f"problem setting data is {name!r}; use one of: digits, generated"
+            f"problem settings file and data = {name!r} name two sources of data; "
+            "leave one of them out"
         )
-    if size != Size():
+    if size != Size() and (file or name != "generated"):
         raise ConfigError(
             "problem settings samples, features and classes describe generated data; "
             "leave them out, or set data = 'generated'"
         )
-    return digits(dtype)
+    if folder != catalog.FOLDER and (file or name not in catalog.DATA_SETS):
+        raise ConfigError(
+            "problem setting folder is where published data lie; leave it out, or set "
+            f"data to one of: {', '.join(catalog.DATA_SETS)}"
+        )
+
+
+@lru_cache(maxsize=1)  # a study builds its problem again for every seed
+def published(name: str, folder: Path, dtype: np.dtype[Any]) -> Data:
+    """Return a published data set, scaled to [0, 1]; its test set is held out.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing, is not the published one, or cannot be read.
+    """
+    training, held = catalog.read(catalog.find(name), folder)
+    return Data(*_scaled(training, dtype), *_scaled(held, dtype), formats.CLASSES)
+
+
+def _scaled(
+    parts: catalog.Parts, dtype: np.dtype[Any]
+) -> tuple[Array, NDArray[np.int64]]:
+    """Return the parts as one: pixels divided by 255, and labels; for reading only."""
+    labels = np.concatenate([some for _, some in parts]).astype(np.int64)
+    inputs: Array = np.empty((len(labels), parts[0][0].shape[1]), dtype)
+    start = 0
+    for pixels, _ in parts:
+        end = start + len(pixels)
+        np.divide(pixels, dtype.type(255), out=inputs[start:end], dtype=dtype)
+        start = end
+    inputs.setflags(write=False)
+    return inputs, labels
+
+
+@lru_cache(maxsize=1)
+def libsvm(path: Path, dtype: np.dtype[Any]) -> Data:
+    """Return the samples of a LIBSVM file as dense rows, their values as they are.
+
+    One of `HELD` is held out; the split is always the same.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, or it cannot be used.
+    """
+    try:
+        rows, labels, classes = formats.libsvm(path, dtype)
+    except formats.FormatError as error:
+        raise ConfigError(
+            f"{error}; give the problem setting file a data set in LIBSVM format"
+        ) from error
+    order = streams.generator(0, "held out").permutation(len(rows))
+    held, n = order[: len(rows) // HELD or 1], order[len(rows) // HELD or 1 :]
+    return Data(rows[n], labels[n], rows[held], labels[held], classes)
 
 
 def digits(dtype: np.dtype[Any]) -> Data:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dsgd_bench import streams
 from dsgd_bench.arrays import Array, Scratch, axpy
 from dsgd_bench.problems.base import Judgment, at_least, dtype_of
+from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.data import Size, load
 
 CHUNK = 4096
@@ -37,7 +38,12 @@ class MLP:
     Parameters
     ----------
     data : str
-        ``"digits"`` or ``"generated"``; see `dsgd_bench.problems.data`.
+        ``"digits"``, ``"generated"``, ``"mnist"``, ``"fashion-mnist"`` or
+        ``"cifar-10"``; see `dsgd_bench.problems.data`.
+    folder : str
+        Where published data lie; see `dsgd_bench.problems.catalog`.
+    file : str
+        A file in LIBSVM format, instead of `data`.
     hidden : tuple of int
         Widths of the hidden layers, first to last; empty for none.
     regularization : float
@@ -52,13 +58,15 @@ class MLP:
     Raises
     ------
     ConfigError
-        For settings that cannot be, and where digits are not installed.
+        For settings that cannot be, and where data are missing or broken.
     """
 
     def __init__(  # noqa: PLR0913 (every setting is an argument)
         self,
         *,
         data: str = "digits",
+        folder: str = FOLDER,
+        file: str = "",
         hidden: tuple[int, ...] = (64,),
         regularization: float = 1e-4,
         samples: int = Size.samples,
@@ -72,7 +80,9 @@ class MLP:
             at_least(1, hidden=width)
         self.dtype = dtype_of(dtype)
         size = Size(samples, features, classes)
-        self._data = load(data, size, seed=seed, dtype=self.dtype)
+        self._data = load(
+            data, size, seed=seed, dtype=self.dtype, folder=folder, file=file
+        )
         self.samples = len(self._data.inputs)
         self.data_bytes = self._data.nbytes
         self.labels: NDArray[np.int64] | None = self._data.labels

@@ -11,6 +11,7 @@ This is the network of `dsgd_bench.problems.mlp` without hidden layers.
 import numpy as np
 
 from dsgd_bench.arrays import Array
+from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.data import Size
 from dsgd_bench.problems.mlp import MLP
 
@@ -21,7 +22,12 @@ class Softmax(MLP):
     Parameters
     ----------
     data : str
-        ``"digits"`` or ``"generated"``; see `dsgd_bench.problems.data`.
+        ``"digits"``, ``"generated"``, ``"mnist"``, ``"fashion-mnist"`` or
+        ``"cifar-10"``; see `dsgd_bench.problems.data`.
+    folder : str
+        Where published data lie; see `dsgd_bench.problems.catalog`.
+    file : str
+        A file in LIBSVM format, instead of `data`.
     regularization : float
         The factor c of the squared norm of the model, biases included.
     samples, features, classes : int
@@ -34,13 +40,15 @@ class Softmax(MLP):
     Raises
     ------
     ConfigError
-        For settings that cannot be, and where digits are not installed.
+        For settings that cannot be, and where data are missing or broken.
     """
 
     def __init__(  # noqa: PLR0913 (every setting is an argument)
         self,
         *,
         data: str = "digits",
+        folder: str = FOLDER,
+        file: str = "",
         regularization: float = 1e-4,
         samples: int = Size.samples,
         features: int = Size.features,
@@ -50,6 +58,8 @@ class Softmax(MLP):
     ) -> None:
         super().__init__(
             data=data,
+            folder=folder,
+            file=file,
             hidden=(),
             regularization=regularization,
             samples=samples,
