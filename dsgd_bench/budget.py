@@ -5,6 +5,7 @@ asynchronous ones look at the clock or at a shared count of gradients.
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from dsgd_bench.fabric.board import Board
@@ -14,9 +15,6 @@ COUNT_PERIOD = 0.01
 
 COUNT_SHARE = 0.01
 """Share of its budget after which it reports in any case."""
-
-LEAD = 1
-"""Steps that another rank of a synchronous algorithm may be ahead of rank 0."""
 
 
 class BudgetSettings(Protocol):
@@ -46,10 +44,16 @@ class Budget:
         Samples per gradient.
     epoch : int
         Samples per epoch.
+    workers : int
+        Ranks that compute gradients; rank 0 is one of them.
     synchronous : bool
         Whether all ranks must take equally many steps.
     counted : bool
         Whether `epochs` is wanted though no limit needs the shared count.
+    lead : callable
+        Returns the steps that another rank of a synchronous algorithm may be ahead of
+        rank 0, known once the algorithm has made its resources; the announced last
+        step lies that far ahead, so that nobody has passed it.
 
     Attributes
     ----------
@@ -64,10 +68,12 @@ class Budget:
         *,
         batch: int,
         epoch: int,
+        workers: int,
         synchronous: bool,
         counted: bool = True,
+        lead: Callable[[], int] = lambda: 1,
     ) -> None:
-        size = board.size
+        size = workers
         limits = [settings.steps * size] if settings.steps else []
         if settings.samples:
             limits.append(math.ceil(settings.samples / batch))
@@ -76,6 +82,7 @@ class Budget:
         self._gradients = min(limits, default=math.inf)
         self._seconds = settings.seconds or math.inf
         self._board, self._rank, self._size = board, board.rank, size
+        self._lead = lead
         self._epochs_per_gradient = batch / epoch
         self._synchronous = synchronous
         self._counted = counted or self._gradients < math.inf
@@ -108,7 +115,7 @@ class Budget:
             return True
         if self._rank == 0 and elapsed >= self._seconds and not self._announced:
             self._announced = True
-            self._board.announce(steps + LEAD)
+            self._board.announce(steps + self._lead())
         return steps < self._board.last_step()
 
     def _lasts_alone(self, steps: int, elapsed: float) -> bool:
@@ -124,3 +131,27 @@ class Budget:
         self._counted_steps, self._counted_at = steps, elapsed
         self.epochs = total * self._epochs_per_gradient
         return total < self._gradients
+
+
+class Service:
+    """The budget of a server: it serves until the last worker has left.
+
+    Parameters
+    ----------
+    epochs_per_message : float
+        Epochs that one message served stands for: one gradient's.
+
+    Attributes
+    ----------
+    epochs : float
+        Epochs served so far.
+    """
+
+    def __init__(self, epochs_per_message: float) -> None:
+        self._epochs_per_message = epochs_per_message
+        self.epochs = 0.0
+
+    def lasts(self, steps: int, elapsed: float) -> bool:
+        """Return True; `steps` messages have been served."""
+        self.epochs = steps * self._epochs_per_message
+        return True

@@ -15,6 +15,19 @@ SPANS = ("compute", "injected", "moving", "waiting", "mixing", "copying")
 
 TRAFFIC = ("bytes_out", "bytes_in", "messages_out", "messages_in")
 
+NOTES = (
+    "staleness",
+    "age",
+    "changes",
+    "included",
+    "delivered",
+    "weight",
+    "waited_for",
+    "meeting_start",
+    "meeting_end",
+)
+"""What an algorithm's fabric may note about a step; NaN where it did not."""
+
 COLUMNS = (
     "start",
     "duration",
@@ -25,10 +38,7 @@ COLUMNS = (
     "injected_asked",
     "loss",
     "samples",
-    "staleness",
-    "waited_for",
-    "meeting_start",
-    "meeting_end",
+    *NOTES,
 )
 """What the ledger notes for every step, in this order; units in `trace.VARIABLES`."""
 
@@ -87,8 +97,22 @@ class Ledger:
         What else happened, by name: lock retries, mixed reads.
     exchanges : Counter
         Averagings started, by neighbor.
+    staleness : float
+        Of this step's gradient, where the exchange itself knows it: versions of the
+        model at a server, or steps of a message.
+    age : float
+        Own step minus the step stamp of the model mixed in, the largest of this step.
+    changes : float
+        Changes of the own replica between reading it and applying the gradient.
+    included : float
+        Gradients of all workers in the model that this step's gradient was taken at.
+    delivered : float
+        Own gradients that have reached every worker.
+    weight : float
+        The push-sum weight after this step.
     free_since : float
-        When this rank was last done with a collective, or with a step without one.
+        When this rank was last done with a collective or an exchange, or with a step:
+        emulated computing counts from here, so it hides no communication before it.
     rows : list of tuples
         One tuple per closed step, in the order of `COLUMNS`. A writer may take rows
         from the front while new ones are appended.
@@ -100,6 +124,11 @@ class Ledger:
     traffic: Traffic = field(default_factory=Traffic)
     flushing: float = 0.0
     staleness: float = NAN
+    age: float = NAN
+    changes: float = NAN
+    included: float = NAN
+    delivered: float = NAN
+    weight: float = NAN
     waited_for: float = NAN
     meeting_start: float = NAN
     meeting_end: float = NAN
@@ -117,7 +146,7 @@ class Ledger:
         self.counts.clear()
         self.exchanges.clear()
         self.steps = 0
-        self.staleness = NAN
+        self._forget_notes()
         self.origin = self._begun = self.free_since = self.now()
         self._last = self._totals()
 
@@ -129,6 +158,11 @@ class Ledger:
         traffic.messages_out += 1
         traffic.messages_in += 1
         self.exchanges[neighbor] += 1
+
+    def mixed(self, age: float) -> None:
+        """Note the age, in steps, of a model that was mixed in."""
+        if not self.age >= age:  # NaN: the first of this step
+            self.age = age
 
     def met(self, start: float, end: float) -> None:
         """Note one collective: entered at `start`, left at `end` (clock seconds).
@@ -156,6 +190,11 @@ class Ledger:
                 loss,
                 samples,
                 self.staleness,
+                self.age,
+                self.changes,
+                self.included,
+                self.delivered,
+                self.weight,
                 self.waited_for,
                 self.meeting_start,
                 self.meeting_end,
@@ -165,10 +204,14 @@ class Ledger:
             self.free_since = end
         self._begun, self._last = end, totals
         self.injected_asked = 0.0
-        self.staleness = NAN
-        self.waited_for = self.meeting_start = self.meeting_end = NAN
+        self._forget_notes()
         self.steps += 1
         return end - self.origin
+
+    def _forget_notes(self) -> None:
+        self.staleness = self.age = self.changes = NAN
+        self.included = self.delivered = self.weight = NAN
+        self.waited_for = self.meeting_start = self.meeting_end = NAN
 
     def _totals(self) -> tuple[float, ...]:
         f, b, t = self.front, self.beside, self.traffic

@@ -53,9 +53,9 @@ class Copies:
         self.taken: list[Copy] = []
         self._due = 0.0
 
-    def take_if_due(self, x: Array, *, step: int, time: float) -> bool:
+    def take_if_due(self, x: Array, *, step: float, time: float) -> bool:
         """Copy `x` if its moment has come; tell whether it had."""
-        position = float(step) if self._by_step else time
+        position = step if self._by_step else time
         if position < self._due:
             return False
         while not self._free:  # far apart, several doublings may free none

@@ -18,16 +18,19 @@ from dsgd_bench.problems import Problem
 class Judgments:
     """What one rank knows about every moment; arrays of shape (moments,).
 
+    The judged model is the average of the workers' models, or the center where ranks
+    serve one.
+
     Attributes
     ----------
     copy_time : array
         Seconds when this rank's copy was taken.
     local_loss, local_accuracy : array
-        Of this rank's own model.
+        Of this rank's own model; NaN on a server.
     loss_of_mean, accuracy_of_mean : array
-        Of the average model; NaN where another rank judged it.
+        Of the judged model; NaN where another rank judged it.
     distance_squared : array
-        ||x_i - mean||^2 of this rank's model.
+        ||x_i - mean||^2 of this rank's model from the judged one; NaN on a server.
     """
 
     copy_time: Array
@@ -43,8 +46,10 @@ def judge(
     fabric: Fabric,
     copies: Copies,
     final: tuple[Array, float, float],
+    *,
+    servers: int = 0,
 ) -> Judgments:
-    """Judge the average model and this rank's own at every common moment.
+    """Judge the average model, or the center, and this rank's own at common moments.
 
     Parameters
     ----------
@@ -57,7 +62,10 @@ def judge(
     final : (array of shape (dim,), float, float)
         The model after the run, the position (steps or seconds) where this rank ended,
         and when the model was whole, in seconds.
+    servers : int
+        Ranks, the last ones, that hold the center in parts, zeros elsewhere.
     """
+    serves = fabric.rank >= fabric.size - servers
     facts = fabric.gather((copies.distance, final[1]))
     last = max(position for _, position in facts)
     # no more moments than copies, where long steps left the first distance as it was
@@ -73,12 +81,18 @@ def judge(
     for m, moment in enumerate(moments):
         model, result.copy_time[m] = copies.nearest(moment, final)
         with np.errstate(all="ignore"):  # a diverged model is a result
-            own = problem.evaluate(model)
-            np.copyto(mean, model)
+            if serves or not servers:
+                np.copyto(mean, model)
+            else:
+                mean.fill(0.0)
             fabric.average(mean)
-            np.subtract(model, mean, out=difference)
-            result.distance_squared[m] = float(difference @ difference)
-            result.local_loss[m], result.local_accuracy[m] = own.loss, own.accuracy
+            if servers:  # the parts add up to the center
+                mean *= fabric.size
+            if not serves:
+                own = problem.evaluate(model)
+                result.local_loss[m], result.local_accuracy[m] = own.loss, own.accuracy
+                np.subtract(model, mean, out=difference)
+                result.distance_squared[m] = float(difference @ difference)
             if m % fabric.size == fabric.rank:
                 best = problem.evaluate(mean)
                 result.loss_of_mean[m] = best.loss

@@ -69,6 +69,9 @@ class Optimizer:
         Rates and schedule.
     like : array of shape (dim,)
         A model, for shape and type.
+    share : float
+        What the learning rate is multiplied by where an algorithm applies every
+        gradient in full.
 
     Attributes
     ----------
@@ -76,26 +79,30 @@ class Optimizer:
         The learning rate now; `schedule` sets it.
     """
 
-    def __init__(self, settings: OptimizerSettings, like: Array) -> None:
+    def __init__(
+        self, settings: OptimizerSettings, like: Array, share: float = 1.0
+    ) -> None:
         self._settings = settings
+        self._share = share
         self._constant = settings.schedule.kind == "constant"
         self._velocity = np.zeros_like(like) if settings.momentum else None
         self._step, self._decayed = Scratch(like), Scratch(like)
         self._descent = Scratch(like)  # its own: `descend` may run beside `update`
-        self.lr = settings.lr
+        self.lr = settings.lr * share
         self.schedule(0.0)
 
     def schedule(self, epochs: float) -> None:
         """Set the learning rate for `epochs` done by all ranks together."""
         if not self._constant:
-            self.lr = self._settings.lr * scale(self._settings.schedule, epochs)
+            rate = self._settings.lr * scale(self._settings.schedule, epochs)
+            self.lr = rate * self._share
 
     def update(self, x: Array, g: Array) -> None:
         """Move `x` by `g`, with momentum and weight decay; `g` is left as it was."""
         s, u = self._settings, self._velocity
         lr = self.lr  # once: another thread may `schedule` meanwhile
-        if u is None and not s.weight_decay:
-            axpy(-lr, g, x, self._step)
+        if u is None:
+            _descend(x, g, lr, s.weight_decay, self._step)
             return
         for part in blocks(x.size, x.itemsize):
             step, gradient = self._step[part], g[part]
@@ -103,23 +110,35 @@ class Optimizer:
                 gradient = self._decayed[part]
                 np.multiply(x[part], s.weight_decay, out=gradient)
                 gradient += g[part]
-            if u is None:
-                np.multiply(gradient, lr, out=step)
-            else:  # u <- mu u + gradient
-                velocity = u[part]
-                velocity *= s.momentum
-                velocity += gradient
-                if s.nesterov:  # step = lr (gradient + mu u)
-                    np.multiply(velocity, s.momentum, out=step)
-                    step += gradient
-                    step *= lr
-                else:
-                    np.multiply(velocity, lr, out=step)
+            velocity = u[part]  # u <- mu u + gradient
+            velocity *= s.momentum
+            velocity += gradient
+            if s.nesterov:  # step = lr (gradient + mu u)
+                np.multiply(velocity, s.momentum, out=step)
+                step += gradient
+                step *= lr
+            else:
+                np.multiply(velocity, lr, out=step)
             x[part] -= step
 
-    def descend(self, x: Array, g: Array) -> None:
-        """Compute ``x <- x - lr g`` in place, leaving the velocity alone.
+    def descend(self, x: Array, g: Array, scale: float = 1.0) -> None:
+        """Compute ``x <- x - scale lr (g + wd x)`` in place, without momentum.
 
-        One thread may do this while another one is in `update`.
+        The velocity is left alone, so one thread may do this while another one is in
+        `update`.
         """
-        axpy(-self.lr, g, x, self._descent)
+        decay = self._settings.weight_decay
+        _descend(x, g, scale * self.lr, decay, self._descent)
+
+
+def _descend(x: Array, g: Array, lr: float, decay: float, scratch: Scratch) -> None:
+    """Compute ``x <- x - lr (g + decay x)`` in place, in one pass over memory."""
+    if not decay:
+        axpy(-lr, g, x, scratch)
+        return
+    for part in blocks(x.size, x.itemsize):
+        step = scratch[part]
+        np.multiply(x[part], decay, out=step)
+        step += g[part]
+        step *= lr
+        x[part] -= step

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from dsgd_bench import algorithms, graphs, problems
+from dsgd_bench.algorithms.base import is_graph
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.specs import (
     BudgetSpec,
@@ -22,7 +23,14 @@ from dsgd_bench.specs import (
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.strict import REQUIRED, Keys, is_struct, keys_of, one_of
+from dsgd_bench.strict import (
+    REQUIRED,
+    Keys,
+    is_struct,
+    keys_of,
+    one_of,
+    one_of_with_arguments,
+)
 
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +81,12 @@ EFFECTIVE: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
 }
 """Table -> (its deciding key, value of that key -> the other keys that then count)."""
 
+GRAPH = {
+    needless: one_of_with_arguments(graphs.GRAPHS, empty=needless)
+    for needless in (False, True)
+}
+"""Type of a setting that names a graph, by whether it may name none."""
+
 
 def settings(section: str) -> dict[str, Keys]:
     """Return the settings of every kind of ``algorithm`` or ``problem``."""
@@ -80,10 +94,10 @@ def settings(section: str) -> dict[str, Keys]:
         return {kind: problems.settings(kind) for kind in problems.PROBLEMS}
     found = {}
     for kind, algorithm in algorithms.ALGORITHMS.items():
-        found[kind] = dict(algorithm.settings)
-        if "graph" in found[kind]:
-            default = found[kind]["graph"][1]
-            found[kind]["graph"] = (one_of(graphs.GRAPHS), default)
+        found[kind] = {
+            key: (GRAPH[default == ""], default) if is_graph(key) else (type_, default)
+            for key, (type_, default) in algorithm.settings.items()
+        }
     return found
 
 
@@ -153,15 +167,13 @@ def check(trial: Trial) -> None:
     ConfigError
         Naming the key and the way out.
     """
-    for rule in (_without_effect, _optimizer, _slowdown, _ends):
+    for rule in (_without_effect, _optimizer, _plain, _servers, _slowdown, _ends):
         for broken, sentence in rule(trial):
             if broken:
                 raise ConfigError(sentence)
-    if "graph" in trial.algorithm.settings:
-        try:
-            graphs.make(trial.algorithm.settings["graph"], trial.ranks)
-        except ConfigError as error:
-            raise ConfigError(f"algorithm.graph: {error}") from None
+    algorithms.ALGORITHMS[trial.algorithm.kind].graphs(
+        trial.algorithm.settings, trial.ranks
+    )
 
 
 def _without_effect(trial: Trial) -> Iterator[tuple[object, str]]:
@@ -199,6 +211,43 @@ def _optimizer(trial: Trial) -> Iterator[tuple[object, str]]:
         s.kind == "warmup-step" and not s.warmup,
         "optimizer.schedule.warmup is missing for kind warmup-step: give it epochs "
         "above 0",
+    )
+
+
+def _plain(trial: Trial) -> Iterator[tuple[object, str]]:
+    o, kind = trial.optimizer, trial.algorithm.kind
+    extras = {
+        "optimizer.momentum": o.momentum,
+        "optimizer.weight_decay": o.weight_decay,
+        "optimizer.schedule": o.schedule.kind != "constant",
+    }
+    asked = [key for key, value in extras.items() if value]
+    yield (
+        "plain" in algorithms.ALGORITHMS[kind].traits and asked,
+        f"algorithm {kind} needs plain SGD: leave out {' and '.join(asked)}",
+    )
+    yield (
+        "own-momentum" in algorithms.ALGORITHMS[kind].traits and o.momentum,
+        f"algorithm {kind} has a momentum of its own: leave out optimizer.momentum, or "
+        "set it to 0 for this algorithm alone with optimizer = { momentum = 0 } there",
+    )
+
+
+def _servers(trial: Trial) -> Iterator[tuple[object, str]]:
+    algorithm = algorithms.ALGORITHMS[trial.algorithm.kind]
+    servers = algorithm.servers(trial.algorithm.settings, trial.ranks)
+    workers = trial.ranks - servers
+    yield (
+        workers < 1,
+        f"algorithm.servers is {servers} where study.ranks is {trial.ranks}: leave a "
+        f"rank to compute, with at most {trial.ranks - 1}",
+    )
+    beyond = [rank for rank in trial.slowdown.ranks if workers <= rank < trial.ranks]
+    yield (
+        beyond,
+        f"slowdown.ranks names rank {max(beyond, default=0)}, which is a server of "
+        f"{trial.algorithm.kind} and computes no gradients: name workers, ranks from 0 "
+        f"to {workers - 1}",
     )
 
 

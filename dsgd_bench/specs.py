@@ -47,13 +47,18 @@ class ScheduleSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OptimizerSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """The optimizer that every algorithm shares; `lr` is for the mean gradient."""
+    """The optimizer that every algorithm shares.
+
+    `lr` is what the average model moves by for the mean gradient, in every algorithm;
+    with `raw_lr` it is what the algorithm's own formula has.
+    """
 
     lr: Positive = 0.1
     momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     nesterov: bool = False
     weight_decay: NotNegative = 0.0
     schedule: ScheduleSpec = ScheduleSpec()
+    raw_lr: bool = False
 
 
 class ShardsSpec(Struct, frozen=True, forbid_unknown_fields=True):

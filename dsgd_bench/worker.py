@@ -11,7 +11,7 @@ from dsgd_bench import graphs, problems, streams, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm, Steps
 from dsgd_bench.arrays import Array
-from dsgd_bench.budget import Budget
+from dsgd_bench.budget import Budget, Service
 from dsgd_bench.config import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
 from dsgd_bench.copies import Copies
 from dsgd_bench.fabric import progress
@@ -46,17 +46,25 @@ class Worker:
     """
 
     def __init__(self, trial: Trial, problem: Problem, fabric: Fabric) -> None:
+        algorithm = ALGORITHMS[trial.algorithm.kind]
         self.fabric = fabric
         self.rank, self.size = fabric.rank, fabric.size
+        servers = algorithm.servers(trial.algorithm.settings, self.size)
+        self.workers = self.size - servers
+        self.serves = self.rank >= self.workers
+        self.epochs = 0.0
+        self.lead = 1
         self.problem = problem
-        self.optimizer = Optimizer(trial.optimizer, problem.initial())
+        in_full = "in-full" in algorithm.traits and not trial.optimizer.raw_lr
+        share = 1 / self.workers if in_full else 1.0
+        self.optimizer = Optimizer(trial.optimizer, problem.initial(), share)
         self.update = self.optimizer.update
         self.descend = self.optimizer.descend
         shards = trial.problem.shards
         self._batches = Batches(
             problem,
-            ranks=self.size,
-            rank=self.rank,
+            ranks=self.workers,
+            rank=min(self.rank, self.workers - 1),  # a server never asks for any
             batch=trial.problem.batch,
             shards_by=shards.by,
             alpha=shards.alpha,
@@ -104,9 +112,29 @@ class Worker:
         ledger.injected_asked += (factor - 1) * (seconds or computed - started)
         return self.loss
 
+    @property
+    def lr(self) -> float:
+        """The learning rate now."""
+        return self.optimizer.lr
+
+    def schedule(self, epochs: float) -> None:
+        """Set the epochs that are done, and the learning rate for them."""
+        self.epochs = epochs
+        self.optimizer.schedule(epochs)
+
+    def graph(self, name: str, *, late: int = 0) -> graphs.Graph:
+        """Return a graph over the workers whose messages a synchronous step awaits.
+
+        A rank that has ended a step has had news, at most `late` steps old per hop,
+        from everybody within the graph's reach: nobody is further ahead than that.
+        """
+        graph = graphs.make(name, self.workers)
+        self.lead = max(self.lead, graph.reach() * (1 + late))
+        return graph
+
     def neighbors(self, graph: str) -> "RandomNeighbors":
         """Return this rank's random neighbors in `graph`."""
-        near = graphs.make(graph, self.size).neighbors[self.rank]
+        near = graphs.make(graph, self.workers).neighbors[self.rank]
         return RandomNeighbors(near, streams.Draws(self._seed, "neighbor", self.rank))
 
 
@@ -128,9 +156,11 @@ class RandomNeighbors:
 
 
 def drive(
-    steps: Steps, worker: Worker, budget: Budget, copies: Copies, batch: int
+    steps: Steps, worker: Worker, budget: Budget | Service, copies: Copies, batch: int
 ) -> float:
     """Run one rank; only what lies between opening the ledger and the end is timed.
+
+    A server's steps end by themselves, once every worker has left.
 
     Returns
     -------
@@ -143,12 +173,17 @@ def drive(
     fabric.barrier()
     ledger.open()
     elapsed = 0.0
+    samples = 0 if worker.serves else batch
+    per_step = worker.workers if worker.serves else 1  # messages of a round
     while budget.lasts(ledger.steps, elapsed):
-        worker.optimizer.schedule(budget.epochs)
-        x = next(steps)
-        elapsed = ledger.close_step(loss=worker.loss, samples=batch)
+        worker.schedule(budget.epochs)
+        try:
+            x = next(steps)
+        except StopIteration:
+            break
+        elapsed = ledger.close_step(loss=worker.loss, samples=samples)
         started = fabric.now()
-        if copies.take_if_due(x, step=ledger.steps, time=elapsed):
+        if copies.take_if_due(x, step=ledger.steps / per_step, time=elapsed):
             ledger.front.copying += fabric.now() - started
     return elapsed
 
@@ -199,12 +234,15 @@ class Run:
             progress=verdict,
             epoch_samples=problem.samples,
             fabric=fabric.kind,
+            servers=algorithm.servers(trial.algorithm.settings, fabric.size),
+            staleness=algorithm.staleness,
+            model_bytes=problem.dimension * problem.dtype.itemsize,
         )
         offset = fabric.clock_offset()
         with trace.ShardWriter(self.folder, fabric, facts) as shard:
             with np.errstate(all="ignore"):  # divergence is a result
                 copies, final = self._timed(algorithm, problem, fabric, shard)
-            judgments = judge(problem, fabric, copies, final)
+            judgments = judge(problem, fabric, copies, final, servers=facts.servers)
             shard.finish(judgments, offset, fabric.clock_offset())
         fabric.barrier()  # every shard is closed
         if fabric.rank == 0:
@@ -222,7 +260,7 @@ class Run:
             steps = algorithm.steps(
                 problem.initial(), worker, **trial.algorithm.settings
             )
-            budget = self._budget(WARM_UP, board, worker, algorithm.synchronous)
+            budget = self._budget(WARM_UP, board, worker, algorithm)
             with np.errstate(all="ignore"):
                 drive(steps, worker, budget, copies, trial.problem.batch)
             steps.close()
@@ -241,7 +279,7 @@ class Run:
         copies = self._copies(x, algorithm.synchronous)
         with Board(fabric) as board:
             steps = algorithm.steps(x, worker, **trial.algorithm.settings)
-            budget = self._budget(trial.budget, board, worker, algorithm.synchronous)
+            budget = self._budget(trial.budget, board, worker, algorithm)
             with shard.recording():
                 elapsed = drive(steps, worker, budget, copies, trial.problem.batch)
             steps.close()
@@ -260,13 +298,18 @@ class Run:
         return Copies(x, capacity=capacity, distance=distance, by_step=synchronous)
 
     def _budget(
-        self, settings: BudgetSpec, board: Board, worker: Worker, synchronous: bool
-    ) -> Budget:
+        self, settings: BudgetSpec, board: Board, worker: Worker, algorithm: Algorithm
+    ) -> Budget | Service:
+        batch, epoch = self.trial.problem.batch, worker.problem.samples
+        if worker.serves:
+            return Service(batch / epoch)
         return Budget(
             settings,
             board,
-            batch=self.trial.problem.batch,
-            epoch=worker.problem.samples,
-            synchronous=synchronous,
+            batch=batch,
+            epoch=epoch,
+            workers=worker.workers,
+            synchronous=algorithm.synchronous,
             counted=self.trial.optimizer.schedule.kind != "constant",
+            lead=lambda: worker.lead,
         )

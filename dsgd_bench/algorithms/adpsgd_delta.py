@@ -32,6 +32,7 @@ from dsgd_bench.fabric.replicas import DifferenceReplicas
     traits={"asynchronous", "keeps-mean", "undirected"},
     vectors=5,
     models_sent=1,
+    staleness="gradients",
 )
 def adpsgd_delta(x: Array, worker: Worker, *, graph: str = "complete") -> Steps:
     """Yield this worker's model as it was read for each gradient.

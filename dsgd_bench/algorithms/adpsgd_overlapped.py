@@ -27,6 +27,7 @@ from dsgd_bench.fabric.replicas import Replicas
     traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
     vectors=3,
     models_sent=1,
+    staleness="gradients",
 )
 def adpsgd_overlapped(x: Array, worker: Worker, *, graph: str = "complete") -> Steps:
     """Yield this worker's model as it was read for each gradient.

@@ -31,6 +31,7 @@ from dsgd_bench.fabric.handover import HandoverReplicas
     traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
     vectors=8,
     models_sent=None,
+    staleness="gradients",
 )
 def adpsgd_waitfree(
     x: Array, worker: Worker, *, graph: str = "complete", interval: NotNegative = 0.001

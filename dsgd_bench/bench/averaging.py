@@ -313,7 +313,9 @@ def compare_steps(fabric: "MpiFabric", options: AverageOptions) -> StepTimes:
     with Board(fabric) as board:
 
         def framework() -> float:
-            budget = Budget(trial.budget, board, batch=1, epoch=1, synchronous=False)
+            budget = Budget(
+                trial.budget, board, batch=1, epoch=1, workers=2, synchronous=False
+            )
             copies = Copies(
                 problem.initial(), capacity=40, distance=SLICE / 38, by_step=False
             )

@@ -198,6 +198,7 @@ def _run(fabric: Fabric, trial: Trial, folder: Path | None, found: Found) -> Non
             board,
             batch=1,
             epoch=problem.samples,
+            workers=worker.workers,
             synchronous=False,
         )
         copies = Copies(problem.initial(), capacity=40, distance=1e-3, by_step=False)
@@ -235,6 +236,9 @@ def _shard(
         progress={},
         epoch_samples=1,
         fabric=fabric.kind,
+        servers=0,
+        staleness="gradients",
+        model_bytes=0,
     )
     with trace.ShardWriter(folder, fabric, facts) as shard:
         yield shard

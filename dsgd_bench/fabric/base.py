@@ -44,6 +44,32 @@ class Window(Protocol):
     def free(self) -> None: ...
 
 
+class Messages(Protocol):
+    """Two-sided messages of vectors; between two ranks they arrive in the order sent.
+
+    `send` and `receive` only start: their buffer belongs to the fabric until `wait`.
+    One thread per rank uses one of these at a time.
+    """
+
+    def send(self, values: NDArray[Any], rank: int) -> None:
+        """Start sending `values` to `rank`."""
+
+    def receive(self, out: NDArray[Any], rank: int) -> None:
+        """Start receiving the next message of `rank`, of exactly the size of `out`."""
+
+    def wait(self) -> None:
+        """Wait until all that was started is done, politely."""
+
+    def take(self, out: NDArray[Any]) -> tuple[int, int]:
+        """Wait for the next message of anybody; return its rank and element count.
+
+        What this rank has started to send meanwhile need not be done.
+        """
+
+    def close(self) -> None:
+        """Give the channel back; collective."""
+
+
 class Beside(Protocol):
     """Work that runs beside the training thread: a thread on MPI, a greenlet else."""
 
@@ -71,6 +97,8 @@ class Fabric(Protocol):
         Who this is, and how many there are.
     ledger : Ledger
         Where the fabric books time and traffic.
+    offsets : list of float
+        Every rank's clock minus rank 0's in seconds; zeros until `clock_offset`.
     broken : bool
         Some rank failed: nobody can be met any more, and nothing is closed.
     """
@@ -79,6 +107,7 @@ class Fabric(Protocol):
     rank: int
     size: int
     ledger: Ledger
+    offsets: list[float]
 
     @property
     def broken(self) -> bool: ...
@@ -97,6 +126,9 @@ class Fabric(Protocol):
 
     def window(self, length: int, dtype: DTypeLike) -> Window:
         """Open a window of `length` zeros on every rank; collective."""
+
+    def messages(self) -> Messages:
+        """Open a channel for two-sided messages; collective."""
 
     def beside(self) -> Beside:
         """Make a helper that works beside the training thread."""

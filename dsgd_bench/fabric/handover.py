@@ -15,7 +15,7 @@ import numpy as np
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric, ends_well
-from dsgd_bench.fabric.replicas import CHANGES, Replicas, Update
+from dsgd_bench.fabric.replicas import HISTORY, STEP, Replicas, Update
 
 
 class HandoverReplicas(Replicas):
@@ -94,14 +94,17 @@ class HandoverReplicas(Replicas):
             with self._mutex:
                 self._sum, self._taken = self._taken, self._sum
                 included, changes_read = self._handed, self._handed_changes
-            changes = self._words.read(self._rank, CHANGES)
+            history = self._words.memory.item(HISTORY)
+            changes = history % STEP
             if included > self._included:
-                self._update(self._models.memory, self._taken)
+                self._update(self._own, self._taken)
                 self._taken.fill(0.0)
-                self._words.add(1, self._rank, CHANGES)
-                self._ledger.staleness = changes - changes_read
+                fresh = included - self._included
+                self._words.memory[HISTORY] = history + fresh * STEP + 1
+                self._steps = included
+                self._ledger.changes = changes - changes_read
                 changes += 1
-            self._back[:] = self._models.memory
+            self._back[:] = self._own
             spans.mixing += self._fabric.now() - started
         with self._mutex:
             self._middle, self._back = self._back, self._middle

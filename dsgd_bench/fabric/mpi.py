@@ -87,6 +87,7 @@ class MpiFabric:
         self.broken = False
         self.beats = 0  # meetings that ended: a sign of life for the watchdog
         self.ledger = Ledger(self.now)
+        self.offsets = [0.0] * self.size
         node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
         cores = set().union(*node.allgather(os.sched_getaffinity(0)))
         self.node_cores = len(cores)
@@ -128,6 +129,10 @@ class MpiFabric:
         """Open a window of `length` zeros on every rank; collective."""
         return MpiWindow(self, length, np.dtype(dtype))
 
+    def messages(self) -> "MpiMessages":
+        """Open a channel for two-sided messages; collective."""
+        return MpiMessages(self)
+
     def beside(self) -> "HelperThread":
         """Make a thread that works beside the training thread."""
         return HelperThread()
@@ -161,6 +166,7 @@ class MpiFabric:
                 self._answer_with_clock(rank)
             elif self.rank == rank:
                 offset = self._compare_clock()
+        self.offsets = self.gather(offset[0])
         return offset
 
     def _answer_with_clock(self, rank: int) -> None:
@@ -183,13 +189,13 @@ class MpiFabric:
                 offset = (sent + received) / 2 - stamp[0]
         return offset, shortest / 2
 
-    def wait(self, request: MPI.Request) -> None:
+    def wait(self, request: MPI.Request, status: MPI.Status | None = None) -> None:
         """Wait for `request`, napping between looks where ranks share cores."""
         if not self.crowded:
-            request.Wait()
+            request.Wait(status)
         else:
             patient_until = self.now() + YIELDING
-            while not request.Test():
+            while not request.Test(status):
                 if self.now() < patient_until:
                     os.sched_yield()
                 else:
@@ -343,6 +349,37 @@ class MpiWindow:
         win, self._win = self._win, MPI.WIN_NULL
         self.memory = np.zeros(0, self.memory.dtype)  # no view may outlive the memory
         win.Free()
+
+
+class MpiMessages:
+    """`base.Messages` on a communicator of its own, so nothing else can match."""
+
+    def __init__(self, fabric: MpiFabric) -> None:
+        self._fabric = fabric
+        self._comm = fabric.comm.Dup()
+        self._requests: list[MPI.Request] = []
+        self._status = MPI.Status()
+
+    def send(self, values: NDArray[Any], rank: int) -> None:
+        self._requests.append(self._comm.Isend(values, rank))
+
+    def receive(self, out: NDArray[Any], rank: int) -> None:
+        self._requests.append(self._comm.Irecv(out, rank))
+
+    def wait(self) -> None:
+        for request in self._requests:
+            self._fabric.wait(request)
+        self._requests.clear()
+
+    def take(self, out: NDArray[Any]) -> tuple[int, int]:
+        self._fabric.wait(self._comm.Irecv(out, MPI.ANY_SOURCE), self._status)
+        nbytes = self._status.Get_count(MPI.BYTE)
+        return self._status.source, nbytes // out.itemsize
+
+    def close(self) -> None:
+        self.wait()
+        self._fabric.barrier()
+        self._comm.Free()
 
 
 class HelperThread:

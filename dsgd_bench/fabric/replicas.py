@@ -23,13 +23,15 @@ from dsgd_bench.clock import Spans
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
 
-LOCK, CHANGES = 0, 1  # words of `Replicas`
-CHANGES_PART = slice(CHANGES, CHANGES + 1)
-BEGUN, ENDED = 0, 1  # words of `DifferenceReplicas`
+LOCK, HISTORY = 0, 1  # words of `Replicas`
+BEGUN, ENDED = 0, 1  # words of `DifferenceReplicas`: histories, both of them
+STEP = 1 << 32
+"""A history counts changes of a replica, and in steps of this its owner's gradients.
+
+In one word, so that whoever counts an averaging learns the age of what it mixes in."""
+
 READ_TRIES = 3
 """Reads of `DifferenceReplicas` before a mixed one is taken as it is, and counted."""
-
-ONE = np.ones(1, np.int64)
 
 Update = Callable[[Array, Array], None]
 """``update(x, g)`` moves the model `x` by the gradient `g`, in place."""
@@ -37,6 +39,9 @@ Update = Callable[[Array, Array], None]
 
 class _Shared(Resource):
     """What both variants have: the windows, the accounts, the staleness of a read."""
+
+    WORDS = 2
+    VECTORS = 1  # of a model's size in the window; the first is the model
 
     def __init__(self, fabric: Fabric, x: Array, update: Update) -> None:
         check_vector(x)
@@ -46,16 +51,18 @@ class _Shared(Resource):
         self._x = x
         self._update = update
         self._scratch = Scratch(x)
-        self._models = fabric.window(x.size, x.dtype)
-        self._words = fabric.window(2, np.int64)
-        self._models.memory[:] = x
+        self._models = fabric.window(self.VECTORS * x.size, x.dtype)
+        self._words = fabric.window(self.WORDS, np.int64)
+        self._own = self._models.memory[: x.size]
+        self._models.memory[:] = np.tile(x, self.VECTORS)
         self._models.sync()
         # views of every block, scratch and own, so that an exchange makes none
         self._blocks = [
-            (part, self._scratch[part], self._models.memory[part])
+            (part, self._scratch[part], self._own[part])
             for part in blocks(x.size, x.itemsize)
         ]
         self._changes_read = 0
+        self._steps = 0  # own gradients in the own replica
         self._thread = fabric.beside()
         fabric.barrier()  # nobody is read before it is filled
 
@@ -76,10 +83,20 @@ class _Shared(Resource):
         self._thread.close()
         self._fabric.barrier()
         self._models.sync()
-        self._x[:] = self._models.memory
+        self._words.sync()
+        self._settle()
+        self._x[:] = self._own
         self._blocks.clear()  # no view may outlive the memory
+        del self._own
         self._models.free()
         self._words.free()
+
+    def _settle(self) -> None:
+        """Do what is left to do when nobody averages any more; collective."""
+
+    def _mixed(self, history: int) -> None:
+        """Note the age of a model of that history in own steps; none if it is ahead."""
+        self._ledger.mixed(max(0, self._steps - history // STEP))
 
 
 class _Averaging:
@@ -124,8 +141,8 @@ class Replicas(_Shared):
         """Copy this rank's replica to `out`, whole, whoever averages meanwhile."""
         with self._holding(self._ledger.front, self._rank) as spans:
             started = self._fabric.now()
-            out[:] = self._models.memory
-            self._changes_read = self._words.memory.item(CHANGES)
+            out[:] = self._own
+            self._changes_read = self._words.memory.item(HISTORY) % STEP
             spans.mixing += self._fabric.now() - started
 
     def apply(self, g: Array, out: Array) -> None:
@@ -137,26 +154,28 @@ class Replicas(_Shared):
         now = self._fabric.now
         with self._holding(self._ledger.front, self._rank) as spans:
             started = now()
-            changes = self._words.memory.item(CHANGES)
-            self._update(self._models.memory, g)
-            self._words.memory[CHANGES] = changes + 1
-            out[:] = self._models.memory
+            history = self._words.memory.item(HISTORY)
+            self._update(self._own, g)
+            self._words.memory[HISTORY] = history + STEP + 1
+            out[:] = self._own
             spans.mixing += now() - started
-        self._ledger.staleness = changes - self._changes_read
+        changes = history % STEP
+        self._steps += 1
+        self._ledger.changes = changes - self._changes_read
         self._changes_read = changes + 1
 
     def _average(self, neighbor: int, spans: Spans) -> None:
         """x_i, x_j <- (x_i + x_j) / 2, by this rank, in blocks that fit the cache.
 
         A block is averaged while it is in the cache and its put runs under the next
-        block's get. Both are flushed, data and changes, before a lock is released.
+        block's get. The last one is flushed before a lock is released.
         """
         models, words, now = self._models, self._words, self._fabric.now
         with self._holding(spans, self._rank, neighbor):
             started = now()
             mixing = 0.0
-            words.memory[CHANGES] += 1
-            words.accumulate(ONE, neighbor, CHANGES_PART)
+            words.memory[HISTORY] += 1
+            history = words.add(1, neighbor, HISTORY)
             for part, theirs, ours in self._blocks:
                 models.get(neighbor, part, theirs)
                 models.flush(neighbor)
@@ -165,10 +184,10 @@ class Replicas(_Shared):
                 mixing += now()
                 models.put(ours, neighbor, part)
             models.flush(neighbor)
-            words.flush(neighbor)
             spans.mixing += mixing
             spans.moving += now() - started - mixing
         self._ledger.exchanged(models.memory.nbytes, neighbor)
+        self._mixed(history)
 
     def _holding(self, spans: Spans, *ranks: int) -> "_Holding":
         """Hold the lock words of `ranks`; the time until they are held is waiting."""
@@ -178,9 +197,8 @@ class Replicas(_Shared):
 class _Holding:
     """Lock words in hand. A class, since a generator costs microseconds more.
 
-    Whoever holds the word of its own rank owns its model, and the count of its changes,
-    as plain memory: others touch them under this lock only, and flush before they
-    release it.
+    Whoever holds the word of its own rank owns its model, and its history, as plain
+    memory: others touch them under this lock only, and flush before they release it.
     """
 
     __slots__ = ("_ranks", "_replicas", "_spans")
@@ -247,7 +265,7 @@ class DifferenceReplicas(_Shared):
             if quiet and self._words.read(self._rank, BEGUN) == ended:
                 break
             self._ledger.counts["mixed_reads"] += 1
-        self._changes_read = ended
+        self._changes_read = ended % STEP
         spans.mixing += self._fabric.now() - started
 
     def apply(self, g: Array, out: Array) -> None:
@@ -257,11 +275,13 @@ class DifferenceReplicas(_Shared):
         self._after[:] = self._before
         self._update(self._after, g)
         np.subtract(self._after, self._before, out=self._after)
-        changes = self._words.read(self._rank, ENDED)
-        self._ledger.staleness = changes - self._changes_read
-        self._begin(self._rank)
+        changes = self._words.read(self._rank, ENDED) % STEP
+        self._ledger.changes = changes - self._changes_read
+        self._words.add(STEP + 1, self._rank, BEGUN)
         self._models.accumulate(self._after, self._rank, slice(0, self._after.size))
-        self._end(self._rank)
+        self._models.flush(self._rank)
+        self._words.add(STEP + 1, self._rank, ENDED)
+        self._steps += 1
         self._ledger.front.mixing += self._fabric.now() - started
         self.read(out)
 
@@ -271,8 +291,9 @@ class DifferenceReplicas(_Shared):
         started = now()
         mixing = 0.0
         pair = (self._rank, neighbor)
+        words, history = self._words, 0
         for rank in pair:
-            self._begin(rank)
+            history = words.add(1, rank, BEGUN)
         for part in blocks(models.memory.size, models.memory.itemsize):
             half, ours = self._difference[part], self._scratch[part]
             models.fetch(neighbor, part, out=half)
@@ -289,19 +310,12 @@ class DifferenceReplicas(_Shared):
             models.accumulate(half, neighbor, part)
             models.flush(neighbor)
         for rank in pair:
-            self._end(rank)
+            words.add(1, rank, ENDED)
         spans.mixing += mixing
         spans.moving += now() - started - mixing
         self._ledger.exchanged(models.memory.nbytes, neighbor)
+        self._mixed(history)
 
     def _fetch_own(self, out: Array) -> None:
         self._models.fetch(self._rank, slice(0, out.size), out=out)
         self._models.flush(self._rank)
-
-    def _begin(self, rank: int) -> None:
-        self._words.add(1, rank, BEGUN)
-
-    def _end(self, rank: int) -> None:
-        self._models.flush(rank)
-        self._words.accumulate(ONE, rank, slice(ENDED, ENDED + 1))
-        self._words.flush(rank)

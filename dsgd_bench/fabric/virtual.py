@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from dsgd_bench.arrays import Array
 from dsgd_bench.clock import Ledger
 from dsgd_bench.errors import FabricError
+from dsgd_bench.fabric.mailbox import VirtualMessages
 from dsgd_bench.fabric.world import HelperGreenlet, Meeting, Network, World
 
 __all__ = ["HelperGreenlet", "Network", "VirtualFabric", "VirtualWindow", "World"]
@@ -39,8 +40,10 @@ class VirtualFabric:
         self.world = world
         self.rank, self.size = rank, world.size
         self.ledger = Ledger(self.now)
+        self.offsets = [0.0] * self.size
         self._meetings = 0
         self._windows = 0
+        self._channels = 0
 
     def now(self) -> float:
         """Return the virtual time in seconds."""
@@ -67,6 +70,12 @@ class VirtualFabric:
         parts = self.gather(memory)
         self.world.windows.setdefault(number, parts)
         return VirtualWindow(self, self.world.windows[number])
+
+    def messages(self) -> "VirtualMessages":
+        """Open a channel for two-sided messages; collective."""
+        self._channels += 1
+        self.barrier()
+        return VirtualMessages(self, self._channels)
 
     def beside(self) -> "HelperGreenlet":
         """Make a greenlet that works beside the training one."""

@@ -13,6 +13,7 @@ from dsgd_bench import streams
 from dsgd_bench.errors import FabricError
 
 if TYPE_CHECKING:
+    from dsgd_bench.fabric.mailbox import Box
     from dsgd_bench.fabric.virtual import VirtualFabric
 
 Task: TypeAlias = greenlet.greenlet
@@ -89,6 +90,7 @@ class World:
         self._left: set[int] = set()
         self.meetings: dict[int, Meeting] = {}
         self.windows: dict[int, list[NDArray[Any]]] = {}
+        self.boxes: dict[int, list[Box]] = {}
         self.broken = False
 
     def run(self, work: Callable[["VirtualFabric"], Any]) -> list[Any]:
@@ -179,11 +181,15 @@ class World:
         self._push(self.time + seconds, greenlet.getcurrent())
         self._let_others_run()
 
-    def transfer(self, seconds: float) -> None:
-        """Let the time of a transfer pass, stretched by the schedule's jitter."""
+    def stretched(self, seconds: float) -> float:
+        """Return the time of a transfer, stretched by the schedule's jitter."""
         if self.network.jitter:
             seconds *= 1 + self.network.jitter * self._draw()
-        self.sleep(seconds)
+        return seconds
+
+    def transfer(self, seconds: float) -> None:
+        """Let the time of a transfer pass, stretched by the schedule's jitter."""
+        self.sleep(self.stretched(seconds))
 
     def park(self, reason: str, among: list[Task] | None = None) -> None:
         """Wait until somebody wakes the current greenlet, found in the list `among`."""

@@ -47,8 +47,10 @@ class Trace:
         As written in the file.
     provenance, progress, counts : dict
         As written in the file.
-    epoch_samples : int
-        Samples of one epoch.
+    staleness : str
+        What the variable of that name means: a key of `algorithms.base.STALENESS`.
+    epoch_samples, model_bytes : int
+        Samples of one epoch; size of one model or gradient, 0 if the file lacks it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +76,9 @@ class Trace:
         self.provenance: dict[str, Any] = json.loads(facts["dsgd_provenance"])
         self.progress: dict[str, Any] = json.loads(facts["dsgd_progress"])
         self.counts: dict[str, int] = json.loads(facts["dsgd_counts"])
+        self.staleness = str(facts["dsgd_staleness"])
         self.epoch_samples = int(facts["dsgd_epoch_samples"])
+        self.model_bytes = int(facts.get("dsgd_model_bytes", 0))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         values: NDArray[Any] = self._arrays[name]

@@ -15,6 +15,7 @@ from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.judge import Judgments
 from dsgd_bench.trace.shard import Shard
+from dsgd_bench.trace.staleness import staleness
 from dsgd_bench.trace.variables import RANK, SCHEMA, STEP, VARIABLES
 
 Arrays = dict[str, NDArray[np.float64]]
@@ -57,6 +58,8 @@ def merge(folder: Path, *, crashed: str = "") -> Path:
         "dsgd_progress": json.dumps(facts["progress"]),
         "dsgd_epoch_samples": facts["epoch_samples"],
         "dsgd_fabric": facts["fabric"],
+        "dsgd_staleness": facts["staleness"],
+        "dsgd_model_bytes": facts["model_bytes"],
         "dsgd_status": "crashed" if crashed else status,
         "dsgd_reason": crashed or reason,
         "dsgd_counts": json.dumps(_sum_counts(shards)),
@@ -113,9 +116,12 @@ def _assemble(shards: dict[int, Shard], facts: dict[str, Any]) -> Arrays:
             on_clock = name in ("start", "meeting_start", "meeting_end")
             arrays[name][rank, : shard.steps] = column + late * on_clock
     _split_meetings(arrays)
+    arrays["staleness"] = staleness(facts["staleness"], arrays)
     spent = sum(arrays[name] for name in clock.SPANS)
     arrays["other"] = arrays["duration"] - spent
     _add_ranks(arrays, shards, ranks)
+    arrays["serves"] = np.zeros(ranks)
+    arrays["serves"][ranks - facts["servers"] :] = 1.0
     _add_moments(arrays, shards, ranks)
     return arrays
 
@@ -169,8 +175,9 @@ def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
     judged_by = np.arange(count) % ranks
     for name in ("loss_of_mean", "accuracy_of_mean"):
         arrays[name] = stacked[name][judged_by, np.arange(count)]
-    arrays["replica_distance"] = np.sqrt(stacked["distance_squared"].mean(axis=0))
-    arrays["moment_time"] = np.median(stacked["copy_time"], axis=0)
+    works, judged = arrays["serves"] == 0, arrays["serves"] == arrays["serves"].max()
+    arrays["replica_distance"] = np.sqrt(stacked["distance_squared"][works].mean(0))
+    arrays["moment_time"] = np.median(stacked["copy_time"][judged], axis=0)
     ends = arrays["start"] + arrays["duration"]
     arrays["moment_samples"] = np.array(
         [

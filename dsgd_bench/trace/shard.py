@@ -41,6 +41,12 @@ class Facts:
         Samples of one epoch.
     fabric : str
         ``"mpi"`` or ``"virtual"``.
+    servers : int
+        How many of the ranks, the last ones, are parameter servers.
+    staleness : str
+        What staleness means for this algorithm: a key of `algorithms.base.STALENESS`.
+    model_bytes : int
+        Size of one model or gradient.
     """
 
     trial: Trial
@@ -49,6 +55,9 @@ class Facts:
     progress: dict[str, Any]
     epoch_samples: int
     fabric: str
+    servers: int
+    staleness: str
+    model_bytes: int
 
 
 def shard_path(folder: Path, rank: int) -> Path:

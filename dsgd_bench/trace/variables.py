@@ -1,6 +1,6 @@
 """The variables of a trace: their dimensions, units and meaning."""
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the format; it changes whenever a reader would have to."""
 
 STEP, MOMENT, LOCAL, RANK, PAIR = (
@@ -26,7 +26,12 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "injected_asked": (STEP, "s", "slowdown as asked for"),
     "loss": (STEP, "1", "loss of the mini-batch"),
     "samples": (STEP, "count", "samples of the mini-batch"),
-    "staleness": (STEP, "count", "changes of the replica from read to update"),
+    "staleness": (STEP, "count", "staleness of the step's gradient, by its family"),
+    "age": (STEP, "count", "own step minus that of the oldest model mixed in"),
+    "changes": (STEP, "count", "changes of the own replica from read to update"),
+    "included": (STEP, "count", "gradients of all workers in the model read"),
+    "delivered": (STEP, "count", "own gradients that have reached every worker"),
+    "weight": (STEP, "1", "push-sum weight after the step"),
     "bytes_out": (STEP, "byte", "bytes handed over to be sent"),
     "bytes_in": (STEP, "byte", "bytes received or fetched"),
     "messages_out": (STEP, "count", "messages handed over to be sent"),
@@ -40,6 +45,7 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "copy_time": (LOCAL, "s", "time of this rank's copy"),
     "local_loss": (LOCAL, "1", "training loss of this rank's model"),
     "local_accuracy": (LOCAL, "1", "held-out accuracy of this rank's model"),
+    "serves": (RANK, "1", "1 for a parameter server, 0 for a worker"),
     "steps_done": (RANK, "count", "steps of this rank"),
     "samples_done": (RANK, "count", "samples of this rank"),
     "elapsed": (RANK, "s", "end of the last step on this rank's clock"),

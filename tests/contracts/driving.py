@@ -9,7 +9,7 @@ import numpy as np
 from dsgd_bench.algorithms import ALGORITHMS, Algorithm
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import Array
-from dsgd_bench.budget import Budget
+from dsgd_bench.budget import Budget, Service
 from dsgd_bench.clock import COLUMNS
 from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
@@ -93,6 +93,9 @@ class Walk:
     rows: list[tuple[float, ...]]
     counts: dict[str, int]
     exchanges: dict[int, int]
+    serves: bool = False
+    handed_over: int = 0
+    """Bytes handed over to be sent until everything was closed."""
 
     def column(self, name: str) -> Array:
         return np.array([row[COLUMNS.index(name)] for row in self.rows], float)
@@ -154,15 +157,18 @@ def walk(
     worker = Worker(trial, problem, fabric)
     x = problem.initial()
     models: list[Array] = []
+    ledger = fabric.ledger
     copies = Copies(x, capacity=2, distance=1e9, by_step=True)
     with Board(fabric) as board:
         until: Any = Exactly(steps)
-        if budget is not None:
+        if worker.serves:
+            until = Service(1 / worker.problem.samples)
+        elif budget is not None:
             until = a_budget(budget, board, worker, algorithm)
         walking = noting(algorithm.steps(x, worker, **(settings or {})), models)
+        before = ledger.traffic.bytes_out
         drive(walking, worker, until, copies, trial.problem.batch)
         walking.close()
-    ledger = fabric.ledger
     return Walk(
         models,
         list(getattr(problem, "gradients", [])),
@@ -170,6 +176,8 @@ def walk(
         list(ledger.rows),
         dict(ledger.counts),
         dict(ledger.exchanges),
+        worker.serves,
+        ledger.traffic.bytes_out - before,
     )
 
 
@@ -181,7 +189,9 @@ def a_budget(
         board,
         batch=1,
         epoch=worker.problem.samples,
+        workers=worker.workers,
         synchronous=algorithm.synchronous,
+        lead=lambda: worker.lead,
     )
 
 

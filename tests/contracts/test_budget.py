@@ -20,7 +20,14 @@ def run_until(
 ) -> tuple[int, float]:
     """Take steps of so many `seconds` while the budget lasts; return steps, epochs."""
     with Board(fabric) as board:
-        budget = Budget(spec, board, batch=BATCH, epoch=EPOCH, synchronous=synchronous)
+        budget = Budget(
+            spec,
+            board,
+            batch=BATCH,
+            epoch=EPOCH,
+            workers=board.size,
+            synchronous=synchronous,
+        )
         steps, started = 0, fabric.now()
         while budget.lasts(steps, fabric.now() - started):
             fabric.pause(seconds)
@@ -160,6 +167,7 @@ def test_nobody_asks_rank_0_for_a_count_that_nothing_needs() -> None:
             Refusing(),  # type: ignore[arg-type]
             batch=1,
             epoch=1,
+            workers=2,
             synchronous=False,
             **options,
         )

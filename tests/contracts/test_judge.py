@@ -3,11 +3,13 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from conftest import Ranks
 from driving import Sloped, flat
 
 from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.virtual import World
 from dsgd_bench.judge import Judgments, judge
 
 
@@ -61,3 +63,24 @@ def test_no_more_moments_are_judged_than_copies_were_asked_for(
     assert 5 <= moments.pop() <= 11  # and the end
     for rank, result in enumerate(results):
         assert result.copy_time[-1] == 12 * (0.02 * (1 + rank))
+
+
+def test_where_ranks_serve_the_center_is_judged_and_workers_are_apart_from_it() -> None:
+    """Two servers have half of (3, 4) each; the three workers' models are their own."""
+    parts = {3: [3.0, 0.0], 4: [0.0, 4.0]}
+
+    def work(fabric: Fabric) -> Judgments:
+        x = np.array(parts.get(fabric.rank, [3.0 + fabric.rank, 4.0]))
+        copies = Copies(x, capacity=4, distance=1.0, by_step=False)
+        copies.take_if_due(x, step=0, time=0.0)
+        problem: Any = Sloped(fabric.rank, x, flat)
+        return judge(problem, fabric, copies, (x, 2.0, 2.0), servers=2)
+
+    results = World(5).run(work)
+    for moment in range(len(results[0].copy_time)):
+        losses = [result.loss_of_mean[moment] for result in results]
+        assert np.nansum(losses) == pytest.approx(25.0)
+        distances = [result.distance_squared[moment] for result in results]
+        np.testing.assert_allclose(distances[:3], [0.0, 1.0, 4.0], atol=1e-12)
+        assert np.isnan(distances[3:]).all()
+        assert np.isnan([result.local_loss[moment] for result in results[3:]]).all()

@@ -29,7 +29,7 @@ Promise = Callable[..., None]
 
 ONE_WORKER = contracts.test_one_worker_is_sequential_sgd
 KEEPS_MEAN = contracts.test_the_mean_model_moves_by_the_mean_gradient
-KEEPS_SUM = contracts.test_the_sum_of_models_moves_by_the_sum_of_gradients
+KEEPS_SUM = contracts.test_the_mean_model_moves_by_the_gradients_of_all
 AGREES = contracts.test_without_gradients_the_workers_come_to_agree_on_their_mean
 SAME_STEPS = contracts.test_all_ranks_take_equally_many_steps_although_one_clock_decides
 SAME_SEED = contracts.test_one_seed_gives_one_trace_bit_for_bit
@@ -43,7 +43,7 @@ def breed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Enter a generator function in the table; return its name there."""
 
     def enter(steps: Callable[..., Steps], *traits: str) -> str:
-        entry = Algorithm("mutant", "", frozenset(traits), 3, 1, steps)
+        entry = Algorithm("mutant", "", frozenset(traits), 3, 1, "none", steps)
         monkeypatch.setitem(ALGORITHMS, "mutant", entry)
         return "mutant"
 

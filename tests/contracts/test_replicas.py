@@ -4,6 +4,7 @@ The hostile schedules are seeds of a virtual network that stretches every delay 
 fourfold and delivers every transfer in pieces, on models of several blocks.
 """
 
+import inspect
 import random
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +17,13 @@ from driving import Slope, Walk, bowl, start_of, walk
 from dsgd_bench import arrays, graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.accelerated import AcceleratedReplicas
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.handover import HandoverReplicas
 from dsgd_bench.fabric.replicas import DifferenceReplicas, Replicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
-from dsgd_bench.graphs import GRAPHS
+from dsgd_bench.graphs import EXAMPLES
+from dsgd_bench.specs import BudgetSpec, SlowdownSpec
 from dsgd_bench.streams import Draws
 
 HOSTILE = Network(latency=2e-6, bandwidth=2e7, jitter=3.0, pieces=2)
@@ -31,12 +34,28 @@ SCHEDULES = 1000
 
 SIZES = (2, 3, 2, 3, 4, 2, 3, 2, 3, 5)
 
-ASYNCHRONOUS = [name for name, a in ALGORITHMS.items() if not a.synchronous]
-LOCKED = [name for name in ASYNCHRONOUS if name != "adpsgd-delta"]
+
+def above(*classes: type[Any]) -> list[str]:
+    """Return the algorithms whose file names one of these classes of replicas."""
+    return [
+        name
+        for name, algorithm in ALGORITHMS.items()
+        if any(
+            inspect.isclass(named) and named in classes
+            for named in vars(inspect.getmodule(algorithm.steps)).values()
+        )
+    ]
+
+
+LOCKED = above(Replicas, HandoverReplicas, AcceleratedReplicas)
+AVERAGING = [*LOCKED, *above(DifferenceReplicas)]
 
 KINDS = [Replicas, DifferenceReplicas]
 
-INTERVAL = {name: {} for name in ASYNCHRONOUS} | {"adpsgd-waitfree": {"interval": 1e-5}}
+UNDIRECTED = ("ring", "torus", "complete", "star", "bipartite-exponential")
+
+BRISK = {"adpsgd-waitfree": {"interval": 1e-5}}
+"""Settings with which an algorithm averages as often as `Hasty` computes."""
 
 
 @pytest.fixture
@@ -49,8 +68,13 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
 class Hasty:
     """The least that an algorithm needs to run, so that many schedules are quick."""
 
+    serves = False
+    epochs = 0.0
+    lr = 0.1
+
     def __init__(self, fabric: Fabric, dimension: int, slope: Slope) -> None:
         self.fabric, self.rank, self.size = fabric, fabric.rank, fabric.size
+        self.workers = fabric.size
         self.spent = np.zeros(dimension)
         self._slope = slope
         self._random = random.Random(fabric.rank)  # NumPy's takes longer than the walk
@@ -64,9 +88,10 @@ class Hasty:
         return 0.0
 
     def update(self, x: Array, g: Array) -> None:
-        x -= 0.1 * g
+        self.descend(x, g)
 
-    descend = update
+    def descend(self, x: Array, g: Array, scale: float = 1.0) -> None:
+        x -= scale * self.lr * g
 
     def neighbors(self, graph: str) -> "Hasty":
         return self
@@ -74,9 +99,10 @@ class Hasty:
     def draw(self) -> int:
         return (self.rank + self._random.randrange(1, self.size)) % self.size
 
-    def walk(self, kind: str, x: Array, steps: int) -> list[Array]:
+    def walk(self, kind: str, x: Array, steps: int, **settings: Any) -> list[Array]:
         """Return the models yielded; then the final model is in `x`."""
-        walking = ALGORITHMS[kind].steps(x, self, **INTERVAL[kind])
+        settings = {**BRISK.get(kind, {}), **settings}
+        walking = ALGORITHMS[kind].steps(x, self, **settings)
         models = [next(walking).copy() for _ in range(steps + 1)]
         walking.close()
         return models
@@ -95,7 +121,7 @@ def on_schedules(work: Callable[[VirtualFabric], Any], schedules: int) -> Any:
 # --- mass
 
 
-@pytest.mark.parametrize("kind", ASYNCHRONOUS)
+@pytest.mark.parametrize("kind", AVERAGING)
 def test_no_mass_is_lost_under_a_thousand_hostile_schedules(
     kind: str, small_blocks: int
 ) -> None:
@@ -201,8 +227,15 @@ def test_two_differences_that_overlap_entirely_swap_the_models() -> None:
 
 # --- deadlock
 
+UNDIRECTED = [
+    name
+    for name in EXAMPLES
+    if name != "random-regular:3" and not graphs.make(name, 4).directed
+]
+"""Graphs for two ranks and for four."""
 
-@pytest.mark.parametrize("graph", GRAPHS)
+
+@pytest.mark.parametrize("graph", UNDIRECTED)
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_exchanges_end_on_every_graph(
     world: Ranks, kind: type[Replicas], graph: str
@@ -249,7 +282,7 @@ def test_staleness_counts_the_changes_between_reading_and_applying(
                         replicas.average_with(0)
                 fabric.pause(1.0 - fabric.now() % 1.0)
                 replicas.apply(x, out=x)
-                staleness.append(fabric.ledger.staleness)
+                staleness.append(fabric.ledger.changes)
                 fabric.barrier()
         return staleness
 
@@ -270,9 +303,70 @@ def test_staleness_of_a_gradient_handed_over_counts_changes_since_its_copy() -> 
             fabric.pause(1.0)
             replicas.hand_over(y)
             replicas.take_over()
-        return fabric.ledger.staleness
+        return fabric.ledger.changes
 
     assert World(2).run(work) == [2.0, 2.0]
+
+
+# --- age of the models mixed in
+
+
+@pytest.mark.parametrize(
+    "kind", [Replicas, DifferenceReplicas, HandoverReplicas, AcceleratedReplicas]
+)
+def test_a_neighbor_that_stands_still_ages_by_one_per_own_step(
+    kind: type[Replicas],
+) -> None:
+    """Rank 1 applies one gradient and then none; rank 0 averages before each of its."""
+
+    def work(fabric: VirtualFabric) -> list[float]:
+        x, g, ages = np.zeros(3), np.ones(3), []
+        more = {
+            HandoverReplicas: {"repair": nothing},
+            AcceleratedReplicas: {"kappa": 0.5, "alpha": 0.5},
+        }
+
+        def apply() -> None:
+            if isinstance(replicas, HandoverReplicas):
+                replicas.hand_over(g)
+                replicas.take_over()
+            else:
+                replicas.apply(g, out=x)
+
+        with kind(fabric, x, nothing, **more.get(kind, {})) as replicas:
+            if fabric.rank == 1:
+                apply()
+            fabric.pause(1.0)
+            while fabric.rank == 0 and len(ages) < 5:
+                replicas.average_with(1)
+                ages.append(fabric.ledger.age)
+                fabric.ledger.age = np.nan
+                apply()
+        return ages
+
+    # none if it is ahead: own steps 0 to 4 against one of rank 1
+    assert World(2).run(work)[0] == [0.0, 0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("kind", AVERAGING)
+def test_ages_are_in_the_trace_of_every_step_that_averaged(kind: str) -> None:
+    """Rank 2 is ten times slower, so those that meet it mix in older and older models.
+
+    The wait-free form averages whenever it can, so only some of its steps have none.
+    """
+
+    def work(fabric: VirtualFabric) -> Walk:
+        slow = SlowdownSpec("constant", ranks=(2,), factor=10.0)
+        return walk(fabric, kind, budget=BudgetSpec(seconds=0.2), slowdown=slow)
+
+    for rank, walked in enumerate(World(3).run(work)):
+        ages = walked.column("age")
+        if kind != "adpsgd-waitfree":
+            assert not np.isnan(ages).any()
+        if rank < 2:  # 0.2 s are 66 steps of 3 ms; the slow rank takes 6 meanwhile
+            assert 50 < np.nanmax(ages) < 66
+        else:
+            assert np.nanmax(ages) == 0.0
 
 
 # --- what the training thread waits for

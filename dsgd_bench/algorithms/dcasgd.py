@@ -1,0 +1,79 @@
+"""DC-ASGD: ASGD whose server compensates every gradient for the delay.
+
+S. Zheng et al., ICML 2017, Algorithms 1 and 2 (arXiv:1609.08326). The server keeps what
+it sent to each worker i last, b_i, and on the arrival of its gradient g
+
+    g    <-  g + lambda g * g * (x - b_i)       elementwise
+    x    <-  x - eta g;    b_i <- x;    x is sent to i
+
+with lambda constant (DC-ASGD-c) or lambda_0 / sqrt(M), M a running mean of g * g
+(DC-ASGD-a). eta = lr / n, as in `asgd`; lambda = 0 is `asgd`.
+
+Traffic      one gradient to and one model from the servers per gradient
+Memory       three vectors at a worker, n + 4 at a server, one more if adaptive
+Fixed point  as `asgd`
+"""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from msgspec import Meta
+
+from dsgd_bench.algorithms.base import Count, NotNegative, Steps, Worker, algorithm
+from dsgd_bench.algorithms.compensation import Compensation
+from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.center import Center
+
+
+@algorithm(
+    "dcasgd",
+    paper="arXiv:1609.08326, Algorithms 1 and 2",
+    traits={"asynchronous", "center", "in-full"},
+    vectors=4,
+    models_sent=1,
+    staleness="versions",
+)
+def dcasgd(
+    x: Array,
+    worker: Worker,
+    *,
+    servers: Count = 1,
+    variant: Literal["constant", "adaptive"] = "adaptive",
+    strength: NotNegative = 2.0,
+    memory: Annotated[float, Meta(ge=0, lt=1)] = 0.95,
+) -> Steps:
+    """Yield the model as this worker received it last.
+
+    Parameters
+    ----------
+    x : array of shape (dim,)
+        Initial model, equal on every rank. The algorithm owns it from now on.
+    worker : Worker
+        This rank's gradient, optimizer and fabric.
+    servers : int
+        Ranks, the last ones, that hold the model and compute no gradients.
+    variant : str
+        ``"constant"`` (DC-ASGD-c) or ``"adaptive"`` (DC-ASGD-a).
+    strength : float
+        lambda of DC-ASGD-c (the paper: 0.04), lambda_0 of DC-ASGD-a (2).
+    memory : float
+        m of the running mean of squares: 0.95 for CIFAR-10, 0 for ImageNet.
+    """
+    g = np.zeros_like(x)
+
+    def answer(center: Array, gradient: Array, sender: int) -> Array:
+        compensate(gradient, center, sent[sender])
+        worker.update(center, gradient)
+        np.copyto(sent[sender], center)
+        return sent[sender]
+
+    with Center(worker.fabric, x, answer, servers) as center:
+        compensate = Compensation(center.part, variant, strength, memory)
+        sent = [center.part.copy() for _ in range(worker.workers)]
+        if worker.serves:
+            yield from center.serve()
+            return
+        while True:
+            yield x
+            worker.gradient(x, out=g)
+            center.exchange(g, into=x)

@@ -1,0 +1,49 @@
+"""D-PSGD: mix the models of the last step with the neighbors', beside the gradient.
+
+X. Lian et al., "Can decentralized algorithms outperform centralized algorithms?",
+NeurIPS 2017, Algorithm 1 (arXiv:1705.09056). With mixing weights w_ij of a graph, in
+every step all workers together
+
+    x_i  <-  sum_j w_ij x_j  -  lr g_i(x_i)
+
+The gradient is taken at the model that is being sent: mixing and computing overlap, and
+a neighbor learns of a gradient one step later than in `dpsgd-atc`.
+
+Traffic      one model to every neighbor in every step
+Memory       three vectors (model, gradient, start), one more per neighbor
+Fixed point  sum_i g_i(x_i) = 0 for the mean of the models, which differ by O(lr)
+"""
+
+import numpy as np
+
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.mixer import Mixer
+
+
+@algorithm(
+    "dpsgd",
+    paper="arXiv:1705.09056, Algorithm 1",
+    traits={"synchronous", "keeps-mean", "agrees", "undirected"},
+    vectors=3,
+    models_sent="graph",
+)
+def dpsgd(x: Array, worker: Worker, *, graph: str = "ring") -> Steps:
+    """Yield this worker's model before the first step and after every step.
+
+    Parameters
+    ----------
+    x : array of shape (dim,)
+        Initial model. The algorithm owns it from now on.
+    worker : Worker
+        This rank's gradient, optimizer and fabric.
+    graph : str
+        Name in `dsgd_bench.graphs.GRAPHS`; weights are Metropolis-Hastings.
+    """
+    g = np.zeros_like(x)
+    with Mixer(worker.fabric, x, worker.graph(graph)) as mixer:
+        while True:
+            yield x
+            with mixer.mixing(x):
+                worker.gradient(x, out=g)
+            worker.update(x, g)

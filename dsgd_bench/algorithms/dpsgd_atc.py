@@ -1,0 +1,49 @@
+"""D-PSGD, adapt-then-combine: take the gradient step, then mix with the neighbors.
+
+The form in which D-PSGD is mostly implemented (F. Cattivelli and A. Sayed name it;
+X. Lian et al., NeurIPS 2017, arXiv:1705.09056 is the paper). In every step all workers
+together, with mixing weights w_ij of a graph
+
+    x_i  <-  x_i - lr g_i(x_i)
+    x_i  <-  sum_j w_ij x_j
+
+The fresh gradient is mixed, so nothing overlaps: the exchange adds to the step.
+
+Traffic      one model to every neighbor in every step
+Memory       three vectors (model, gradient, start), one more per neighbor
+Fixed point  sum_i g_i(x_i) = 0; the models differ less than in `dpsgd`
+"""
+
+import numpy as np
+
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.mixer import Mixer
+
+
+@algorithm(
+    "dpsgd-atc",
+    paper="arXiv:1705.09056, adapt-then-combine form",
+    traits={"synchronous", "keeps-mean", "agrees", "undirected"},
+    vectors=3,
+    models_sent="graph",
+)
+def dpsgd_atc(x: Array, worker: Worker, *, graph: str = "ring") -> Steps:
+    """Yield this worker's model before the first step and after every step.
+
+    Parameters
+    ----------
+    x : array of shape (dim,)
+        Initial model. The algorithm owns it from now on.
+    worker : Worker
+        This rank's gradient, optimizer and fabric.
+    graph : str
+        Name in `dsgd_bench.graphs.GRAPHS`; weights are Metropolis-Hastings.
+    """
+    g = np.zeros_like(x)
+    with Mixer(worker.fabric, x, worker.graph(graph)) as mixer:
+        while True:
+            yield x
+            worker.gradient(x, out=g)
+            worker.update(x, g)
+            mixer.mix(x)

@@ -1,0 +1,96 @@
+"""EAMSGD: elastic averaging with Nesterov's momentum at every worker.
+
+S. Zhang, A. Choromanska and Y. LeCun, NIPS 2015, Algorithm 2 (arXiv:1412.6651). As
+`easgd`, but the local step of worker i, with velocity v_i, is
+
+    v_i  <-  mu v_i - lr g_i(x_i + mu v_i)
+    x_i  <-  x_i + v_i - d
+
+Its momentum is a setting of its own, since the gradient is taken ahead of the model;
+the optimizer's must be off.
+
+Traffic      as `easgd`
+Memory       six vectors at a worker (model, look-ahead, velocity, gradient, d, start)
+Fixed point  as `easgd`
+"""
+
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from dsgd_bench.algorithms.base import (
+    Count,
+    NotNegative,
+    Steps,
+    Worker,
+    algorithm,
+    once_in_a_while,
+)
+from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.center import Center
+
+
+@algorithm(
+    "eamsgd",
+    paper="arXiv:1412.6651, Algorithm 2",
+    traits={"asynchronous", "center", "own-momentum"},
+    vectors=6,
+    models_sent=once_in_a_while,
+)
+def eamsgd(
+    x: Array,
+    worker: Worker,
+    *,
+    servers: Count = 1,
+    every: Count = 1,
+    beta: NotNegative = 0.9,
+    mu: Annotated[float, Meta(ge=0, lt=1)] = 0.9,
+) -> Steps:
+    """Yield this worker's model before the first step and after every step.
+
+    Parameters
+    ----------
+    x : array of shape (dim,)
+        Initial model, equal on every rank. The algorithm owns it from now on.
+    worker : Worker
+        This rank's gradient, optimizer and fabric.
+    servers : int
+        Ranks, the last ones, that hold the center and compute no gradients.
+    every : int
+        Steps H between two exchanges with the center.
+    beta : float
+        Strength of the force: alpha is `beta` over the number of workers.
+    mu : float
+        Momentum.
+    """
+    g, d = np.zeros_like(x), np.zeros_like(x)
+    v, ahead = np.zeros_like(x), np.zeros_like(x)
+    alpha = beta / worker.workers
+
+    def answer(center: Array, model: Array, _sender: int) -> Array:
+        model -= center
+        model *= alpha
+        center += model
+        return model
+
+    with Center(worker.fabric, x, answer, servers) as center:
+        if worker.serves:
+            yield from center.serve()
+            return
+        step = 0
+        while True:
+            yield x
+            v *= mu
+            np.add(x, v, out=ahead)
+            if step % every:
+                worker.gradient(ahead, out=g)
+            else:
+                with center.exchanging(x, into=d):
+                    worker.gradient(ahead, out=g)
+            worker.descend(ahead, g)
+            np.subtract(ahead, x, out=v)
+            np.copyto(x, ahead)
+            if step % every == 0:
+                x -= d
+            step += 1

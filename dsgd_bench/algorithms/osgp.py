@@ -1,0 +1,83 @@
+"""OSGP: overlap stochastic gradient push; messages travel beside up to tau gradients.
+
+M. Assran, N. Loizou, N. Ballas and M. Rabbat, ICML 2019, Algorithm 2
+(arXiv:1811.10792), one-sided. Worker i, in its step k, with numerator x_i and weight
+w_i as in `sgp`:
+
+    g_i  =  gradient of F at z_i
+    x_i  <-  x_i - lr g_i
+    start sending p_ji (x_i, w_i) to each out-neighbor j; at once
+    x_i  <-  p_ii x_i,   w_i <- p_ii w_i      both if k mod tau = 0
+    wait for the messages of step k - tau     if one was due then
+    x_i  <-  x_i + x',   w_i <- w_i + w'      for every message that has arrived
+    z_i  <-  x_i / w_i
+
+Between the share's leaving and another one's arrival w_i is below 1, so the weights are
+needed on any graph. With tau = 1 a message hides behind one gradient. tau = 0 is SGP,
+in the same order of operations. A worker that comes to its end takes in what is still
+under way: all mass is back when the run is over.
+
+A message that arrives early is added early, so the result depends on the network, and
+workers may be apart by some steps: nobody waits for all.
+
+Traffic      one model and weight to every out-neighbor in every max(tau, 1)-th step
+Memory       five vectors (model, numerator, gradient, sent, arrived) and two slots per
+             worker that is ever heard from
+Fixed point  as `sgp`: sum_i g_i(z_i) = 0 if messages keep time
+"""
+
+from itertools import count
+
+import numpy as np
+
+from dsgd_bench.algorithms.base import Index, Steps, Worker, algorithm
+from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.pushsum import OverlappedPush
+
+
+@algorithm(
+    "osgp",
+    paper="arXiv:1811.10792, Algorithm 2",
+    traits={"asynchronous", "push-sum"},
+    vectors=9,
+    models_sent=None,
+    staleness="steps",
+)
+def osgp(
+    z: Array,
+    worker: Worker,
+    *,
+    graph: str = "one-peer-exponential",
+    tau: Index = 1,
+    biased: bool = False,
+) -> Steps:
+    """Yield this worker's model z, at which its next gradient is taken.
+
+    Parameters
+    ----------
+    z : array of shape (dim,)
+        Initial model. The algorithm owns it from now on.
+    worker : Worker
+        This rank's gradient, optimizer and fabric.
+    graph : str
+        Name in `dsgd_bench.graphs.GRAPHS`.
+    tau : int
+        Gradient steps that a message may take before it is waited for.
+    biased : bool
+        Whether z is x itself, without weights: an ablation of the paper.
+    """
+    g = np.zeros_like(z)
+    every = max(tau, 1)
+    topology = worker.graph(graph, late=tau)
+    with OverlappedPush(
+        worker.fabric, z, topology, tau=tau, weights=not biased
+    ) as push:
+        for k in count():
+            yield z
+            worker.gradient(z, out=g)
+            worker.update(push.x, g)
+            if k % every == 0:
+                push.send(k)
+            if k >= tau and (k - tau) % every == 0:
+                push.wait_for(k - tau)
+            push.collect(k)

@@ -1,0 +1,57 @@
+"""Post-local SGD: AllReduce-SGD at first, Local SGD from a given epoch on.
+
+T. Lin et al., "Don't use large mini-batches, use local SGD", ICLR 2020, section 3
+(arXiv:1808.07217). Until `after` epochs of all workers together, with n workers,
+
+    x    <-  x - lr (1/n) sum_i g_i(x)
+
+and from then on `localsgd`: the paper switches at the first decay of the learning rate.
+
+Traffic      one all-reduce per step, later one every H steps
+Memory       three vectors (model, gradient, start), one more with momentum
+Fixed point  as `localsgd`
+"""
+
+import numpy as np
+
+from dsgd_bench.algorithms.base import Count, NotNegative, Steps, Worker, algorithm
+from dsgd_bench.arrays import Array
+
+
+@algorithm(
+    "postlocal",
+    paper="arXiv:1808.07217, section 3",
+    traits={"synchronous", "keeps-mean"},
+    vectors=3,
+    models_sent=None,
+)
+def postlocal(
+    x: Array, worker: Worker, *, every: Count = 8, after: NotNegative = 1.0
+) -> Steps:
+    """Yield this worker's model before the first step and after every step.
+
+    Parameters
+    ----------
+    x : array of shape (dim,)
+        Initial model. The algorithm owns it from now on.
+    worker : Worker
+        This rank's gradient, optimizer and fabric.
+    every : int
+        Steps H between two averagings of the second phase.
+    after : float
+        Epochs of all workers together in the first phase.
+    """
+    g = np.zeros_like(x)
+    worker.lead = every
+    step = 0
+    while True:
+        yield x
+        worker.gradient(x, out=g)
+        if worker.epochs < after:
+            worker.fabric.average(g)
+            worker.update(x, g)
+            continue
+        worker.update(x, g)
+        step += 1
+        if step % every == 0:
+            worker.fabric.average(x)

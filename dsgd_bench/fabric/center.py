@@ -1,0 +1,297 @@
+"""Parameter servers: one model in parts on server ranks, which answer the workers.
+
+A worker sends every server its part of a vector and receives a vector of the same size
+back; what a server does with the one and answers with the other is the algorithm's. A
+single rank is worker and server at once, without a message.
+
+`Center`
+    answers every worker at once, in the order of arrival.
+`SynchronousCenter`
+    waits for all workers, adds up what they sent, in the order of their ranks, and
+    answers all of them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.base import Fabric, Resource, check_vector
+
+Answer = Callable[[Array, Array, int], Array]
+"""``answer(center, message, sender)`` changes the server's part of the model in place
+and returns what is sent back: the part itself, the message, or an array of its own."""
+
+SENT_AT, VERSION, STALENESS, LAST = range(4)
+"""Words of a header: when it was sent; of a worker, the version of the model that its
+vector comes from, of a server, the new one, the staleness of what it answers, and the
+rank that it waited for last."""
+
+LEAVING = -1.0
+"""In place of a version, by a worker that will send nothing more."""
+
+
+class Center(Resource):
+    """The model in parts; collective to make and to close.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        This rank's fabric.
+    x : array of shape (dim,)
+        Initial model, equal on every rank. On a server it becomes the part that this
+        one serves, and zeros elsewhere: the sum over the servers is the whole model.
+    answer : callable
+        What a server does with a message.
+    servers : int
+        Number of servers: the last ranks, or none where there is only one rank.
+
+    Attributes
+    ----------
+    workers : int
+        Number of workers.
+    part : array
+        The part of the model that this rank serves; empty on a worker, but the whole
+        model on a single rank.
+    """
+
+    def __init__(self, fabric: Fabric, x: Array, answer: Answer, servers: int) -> None:
+        check_vector(x)
+        workers = fabric.size - servers if fabric.size > 1 else 1
+        self._fabric, self._ledger, self._rank = fabric, fabric.ledger, fabric.rank
+        self._answer = answer
+        self.workers = workers
+        self._parts = _parts(x.size, range(workers, fabric.size))
+        if fabric.rank in self._parts:
+            part = self._parts[fabric.rank]
+            x[: part.start] = 0.0
+            x[part.stop :] = 0.0
+            self.part = x[part]
+        else:  # without servers, a worker keeps the model itself
+            self.part = x[:0] if self._parts else x.copy()
+        self._x = x
+        self._message = np.empty_like(self.part)
+        self._versions = 0
+        self._known = np.zeros(fabric.size)  # by a worker, every server's version
+        self._basis, self._next_basis = self._known.copy(), self._known.copy()
+        self._outgoing = np.zeros((fabric.size, 4))
+        self._incoming = np.zeros((fabric.size, 4))
+        self._header = np.zeros(4)
+        # two channels: servers take headers from anybody, vectors from whom they choose
+        self._headers, self._messages = fabric.messages(), fabric.messages()
+        self._thread = fabric.beside()
+        self._here = workers
+        self._served_at, self._last = -np.inf, fabric.rank
+
+    # --- workers
+
+    def exchange(self, out: Array, into: Array) -> None:
+        """Send `out` and receive the answer in `into`; waits for the servers.
+
+        Until the last server has sent its answer that is waiting, then moving.
+        """
+        started = self._fabric.now()
+        np.copyto(self._basis, self._known)
+        self._transfer(out, into)
+        np.copyto(self._basis, self._known)
+        self._book(started)
+
+    def exchanging(self, out: Array, into: Array) -> "_Exchanging":
+        """Exchange while the ``with`` block runs; both vectors are lent meanwhile.
+
+        What is computed in the block comes from the version known when it began.
+        """
+        return _Exchanging(self, out, into)
+
+    def _transfer(self, out: Array, into: Array) -> None:
+        if not self._parts:
+            np.copyto(self._message, out)
+            np.copyto(into, self._answer(self.part, self._message, self._rank))
+            self._versions += 1
+            self._ledger.staleness = self._versions - 1 - self._basis[0].item()
+            self._known[0] = self._versions
+            return
+        headers, messages = self._headers, self._messages
+        own = self._fabric.offsets[self._rank]
+        for server, part in self._parts.items():
+            headers.receive(self._incoming[server], server)
+            messages.receive(into[part], server)
+        for server, part in self._parts.items():
+            header = self._outgoing[server]
+            header[SENT_AT] = self._fabric.now() - own
+            header[VERSION] = self._basis[server]
+            headers.send(header, server)
+            messages.send(out[part], server)
+        headers.wait()
+        messages.wait()
+        answers = self._incoming[self.workers :]
+        self._known[self.workers :] = answers[:, VERSION]
+        slowest = answers[:, SENT_AT].argmax()
+        self._served_at = answers[slowest, SENT_AT].item() + own
+        self._last = int(answers[slowest, LAST])
+        self._ledger.staleness = answers[:, STALENESS].max().item()
+        self._ledger.traffic.sent(out.nbytes, len(answers))
+        self._ledger.traffic.received(into.nbytes, len(answers))
+
+    def _book(self, started: float) -> None:
+        self._ledger.free_since = now = self._fabric.now()
+        blocked = now - started
+        waiting = min(max(self._served_at - started, 0.0), blocked)
+        self._ledger.front.waiting += waiting
+        self._ledger.front.moving += blocked - waiting
+        if waiting > 0.0 and self._last != self._rank:
+            self._ledger.waited_for = self._last
+
+    # --- servers
+
+    def serve(self) -> Iterator[Array]:
+        """Answer until the last worker has left; yield the model after each message."""
+        yield self._x
+        while (sender := self._next()) is not None:
+            self._receive(sender, self._message)
+            self._reply(sender, self._worked(self._message, sender), self._rank)
+            self._sent()
+            yield self._x
+
+    def _next(self) -> int | None:
+        """Wait for a worker's message; return who sends it, or None if all have left.
+
+        Until it was sent that is waiting, then moving.
+        """
+        fabric = self._fabric
+        self._mark = started = fabric.now()
+        while self._here:
+            sender, _ = self._headers.take(self._header)
+            if self._header[VERSION] == LEAVING:
+                self._here -= 1
+                continue
+            np.copyto(self._incoming[sender], self._header)
+            sent_at = self._header[SENT_AT].item() + fabric.offsets[self._rank]
+            self._mark = min(max(sent_at, started), fabric.now())
+            self._ledger.front.waiting += self._mark - started
+            return sender
+        return None
+
+    def _receive(self, sender: int, out: Array) -> None:
+        self._messages.receive(out, sender)
+        self._messages.wait()
+        self._ledger.traffic.received(out.nbytes)
+        self._moved()
+
+    def _worked(self, message: Array, sender: int) -> Array:
+        """Let the algorithm change the model; return its answer."""
+        answer = self._answer(self.part, message, sender)
+        now = self._fabric.now()
+        self._ledger.front.mixing += now - self._mark
+        self._mark = now
+        self._versions += 1
+        return answer
+
+    def _reply(self, worker: int, answer: Array, last: int) -> None:
+        """Start sending the answer, with the staleness of what the worker sent."""
+        header = self._outgoing[worker]
+        header[SENT_AT] = self._fabric.now() - self._fabric.offsets[self._rank]
+        header[VERSION] = self._versions
+        header[STALENESS] = self._versions - 1 - self._incoming[worker, VERSION]
+        header[LAST] = last
+        self._headers.send(header, worker)
+        self._messages.send(answer, worker)
+        self._ledger.traffic.sent(answer.nbytes)
+
+    def _sent(self) -> None:
+        """Wait until the answers have been sent."""
+        self._headers.wait()
+        self._messages.wait()
+        self._moved()
+
+    def _moved(self) -> None:
+        """Book the time since the last mark as moving."""
+        now = self._fabric.now()
+        self._ledger.front.moving += now - self._mark
+        self._mark = now
+
+    def close(self) -> None:
+        """Tell the servers that this worker leaves, wait for everybody, free."""
+        if self._rank < self.workers:
+            self._header[VERSION] = LEAVING
+            for server in self._parts:
+                self._headers.send(self._header, server)
+        self._thread.close()
+        self._headers.close()
+        self._messages.close()
+
+
+class SynchronousCenter(Center):
+    """A center that answers all workers at once; parameters as for `Center`.
+
+    `answer` gets the mean of what they sent, and the rank that sent last.
+    """
+
+    def __init__(self, fabric: Fabric, x: Array, answer: Answer, servers: int) -> None:
+        super().__init__(fabric, x, answer, servers)
+        self._one = np.empty_like(self._message)
+
+    def serve(self) -> Iterator[Array]:
+        """Answer until the workers have left; yield the model after each message."""
+        yield self._x
+        while (last := self._all_ready()) is not None:
+            for worker in range(self.workers):
+                self._receive(worker, self._one)
+                self._add(self._one, worker)
+            self._message *= 1 / self.workers
+            answer = self._worked(self._message, last)
+            for worker in range(self.workers):
+                self._reply(worker, answer, last)
+            self._sent()
+            for _ in range(self.workers):
+                yield self._x
+
+    def _all_ready(self) -> int | None:
+        """Wait until every worker has begun to send; return who was last, or None."""
+        last = None
+        for _ in range(self.workers):
+            last = self._next()
+        return last
+
+    def _add(self, one: Array, worker: int) -> None:
+        if worker == 0:
+            np.copyto(self._message, one)
+        else:
+            self._message += one
+        now = self._fabric.now()
+        self._ledger.front.mixing += now - self._mark
+        self._mark = now
+
+
+def _parts(length: int, servers: range) -> dict[int, slice]:
+    """Return the slice of the model that each server has, as equal as can be."""
+    count = len(servers)
+    return {
+        server: slice(length * number // count, length * (number + 1) // count)
+        for number, server in enumerate(servers)
+    }
+
+
+class _Exchanging:
+    """One exchange beside the gradient: begun on entry, awaited on exit."""
+
+    def __init__(self, center: Center, out: Array, into: Array) -> None:
+        self._center, self._out, self._into = center, out, into
+
+    def __enter__(self) -> None:
+        center = self._center
+        started = center._fabric.now()
+        np.copyto(center._next_basis, center._known)
+
+        def work() -> None:
+            center._transfer(self._out, self._into)
+            center._ledger.beside.moving += center._fabric.now() - started
+
+        center._thread.start(work)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            started = self._center._fabric.now()
+            self._center._thread.join()
+            np.copyto(self._center._basis, self._center._next_basis)
+            self._center._book(started)

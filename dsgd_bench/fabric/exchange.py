@@ -1,0 +1,110 @@
+"""Vectors exchanged with several ranks at once, waiting told apart from moving.
+
+Every vector travels behind the time at which it was sent. So the receiver knows, on its
+own clock, until when it waited for somebody and for whom; the rest was transfer.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.base import Fabric, Resource
+
+Parcel = tuple[Array, int]
+"""A vector and the rank it goes to, or comes from."""
+
+
+class Exchange(Resource):
+    """Sends vectors and receives as many as are announced; collective to make.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        This rank's fabric.
+    """
+
+    def __init__(self, fabric: Fabric) -> None:
+        self._fabric, self._ledger = fabric, fabric.ledger
+        self._messages = fabric.messages()
+        self._thread = fabric.beside()
+        self._sent_at = np.zeros(1)
+        self._stamps = np.zeros((fabric.size, 1))
+        self._latest, self._last = -np.inf, fabric.rank
+
+    def run(self, sends: Sequence[Parcel], receives: Sequence[Parcel]) -> None:
+        """Exchange now; returns when all has been sent and received."""
+        started = self._fabric.now()
+        self._transfer(sends, receives)
+        self._book(started)
+
+    def beside(
+        self, sends: Sequence[Parcel], receives: Sequence[Parcel]
+    ) -> "_Exchanging":
+        """Exchange while the ``with`` block runs; the vectors are lent until its end.
+
+        Those that are sent may be read meanwhile.
+        """
+        return _Exchanging(self, sends, receives)
+
+    def _transfer(self, sends: Sequence[Parcel], receives: Sequence[Parcel]) -> None:
+        """Move everything; note who sent last, and when on this rank's clock."""
+        fabric, messages, stamps = self._fabric, self._messages, self._stamps
+        own = fabric.offsets[fabric.rank]
+        for out, rank in receives:
+            messages.receive(stamps[rank], rank)
+            messages.receive(out, rank)
+        self._sent_at[0] = fabric.now() - own
+        for values, rank in sends:
+            messages.send(self._sent_at, rank)
+            messages.send(values, rank)
+        messages.wait()
+        self._latest = -np.inf
+        for out, rank in receives:
+            self._ledger.traffic.received(out.nbytes)
+            sent_at = stamps[rank].item() + own
+            if sent_at > self._latest:
+                self._latest, self._last = sent_at, rank
+        for values, _ in sends:
+            self._ledger.traffic.sent(values.nbytes)
+
+    def _book(self, started: float) -> None:
+        """Book the training thread's time since `started`: waiting, then moving."""
+        self._ledger.free_since = now = self._fabric.now()
+        blocked = now - started
+        waiting = min(max(self._latest - started, 0.0), blocked)
+        self._ledger.front.waiting += waiting
+        self._ledger.front.moving += blocked - waiting
+        if waiting > 0.0:
+            self._ledger.waited_for = self._last
+
+    def close(self) -> None:
+        """Give the channel back; collective."""
+        self._thread.close()
+        self._messages.close()
+
+
+class _Exchanging:
+    """One exchange beside the gradient: begun on entry, awaited on exit."""
+
+    def __init__(
+        self, exchange: Exchange, sends: Sequence[Parcel], receives: Sequence[Parcel]
+    ) -> None:
+        self._exchange = exchange
+        self._sends, self._receives = sends, receives
+
+    def __enter__(self) -> None:
+        exchange, fabric = self._exchange, self._exchange._fabric
+        started = fabric.now()
+
+        def work() -> None:
+            exchange._transfer(self._sends, self._receives)
+            exchange._ledger.beside.moving += fabric.now() - started
+
+        exchange._thread.start(work)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            started = self._exchange._fabric.now()
+            self._exchange._thread.join()
+            self._exchange._book(started)

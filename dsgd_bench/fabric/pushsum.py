@@ -1,0 +1,326 @@
+"""Push-sum: numerators and weights travel together, and their ratio is the model.
+
+Mixing with a column-stochastic matrix P, in which a rank only decides how it splits its
+own mass, conserves sum_i x_i on any directed graph but not the equality of the models.
+Weights w_i that start at 1 and go through the same sums undo that: z_i = x_i / w_i (D.
+Kempe, A. Dobra and J. Gehrke, FOCS 2003; M. Assran et al., arXiv:1811.10792).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsgd_bench.arrays import Array
+from dsgd_bench.clock import Spans
+from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
+from dsgd_bench.fabric.exchange import Exchange
+from dsgd_bench.fabric.inbox import Inbox
+from dsgd_bench.graphs import Graph
+
+SLOTS = 2
+"""Messages of one edge that may be unread; a sender does not run far ahead anyway."""
+
+
+class Mass:
+    """What one rank holds: numerator x and weight w, in one vector of dim + 1 elements.
+
+    A message is a share of it all, so x and w go through the same operations in the
+    same order, element by element.
+
+    Parameters
+    ----------
+    start : array of shape (dim,)
+        First numerator; the first weight is 1.
+    """
+
+    def __init__(self, start: Array) -> None:
+        check_vector(start)
+        self.packet = np.ones(start.size + 1, start.dtype)
+        self.x: Array = self.packet[:-1]
+        self.x[:] = start
+
+    @property
+    def w(self) -> float:
+        """The weight."""
+        return float(self.packet[-1])
+
+    def debias(self, z: Array, weights: bool) -> None:
+        """Compute ``z <- x / w``; without `weights` z is x itself."""
+        if weights:
+            np.divide(self.x, self.packet[-1], out=z)
+        else:
+            z[:] = self.x
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one rank does in one step of a graph's cycle.
+
+    Attributes
+    ----------
+    kept : float
+        Share of its mass that it keeps.
+    sends : tuple of (float, tuple of int)
+        Share that goes to each of these ranks; one entry per different share.
+    sources : tuple of int
+        Ranks that it hears from, ascending.
+    """
+
+    kept: float
+    sends: tuple[tuple[float, tuple[int, ...]], ...]
+    sources: tuple[int, ...]
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Ranks that it sends to."""
+        return tuple(target for _, targets in self.sends for target in targets)
+
+
+def phases(graph: Graph, rank: int) -> tuple[Phase, ...]:
+    """Return the cycle of `rank` on a graph, with the shares ``graph.shares``."""
+    found = []
+    for step in range(graph.period):
+        given = graph.shares(step)[:, rank].tolist()
+        targets = graph.targets(rank, step)
+        shares = sorted({given[target] for target in targets})
+        sends = tuple(
+            (share, tuple(target for target in targets if given[target] == share))
+            for share in shares
+        )
+        found.append(Phase(given[rank], sends, graph.sources(rank, step)))
+    return tuple(found)
+
+
+class _Push(Resource):
+    """What both forms have: the mass, the buffers of what is sent, the account."""
+
+    def __init__(
+        self, fabric: Fabric, z: Array, cycles: Sequence[Sequence[Phase]], weights: bool
+    ) -> None:
+        self._fabric, self._ledger = fabric, fabric.ledger
+        self._z, self._weights = z, weights
+        self._mass = Mass(z)
+        self.x = self._mass.x
+        different = [len(phase.sends) for cycle in cycles for phase in cycle]
+        self._packets = [
+            np.empty_like(self._mass.packet) for _ in range(max(different, default=0))
+        ]
+
+    def _split(self, phase: Phase) -> list[tuple[Array, int]]:
+        """Return the shares to be sent, with their targets; keep the own one."""
+        started = self._fabric.now()
+        mass, parcels = self._mass.packet, []
+        for packet, (share, targets) in zip(self._packets, phase.sends, strict=False):
+            np.multiply(mass, share, out=packet)
+            parcels += [(packet, target) for target in targets]
+        if parcels:
+            mass *= phase.kept
+        self._ledger.front.mixing += self._fabric.now() - started
+        return parcels
+
+    def _add(self, packet: Array) -> None:
+        started = self._fabric.now()
+        self._mass.packet += packet
+        self._ledger.front.mixing += self._fabric.now() - started
+
+    def _debias(self) -> None:
+        started = self._fabric.now()
+        self._mass.debias(self._z, self._weights)
+        self._ledger.weight = self._mass.w
+        self._ledger.front.mixing += self._fabric.now() - started
+
+
+class Push(_Push):
+    """Push-sum in step: everybody waits for this step's messages, and for no more.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        This rank's fabric.
+    z : array of shape (dim,)
+        First numerator; holds the model x / w from then on.
+    *graphs : Graph
+        Those that `mix` will be called with.
+    weights : bool
+        Without them z is the numerator itself, although weights are still sent.
+
+    Attributes
+    ----------
+    x : array of shape (dim,)
+        The numerator; a gradient moves it.
+    """
+
+    def __init__(
+        self, fabric: Fabric, z: Array, *graphs: Graph, weights: bool = True
+    ) -> None:
+        self._cycles = {graph.name: phases(graph, fabric.rank) for graph in graphs}
+        cycles = list(self._cycles.values())
+        super().__init__(fabric, z, cycles, weights)
+        most = max(len(phase.sources) for cycle in cycles for phase in cycle)
+        self._received = [np.empty_like(self._mass.packet) for _ in range(most)]
+        self._exchange = Exchange(fabric)
+
+    def mix(self, graph: Graph, step: int) -> None:
+        """Mix ``x_i <- sum_j p_ij x_j``, and w alike, as `graph` has it in `step`."""
+        cycle = self._cycles[graph.name]
+        phase = cycle[step % len(cycle)]
+        parcels = self._split(phase)
+        arrivals = list(zip(self._received, phase.sources, strict=False))
+        if parcels or arrivals:
+            self._exchange.run(parcels, arrivals)
+        for packet, _ in arrivals:
+            self._add(packet)
+
+    def debias(self) -> None:
+        """Compute ``z <- x / w``; the ledger notes the weight."""
+        self._debias()
+
+    def close(self) -> None:
+        """Give the channel back; z holds the final model. Collective."""
+        self._exchange.close()
+
+
+class OverlappedPush(_Push):
+    """Push-sum beside the gradients: messages may take up to `tau` steps.
+
+    One-sided, over an `Inbox`. What is sent in step k is split off at once and put by a
+    helper; whoever is to receive it takes it in when it is there, and waits for it at
+    the end of step k + tau. With tau = 0 the transfer is awaited in the same step, and
+    messages are taken in the order of `Push`.
+
+    Nobody waits forever. (1) Whoever waits, for a message or for a full ring, takes in
+    whatever comes, and whoever computes does so afterwards; so every ring has room
+    after a while, and every message that was begun arrives. (2) Of the workers that
+    wait for a message, one has taken the fewest steps: its message is from a step that
+    its source has begun, or will come to, because the source does not wait. With
+    tau = 0 only messages of the own step are taken: then a ring is filled by messages
+    that the receiver, in an earlier step than the sender, is still to come to, and of
+    the workers in the earliest step none waits for room. (3) Who leaves says so, and
+    nobody waits for it any more; it goes on taking in until its sources have left.
+
+    Parameters
+    ----------
+    fabric, z, weights
+        As for `Push`.
+    graph : Graph
+        Who sends to whom; its cycle goes one phase further with every sending step.
+    tau : int
+        Gradient steps until a message is waited for. Every max(tau, 1)-th step sends.
+
+    Attributes
+    ----------
+    x : array of shape (dim,)
+        The numerator; a gradient moves it.
+    """
+
+    def __init__(
+        self, fabric: Fabric, z: Array, graph: Graph, *, tau: int, weights: bool = True
+    ) -> None:
+        self._cycle = phases(graph, fabric.rank)
+        super().__init__(fabric, z, [self._cycle], weights)
+        self._every, self._late = max(tau, 1), tau > 0
+        sources = {source for phase in self._cycle for source in phase.sources}
+        targets = {target for phase in self._cycle for target in phase.targets}
+        self._arrival = np.empty_like(self._mass.packet)
+        self._inbox = Inbox(
+            fabric, self._arrival, sorted(sources), sorted(targets), slots=SLOTS
+        )
+        self._newest = dict.fromkeys(sources, -1)
+        self._thread = fabric.beside()
+        self._started = self._under_way = False
+        self._step = 0
+
+    def send(self, step: int) -> None:
+        """Split off this step's shares and start sending them."""
+        self._step = step
+        self._end_sending()
+        parcels = self._split(self._phase(step))
+        if not self._late:
+            self._transfer(parcels, step, self._ledger.front)
+        elif parcels:
+            self._started = self._under_way = True
+            beside = self._ledger.beside
+            self._thread.start(lambda: self._transfer(parcels, step, beside))
+
+    def wait_for(self, step: int) -> None:
+        """Wait until all messages that were sent to this rank in `step` are in."""
+        for source in self._phase(step).sources:
+            tries = 0
+            while self._newest[source] < step:
+                if self._take(None if self._late else source):
+                    tries = 0
+                elif self._inbox.left(source):
+                    break
+                else:
+                    self._pause(tries, self._ledger.front)
+                    tries += 1
+
+    def collect(self, step: int) -> None:
+        """Add all that has arrived, and compute ``z <- x / w``.
+
+        As staleness the ledger notes `step` minus the step of the oldest message taken
+        in, at least 0; as age the same, below 0 for a message of a later step.
+        """
+        self._step = step
+        while self._late and self._take():
+            pass
+        self._debias()
+
+    def _phase(self, step: int) -> Phase:
+        return self._cycle[step // self._every % len(self._cycle)]
+
+    def _transfer(
+        self, parcels: Sequence[tuple[Array, int]], step: int, spans: Spans
+    ) -> None:
+        try:
+            for packet, target in parcels:
+                tries = 0
+                while not self._inbox.push(target, packet, step, spans=spans):
+                    self._pause(tries, spans)
+                    tries += 1
+        finally:
+            self._under_way = False
+
+    def _end_sending(self) -> None:
+        """Wait until the last messages have been put, taking in what comes."""
+        tries = 0
+        while self._under_way:
+            if self._take():
+                tries = 0
+            else:
+                self._pause(tries, self._ledger.front)
+                tries += 1
+        if self._started:
+            self._thread.join()
+            self._started = False
+
+    def _take(self, source: int | None = None) -> bool:
+        """Add the next message, if there is one."""
+        found = self._inbox.take(self._arrival, source)
+        if found is None:
+            return False
+        self._add(self._arrival)
+        source, stamp = found
+        self._newest[source] = stamp
+        self._ledger.mixed(self._step - stamp)
+        self._ledger.staleness = max(0.0, self._ledger.age)
+        return True
+
+    def _pause(self, tries: int, spans: Spans) -> None:
+        started = self._fabric.now()
+        self._fabric.pause(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
+        spans.waiting += self._fabric.now() - started
+
+    def close(self) -> None:
+        """Take in all that is under way; z holds the final model. Collective."""
+        self._end_sending()
+        self._inbox.leave()
+        tries = 0
+        while not self._inbox.exhausted:
+            if not self._take():
+                self._pause(tries, self._ledger.front)
+                tries += 1
+        self._debias()
+        self._thread.close()
+        self._inbox.close()

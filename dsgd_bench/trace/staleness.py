@@ -1,0 +1,71 @@
+"""How stale every gradient was, where only the clocks of all ranks together can tell.
+
+The definitions are in `dsgd_bench.algorithms.base.STALENESS`, one per family. Versions
+and steps travel with the data and were noted while the run lasted; counts over all
+workers follow from the times of the steps, on the common clock.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Table = NDArray[np.float64]
+"""One variable, shape (ranks, steps), padded with NaN."""
+
+
+def applied_meanwhile(start: Table, duration: Table) -> Table:
+    """Return tau_t: gradients of others applied from reading a model to updating it.
+
+    A step reads its model when it starts and applies its gradient when it ends
+    (AD-PSGD, arXiv:1710.06952: x_i at t - tau_t is what the gradient at t is taken at).
+    """
+    ends = start + duration
+    tau = np.full_like(ends, np.nan)
+    for rank in range(len(ends)):
+        others = np.delete(ends, rank, axis=0)
+        times = np.sort(others[np.isfinite(others)])
+        own = np.isfinite(ends[rank])
+        until = np.searchsorted(times, ends[rank, own], side="left")
+        tau[rank, own] = until - np.searchsorted(times, start[rank, own], side="right")
+    return tau
+
+
+def missing(created: Table, included: Table) -> Table:
+    """Return S_t: gradients created before this one that its model lacked.
+
+    Gradients are ordered by when their creator applied them (arXiv:2309.03754).
+
+    Parameters
+    ----------
+    created : array of shape (ranks, steps)
+        When the step's gradient was applied by its creator, seconds.
+    included : array of shape (ranks, steps)
+        Gradients of all workers in the model that it was taken at.
+    """
+    times = np.sort(created[np.isfinite(created)])
+    before = np.searchsorted(times, created, side="left")
+    known = np.isfinite(created) & np.isfinite(included)
+    # clocks of two hosts differ by microseconds: nothing is older than its creation
+    return np.where(known, np.maximum(before - included, 0.0), np.nan)
+
+
+def staleness(kind: str, arrays: dict[str, Table]) -> Table:
+    """Return the staleness of every gradient, by the family's definition.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `dsgd_bench.algorithms.base.STALENESS`.
+    arrays : dict
+        Variables of the trace by name; servers' rows hold NaN samples or none.
+    """
+    gradients = arrays["samples"] > 0  # a server's rows are no gradients
+    start = np.where(gradients, arrays["start"], np.nan)
+    if kind == "gradients":
+        return applied_meanwhile(start, arrays["duration"])
+    if kind == "sets":
+        spans = ("copying", "compute", "injected")
+        created = start + sum(arrays[name] for name in spans)
+        return missing(created, arrays["included"])
+    if kind == "none":
+        return np.full_like(start, np.nan)
+    return np.where(gradients, arrays["staleness"], np.nan)
