@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(required=True, metavar="VERB")
-    for add in (_run, _plan, _report, _list, _doctor, _bench, *_ON_RANKS):
+    for add in (_run, _plan, _report, _list, _data, _doctor, _bench, *_ON_RANKS):
         add(verbs)
     return top
 
@@ -182,6 +182,43 @@ def list_(arguments: argparse.Namespace) -> int:
 
     del arguments
     print_lists()
+    return 0
+
+
+def _data(verbs: Verbs) -> None:
+    verb = verbs.add_parser("data", help="fetch published data sets, or list them")
+    actions = verb.add_subparsers(required=True, metavar="ACTION")
+    fetch = actions.add_parser("fetch", help="download what is missing of a data set")
+    fetch.add_argument("name", help="such as mnist; data list shows all")
+    fetch.set_defaults(verb=data_fetch)
+    shown = actions.add_parser("list", help="data sets, and whether they are intact")
+    shown.set_defaults(verb=data_list)
+    for action in (fetch, shown):
+        action.add_argument(
+            "--folder",
+            type=Path,
+            default=Path("data"),
+            help="where data sets lie, the problem setting folder (default: data)",
+        )
+
+
+def data_fetch(arguments: argparse.Namespace) -> int:
+    """Download a data set; ranks never do this."""
+    from dsgd_bench.display import download_display
+    from dsgd_bench.problems import catalog, fetch
+
+    data_set = catalog.find(arguments.name)
+    with download_display() as watch:
+        fetch.fetch(data_set, arguments.folder, watch)
+    print(f"{data_set.name} is complete in {data_set.place(arguments.folder)}")
+    return 0
+
+
+def data_list(arguments: argparse.Namespace) -> int:
+    """Print every data set that can be fetched, and whether it is there and intact."""
+    from dsgd_bench.display import print_data_sets
+
+    print_data_sets(arguments.folder)
     return 0
 
 

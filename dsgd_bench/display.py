@@ -2,13 +2,16 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -20,12 +23,16 @@ from rich.table import Table
 from dsgd_bench import plan
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.doctor import Finding
-from dsgd_bench.graphs import GRAPHS
-from dsgd_bench.problems import PROBLEMS, settings
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
+from dsgd_bench.problems import PROBLEMS, catalog, settings
 from dsgd_bench.specs import Study, Trial
 
 PIPE_WIDTH = 140
 """Columns of a table that does not go to a terminal."""
+
+LISTED_RANKS = (4, 8, 16)
+"""Numbers of ranks for which graphs are listed."""
 
 KINDS = {"ok": "green", "note": "yellow", "bad": "red"}
 
@@ -138,9 +145,12 @@ def print_plan(study: Study) -> None:
     table = Table(
         box=box.SIMPLE_HEAD, title=f"study {study.name}", title_justify="left"
     )
-    for heading in ("algorithm", "slowdown"):
+    for heading in ("algorithm", "slowdown", "graph"):
         table.add_column(heading)
-    headings = "ranks,repeats,model,sent per step,memory per rank,spectral gap,seconds"
+    headings = (
+        "ranks,repeats,model,spectral gap,messages\nper step,sent\nper step,"
+        "memory\nper rank,seconds"
+    )
     for heading in headings.split(","):
         table.add_column(heading, justify="right")
     groups: dict[tuple[str, str, int, int], list[plan.Cost]] = {}
@@ -151,15 +161,18 @@ def print_plan(study: Study) -> None:
     for (label, slowdown, ranks, model), group in sorted(groups.items()):
         first = group[0]
         sent, gap, seconds = first.bytes_per_step, first.spectral_gap, first.seconds
+        messages = first.messages_per_step
         table.add_row(
             label,
             slowdown,
+            first.graph,
             str(ranks),
             str(len(group)),
             size(model),
+            "" if gap is None else f"{gap:.3f}",
+            "" if messages is None else f"{messages:.3g}",
             "a result" if sent is None else size(sent),
             size(first.memory_per_rank),
-            "" if gap is None else f"{gap:.3f}",
             "unknown" if seconds is None else f"{seconds:.1f}",
         )
     out = console()
@@ -189,11 +202,39 @@ def print_lists() -> None:
         shown = ", ".join(f"{k}={v[1]}" for k, v in settings(name).items())
         table.add_row(name, (kind.__doc__ or "").partition(";")[0], shown)
     out.print(table)
-    table = Table("graph", "what", "spectral gap at 4, 8, 16", box=box.SIMPLE_HEAD)
-    for name, make in GRAPHS.items():
-        gaps = ", ".join(f"{make(n).spectral_gap():.3f}" for n in (4, 8, 16))
-        table.add_row(name, (make.__doc__ or "").partition("\n")[0], gaps)
+    at = ", ".join(map(str, LISTED_RANKS))
+    headings = (
+        "graph",
+        "what",
+        f"spectral gap\nat {at}",
+        f"messages per step\nat {at}",
+    )
+    table = Table(*headings, box=box.SIMPLE_HEAD)
+    for name, builder in GRAPHS.items():
+        what = (builder.__doc__ or "").partition("\n")[0]
+        table.add_row(escape(usage(name)), escape(what), *_graph_numbers(name))
     out.print(table)
+    drawn = " and ".join(name for name in EXAMPLES if ":" in name)
+    out.print(
+        f"A message is a model. Numbers of random graphs are those of {drawn}; "
+        "- where a graph cannot have so many ranks."
+    )
+
+
+def _graph_numbers(base: str) -> tuple[str, str]:
+    """Return spectral gaps and messages per step at `LISTED_RANKS`."""
+    names = [name for name in EXAMPLES if name.partition(":")[0] == base]
+    gaps, messages = [], []
+    for ranks in LISTED_RANKS if names else ():
+        try:
+            graph = make(names[0], ranks)
+        except ConfigError:
+            gaps.append("-")
+            messages.append("-")
+        else:
+            gaps.append(f"{graph.spectral_gap():.3f}")
+            messages.append(f"{graph.messages_per_step():.3g}")
+    return ", ".join(gaps) or "-", ", ".join(messages) or "-"
 
 
 def print_findings(findings: list[Finding]) -> None:
@@ -202,4 +243,68 @@ def print_findings(findings: list[Finding]) -> None:
     for finding in findings:
         verdict = f"[{KINDS[finding.verdict]}]{finding.verdict}[/]"
         table.add_row(verdict, finding.what, finding.found)
+    console().print(table)
+
+
+class Download:
+    """The progress of one file, in the way that pooch tells it."""
+
+    def __init__(self, bar: Progress, file: catalog.File) -> None:
+        self._bar = bar
+        self._file = file
+        self._plain = not bar.console.is_terminal
+
+    @property
+    def total(self) -> int:
+        """Bytes of the file; set when its download begins."""
+        return self._file.nbytes
+
+    @total.setter
+    def total(self, nbytes: int) -> None:
+        if self._plain:
+            print(f"downloading {self._file.name}, {size(nbytes)}", file=sys.stderr)
+        self._task = self._bar.add_task(self._file.name, total=nbytes or None)
+
+    def update(self, nbytes: int) -> None:
+        """Move on by that many bytes."""
+        self._bar.advance(self._task, nbytes)
+
+    def reset(self) -> None:
+        """Go back to the start."""
+        self._bar.update(self._task, completed=0)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+
+
+@contextmanager
+def download_display() -> Iterator[Callable[[catalog.File], Download]]:
+    """Show downloads: a bar for each on a terminal, a plain line elsewhere."""
+    terminal = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    shown = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
+    with shown as bar:
+        yield lambda file: Download(bar, file)
+
+
+def print_data_sets(folder: Path) -> None:
+    """Print the data sets that can be fetched, and how they stand in `folder`."""
+    table = Table("data", "download", box=box.SIMPLE_HEAD)
+    for heading in ("folder", "state"):
+        table.add_column(heading, overflow="fold")
+    for name, data_set in catalog.DATA_SETS.items():
+        state = "not there"
+        if catalog.is_begun(data_set, folder):
+            try:
+                catalog.read(data_set, folder)
+                state = "intact"
+            except ConfigError as error:
+                state = str(error).partition(";")[0]
+        place = str(data_set.place(folder))
+        table.add_row(name, size(data_set.nbytes), place, state)
     console().print(table)

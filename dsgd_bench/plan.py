@@ -5,8 +5,10 @@ from functools import lru_cache
 
 import msgspec
 
-from dsgd_bench import graphs, problems
+from dsgd_bench import problems
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.base import Algorithm
+from dsgd_bench.graphs import Graph
 from dsgd_bench.specs import ProblemSpec, Study, Trial
 
 START_SECONDS = 2.0
@@ -30,8 +32,13 @@ class Cost:
         Handed over to be sent by one rank per gradient; None if it is a result.
     memory_per_rank : int
         Bytes of one rank: models, copies for judging, data, the interpreter.
+    graph : str
+        The algorithm's graph; empty if it has none.
+    messages_per_step : float or None
+        Sent by one rank along that graph per gradient, on average; None without a
+        graph, or if it is a result.
     spectral_gap : float or None
-        Of the algorithm's graph, if it has one.
+        Of that graph.
     seconds : float or None
         Estimated duration; None if the budget names no time and compute is measured.
     """
@@ -40,6 +47,8 @@ class Cost:
     model_bytes: int
     bytes_per_step: float | None
     memory_per_rank: int
+    graph: str
+    messages_per_step: float | None
     spectral_gap: float | None
     seconds: float | None
 
@@ -50,14 +59,15 @@ def cost(trial: Trial) -> Cost:
     Raises
     ------
     ConfigError
-        If the problem cannot be built as asked, or not dealt out to that many ranks.
+        If the problem cannot be built as asked, or not dealt out to that many ranks, or
+        the algorithm cannot run on the graph.
     """
     algorithm = ALGORITHMS[trial.algorithm.kind]
     problem = _problem(msgspec.json.encode(trial.problem), trial.seed)
     shards = trial.problem.shards
     problems.Batches(
         problem,
-        ranks=trial.ranks,
+        ranks=trial.ranks - algorithm.servers(trial.algorithm.settings, trial.ranks),
         rank=0,
         batch=trial.problem.batch,
         shards_by=shards.by,
@@ -66,21 +76,25 @@ def cost(trial: Trial) -> Cost:
     )
     model = problem.dimension * problem.dtype.itemsize
     vectors = algorithm.vectors + trial.measure.copies + bool(trial.optimizer.momentum)
-    sent = algorithm.models_sent
-    if trial.ranks == 1:
-        sent = 0
-    gap = None
-    if "graph" in algorithm.settings:
-        name = trial.algorithm.settings.get("graph", algorithm.settings["graph"][1])
-        gap = graphs.make(name, trial.ranks).spectral_gap()
+    settings = trial.algorithm.settings
+    sent = algorithm.sent(settings, trial.ranks)
+    graph = algorithm.graphs(settings, trial.ranks).get("graph")
     return Cost(
-        trial,
-        model,
-        None if sent is None else sent * model,
-        vectors * model + problem.data_bytes + INTERPRETER_BYTES,
-        gap,
-        _seconds(trial, problem.samples, synchronous=algorithm.synchronous),
+        trial=trial,
+        model_bytes=model,
+        bytes_per_step=None if sent is None else sent * model,
+        memory_per_rank=vectors * model + problem.data_bytes + INTERPRETER_BYTES,
+        graph=graph.name if graph else "",
+        messages_per_step=sent if graph else None,
+        spectral_gap=_gap(graph) if graph else None,
+        seconds=_seconds(trial, problem.samples, algorithm),
     )
+
+
+@lru_cache
+def _gap(graph: Graph) -> float:
+    """Return the spectral gap; the trials of a study share few graphs."""
+    return graph.spectral_gap()
 
 
 @lru_cache(maxsize=1)
@@ -89,13 +103,14 @@ def _problem(spec: bytes, seed: int) -> problems.Problem:
     return problems.make(msgspec.json.decode(spec, type=ProblemSpec), seed)
 
 
-def _seconds(trial: Trial, epoch: int, *, synchronous: bool) -> float | None:
+def _seconds(trial: Trial, epoch: int, algorithm: Algorithm) -> float | None:
     """Estimate from the budget and the emulated compute, by the analytic model.
 
-    A synchronous round lasts as long as its slowest rank; asynchronous ranks each run
+    A synchronous round lasts as long as its slowest worker; asynchronous ones each run
     at their own speed (AD-PSGD's T0 / ((n - m)/n + m/(n s))).
     """
-    budget, slow, n = trial.budget, trial.slowdown, trial.ranks
+    budget, slow = trial.budget, trial.slowdown
+    n = trial.ranks - algorithm.servers(trial.algorithm.settings, trial.ranks)
     known = [budget.seconds] if budget.seconds else []
     if trial.compute.seconds:
         rounds = [float(budget.steps)] if budget.steps else []
@@ -105,7 +120,7 @@ def _seconds(trial: Trial, epoch: int, *, synchronous: bool) -> float | None:
             rounds.append(budget.epochs * epoch / (n * trial.problem.batch))
         m = len(slow.ranks) or n
         s = slow.factor if slow.kind == "constant" else 1.0
-        stretch = s if synchronous else 1 / ((n - m) / n + m / (n * s))
+        stretch = s if algorithm.synchronous else 1 / ((n - m) / n + m / (n * s))
         known += [r * trial.compute.seconds * stretch for r in rounds]
     return min(known) + START_SECONDS if known else None
 

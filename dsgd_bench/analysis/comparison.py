@@ -34,8 +34,10 @@ class Line:
     against_reference : Estimate or None
         Own median over the reference's, below 1 is faster: of the times to the target
         where the study has one, else of the times per epoch.
+    baseline : Group or None
+        The same algorithm without slowdown.
     against_baseline : Estimate or None
-        Time per epoch over that of the same algorithm without slowdown.
+        Time per epoch over the baseline's.
     predicted, paper : float or None
         What the model and the AD-PSGD paper say for `against_baseline`.
     """
@@ -46,6 +48,7 @@ class Line:
     is_reference: bool
     reference_failed: bool
     against_reference: Estimate | None
+    baseline: Group | None
     against_baseline: Estimate | None
     predicted: float | None
     paper: float | None
@@ -72,6 +75,18 @@ def is_synchronous(kind: str) -> bool | None:
     return None if algorithm is None else algorithm.synchronous
 
 
+def keeps_step(kind: str) -> bool | None:
+    """Return whether one slow worker slows all in the end; None if unknown.
+
+    Besides the synchronous algorithms those whose messages are awaited, however late:
+    OSGP absorbs some steps of delay, but no worker that is always slow.
+    """
+    algorithm = ALGORITHMS.get(kind)
+    if algorithm is None:
+        return None
+    return algorithm.synchronous or "push-sum" in algorithm.traits
+
+
 def _line(group: Group, groups: Sequence[Group], varying: Sequence[str]) -> Line:
     row = group.first
     optimizer = [key for key in varying if key.startswith("optimizer.")]
@@ -87,6 +102,7 @@ def _line(group: Group, groups: Sequence[Group], varying: Sequence[str]) -> Line
         is_reference=row.algorithm == REFERENCE,
         reference_failed=bool(reference and row.target and not reference.reached),
         against_reference=_against(group, reference),
+        baseline=baseline,
         against_baseline=against_baseline,
         predicted=_predicted(group),
         paper=straggler.paper_ratio(group),
@@ -126,11 +142,11 @@ def _against(group: Group, reference: Group | None) -> Estimate | None:
 
 
 def _predicted(group: Group) -> float | None:
-    row, synchronous = group.first, is_synchronous(group.first.algorithm)
-    if row.slow_factor is None or synchronous is None:
+    row, together = group.first, keeps_step(group.first.algorithm)
+    if row.slow_factor is None or together is None:
         return None
     return straggler.predicted(
-        row.ranks, row.slow_ranks, row.slow_factor, synchronous=synchronous
+        row.workers, row.slow_ranks, row.slow_factor, synchronous=together
     )
 
 

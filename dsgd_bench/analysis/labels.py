@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 def slowdown(trial: "Trial") -> str:
     """Return the slowdown in words; a factor of one is "none"."""
-    if not slow_ranks(trial.slowdown, trial.ranks):
+    if not slowed(trial.slowdown, trial.ranks):
         return "none"
     return trial.slowdown_label
 
 
-def slow_ranks(spec: "SlowdownSpec", ranks: int) -> int:
-    """Return how many ranks are slowed; naming none means all."""
+def slowed(spec: "SlowdownSpec", workers: int) -> tuple[int, ...]:
+    """Return which of the workers, the first ranks, are slow; naming none means all."""
     if spec.kind == "none" or spec.factor == 1.0:
-        return 0
-    return len(spec.ranks) or ranks
+        return ()
+    return tuple(r for r in range(workers) if r in spec.ranks or not spec.ranks)
 
 
 def slow_factor(spec: "SlowdownSpec") -> float | None:
@@ -62,6 +62,17 @@ def chosen(settings: Mapping[str, str], names: list[str]) -> str:
         else:
             words.append(value if short in ("kind", "by") else f"{short} {value}")
     return ", ".join(words)
+
+
+def fact(provenance: Mapping[str, Any], name: str) -> Any:
+    """Return one provenance value, wherever it is nested; None if absent."""
+    waiting: list[Mapping[str, Any]] = [provenance]
+    while waiting:
+        section = waiting.pop()
+        if name in section:
+            return section[name]
+        waiting += [value for value in section.values() if isinstance(value, Mapping)]
+    return None
 
 
 def text(value: Any) -> str:

@@ -59,31 +59,31 @@ def paper_points(algorithm: str) -> list[PaperPoint]:
 def paper_ratio(group: Group) -> float | None:
     """Return the paper's ratio for the same slowdown; None at any other setting."""
     row = group.first
-    if row.ranks != PAPER_RANKS or row.slow_ranks > PAPER_SLOW:
+    if row.workers != PAPER_RANKS or row.slow_ranks > PAPER_SLOW:
         return None
     ratios = {point.factor: point.ratio for point in paper_points(row.algorithm)}
     return ratios.get(row.slow_factor) if row.slow_factor is not None else None
 
 
-def predicted(ranks: int, slow: int, factor: float, *, synchronous: bool) -> float:
+def predicted(workers: int, slow: int, factor: float, *, synchronous: bool) -> float:
     """Return the modeled time per epoch over the time without slowdown.
 
-    Asynchronous, n ranks of which m are s times slower: every rank works at its own
-    rate and the rates add up, ``1 / ((n - m)/n + m/(n s))``. Synchronous: every step
-    waits for the slowest, ``s``. Communication is free in both.
+    Asynchronous, n workers of which m are s times slower: each works at its own rate
+    and the rates add up, ``1 / ((n - m)/n + m/(n s))``. Synchronous: every step waits
+    for the slowest, ``s``. Communication is free in both.
 
     Parameters
     ----------
-    ranks, slow : int
+    workers, slow : int
         n and m.
     factor : float
         s, at least 1.
     synchronous : bool
-        Whether a step waits for all ranks.
+        Whether a step waits for all workers, at once or in the end.
     """
     if synchronous:
         return factor if slow else 1.0
-    return 1.0 / ((ranks - slow) / ranks + slow / (ranks * factor))
+    return 1.0 / ((workers - slow) / workers + slow / (workers * factor))
 
 
 def measured(group: Group, baseline: Group) -> Estimate | None:

@@ -5,23 +5,18 @@ but repeat and seed. Runs that failed stay in their group and are counted.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dsgd_bench.analysis import labels
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.analysis import labels, readings
+from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate, estimate, median
 
 if TYPE_CHECKING:
     from dsgd_bench.config import Trial
     from dsgd_bench.trace import Trace
-
-SPANS = ("compute", "injected", "waiting", "moving", "mixing", "copying", "other")
-"""Where a step's time can go; the spans of a step add up to its duration."""
-BLOCKED = ("waiting", "moving")
-"""Spans in which the training thread does nothing for its own model."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +30,61 @@ class Row:
         the runs of one group.
     algorithm, label, slowdown : str
         Kind of the algorithm; kind and settings, and the slowdown, in words.
-    slow_ranks, slow_factor : int, float or None
-        Ranks slowed and how many times; `slow_factor` is 1 without slowdown, None where
-        it is not one constant number.
+    settings : dict
+        Settings of the algorithm that the study gave.
+    slow : tuple of int
+        The workers that are slowed.
+    slow_factor : float or None
+        How many times; 1 without slowdown, None where it is not one constant number.
+    ranks, servers : int
+        All ranks, and how many of them, the last ones, are parameter servers.
     status, reason : str
         How the run ended; "crashed" also where no trace was left.
     target : str or None
         The target in words, such as "loss <= 0.3"; None where the trial has none.
     time_to_target : float or None
         Seconds from the common start to the first judged moment at the target.
+    epochs_to_target : float or None
+        Samples of all workers until then, over those of an epoch.
     target_gap : float or None
         Seconds between that moment and the one before: the target was met somewhere
         between them.
     time_per_epoch : float or None
-        Training samples per epoch over the summed sample rates of the ranks, seconds.
+        Training samples per epoch over the summed sample rates of the workers, seconds.
     seconds : dict
-        Seconds in each of `SPANS`, summed over ranks and steps.
+        Seconds in each of `SPANS`, summed over workers and steps.
     hidden, blocked : float or None
-        Seconds per rank: communication beside the gradient; `BLOCKED` spans.
+        Seconds per worker: communication beside the gradient; `BLOCKED` spans.
+    steps_per_rank : tuple of int
+        Of the workers: one gradient each.
+    waiting_per_rank : tuple of float
+        Each worker's share of time that it waited.
+    worst_rank, waited_for : int or None
+        The worker with the most compute and injected time per step, and the rank that
+        workers most often waited for.
     staleness_mean, staleness_max : float or None
-        Changes of the own replica between reading a model and applying its gradient.
+        Of the gradients of all workers, as `staleness_kind` says.
+    staleness_per_rank : tuple of float
+        The mean of each worker's own gradients; empty where there is none.
+    loose_mean, loose_max : float or None
+        The loose set-staleness, S_avg and S_max (`analysis.staleness.loose`).
+    age_mean, age_max : float or None
+        Own step minus that of the oldest model mixed in, over the steps that mix.
+    weight_min, weight_max, weight_total : float or None
+        Push-sum weights after a step; the largest departure of their sum over the
+        workers from n, as a part of n, where all take their steps together.
     loss, accuracy, replica_distance : float or None
         Of the average model (distance: of the replicas) at the last judged moment.
-    bytes_per_step, messages_per_step : float or None
-        Handed over to be sent, per step of one rank.
+    distance_max : float or None
+        The largest distance of the replicas at any judged moment.
+    model_bytes : int
+        Size of one model; 0 if unknown.
+    bytes_per_gradient, messages_per_step : float or None
+        Handed over to be sent by a worker, per gradient.
+    server_bytes_out, server_bytes_in : float or None
+        Sent and received by all servers together, per gradient; None without servers.
     exchanges_per_gradient : float or None
-        Pairwise averagings started, per step.
-    steps_per_rank : tuple of int
-    worst_rank : int or None
-        The rank with the most compute and injected time per step.
-    waited_for : int or None
-        The rank that others most often waited for.
+        Pairwise exchanges started, per gradient.
     curve : tuple of (float, float)
         (seconds, loss of the average model) at the judged moments.
     provenance, progress : dict
@@ -78,32 +97,49 @@ class Row:
     algorithm: str
     label: str
     slowdown: str
-    slow_ranks: int
+    settings: Mapping[str, Any]
+    slow: tuple[int, ...]
     slow_factor: float | None
     ranks: int
+    servers: int
     repeat: int
     seed: int
     status: str
     reason: str
     target: str | None
     fabric: str = ""
+    staleness_kind: str = "none"
+    model_bytes: int = 0
     time_to_target: float | None = None
+    epochs_to_target: float | None = None
     target_gap: float | None = None
     time_per_epoch: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     hidden: float | None = None
     blocked: float | None = None
+    steps_per_rank: tuple[int, ...] = ()
+    waiting_per_rank: tuple[float, ...] = ()
+    worst_rank: int | None = None
+    waited_for: int | None = None
     staleness_mean: float | None = None
     staleness_max: float | None = None
+    staleness_per_rank: tuple[float, ...] = ()
+    loose_mean: float | None = None
+    loose_max: float | None = None
+    age_mean: float | None = None
+    age_max: float | None = None
+    weight_min: float | None = None
+    weight_max: float | None = None
+    weight_total: float | None = None
     loss: float | None = None
     accuracy: float | None = None
     replica_distance: float | None = None
-    bytes_per_step: float | None = None
+    distance_max: float | None = None
+    bytes_per_gradient: float | None = None
     messages_per_step: float | None = None
+    server_bytes_out: float | None = None
+    server_bytes_in: float | None = None
     exchanges_per_gradient: float | None = None
-    steps_per_rank: tuple[int, ...] = ()
-    worst_rank: int | None = None
-    waited_for: int | None = None
     curve: tuple[tuple[float, float], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
@@ -115,8 +151,18 @@ class Row:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Return the share of each span in the ranks' time; empty without steps."""
+        """Return the share of each span in the workers' time; empty without steps."""
         return shares(self.seconds)
+
+    @property
+    def slow_ranks(self) -> int:
+        """How many workers are slowed."""
+        return len(self.slow)
+
+    @property
+    def workers(self) -> int:
+        """Ranks that compute gradients: all but the servers."""
+        return self.ranks - self.servers
 
 
 @dataclass(frozen=True)
@@ -163,7 +209,7 @@ class Group:
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of each span in the time of all runs together."""
+        """The share of each span in the workers' time of all runs together."""
         total: Counter[str] = Counter()
         for row in self.rows:
             total.update(dict(row.seconds))
@@ -194,10 +240,9 @@ def summarize(trace: "Trace") -> Row:
         provenance=trace.provenance,
         progress=trace.progress,
         fabric=trace.fabric,
-        **_times(trace),
-        **_spans(trace),
-        **_work(trace),
-        **_judged(trace),
+        staleness_kind=trace.staleness,
+        model_bytes=trace.model_bytes,
+        **readings.read(trace),
     )
 
 
@@ -207,6 +252,9 @@ def labeled(trial: "Trial", *, study: str, status: str, **measured: Any) -> Row:
     A run that left no trace has nothing but `status` and `reason`.
     """
     factors = labels.factors(trial)
+    algorithm = ALGORITHMS.get(trial.algorithm.kind)
+    settings = trial.algorithm.settings
+    servers = algorithm.servers(settings, trial.ranks) if algorithm else 0
     return Row(
         study=study,
         trial_id=trial.id,
@@ -214,9 +262,11 @@ def labeled(trial: "Trial", *, study: str, status: str, **measured: Any) -> Row:
         algorithm=trial.algorithm.kind,
         label=trial.label,
         slowdown=labels.slowdown(trial),
-        slow_ranks=labels.slow_ranks(trial.slowdown, trial.ranks),
+        settings=settings,
+        slow=labels.slowed(trial.slowdown, trial.ranks - servers),
         slow_factor=labels.slow_factor(trial.slowdown),
         ranks=trial.ranks,
+        servers=servers,
         repeat=trial.repeat,
         seed=trial.seed,
         status=status,
@@ -241,91 +291,3 @@ def shares(seconds: Mapping[str, float]) -> dict[str, float]:
     """Return each span's part of the sum; empty where the sum is zero."""
     total = sum(seconds.values())
     return {span: seconds[span] / total for span in SPANS} if total > 0.0 else {}
-
-
-def _times(trace: "Trace") -> dict[str, float | None]:
-    """Return time to target and time per epoch; a crashed run has neither."""
-    if trace.status == "crashed":
-        return {"time_to_target": None, "time_per_epoch": None}
-    samples, elapsed = trace["samples_done"], trace["elapsed"]
-    ran = np.isfinite(elapsed) & (elapsed > 0.0)
-    rate = float(np.sum(samples[ran] / elapsed[ran]))
-    met, gap = _target(trace)
-    return {
-        "time_to_target": met,
-        "target_gap": gap,
-        "time_per_epoch": trace.epoch_samples / rate if rate > 0.0 else None,
-    }
-
-
-def _target(trace: "Trace") -> tuple[float | None, float | None]:
-    """Return the first judged moment at the target, and its distance from the last."""
-    measure, losses = trace.trial.measure, trace["loss_of_mean"]
-    met = np.zeros(losses.shape, dtype=bool)
-    if measure.target_loss is not None:
-        met |= losses <= measure.target_loss
-    if measure.target_accuracy is not None:
-        met |= trace["accuracy_of_mean"] >= measure.target_accuracy
-    if not met.any():
-        return None, None
-    first = int(met.argmax())
-    times = trace["moment_time"]
-    return float(times[first]), float(times[first] - times[max(first - 1, 0)])
-
-
-def _spans(trace: "Trace") -> dict[str, Any]:
-    """Return the seconds in each span, blocked and hidden time, and the worst rank."""
-    per_rank = {span: np.nansum(trace[span], axis=1) for span in SPANS}
-    steps = np.maximum(np.nan_to_num(trace["steps_done"]), 1)
-    own = (per_rank["compute"] + per_rank["injected"]) / steps
-    blocked = sum(per_rank[span] for span in BLOCKED)
-    waited = trace["waited_for"][np.isfinite(trace["waited_for"])].astype(int)
-    return {
-        "seconds": {span: float(per_rank[span].sum()) for span in SPANS},
-        "blocked": float(np.mean(blocked)),
-        "hidden": float(np.nansum(trace["hidden"], axis=1).mean()),
-        "worst_rank": int(own.argmax()) if own.any() else None,
-        "waited_for": int(np.bincount(waited).argmax()) if waited.size else None,
-    }
-
-
-def _work(trace: "Trace") -> dict[str, Any]:
-    """Return steps, traffic per step, exchanges per gradient and staleness."""
-    done = tuple(int(n) for n in np.nan_to_num(trace["steps_done"]))
-    steps = sum(done)
-    staleness = _finite(trace["staleness"])
-
-    def per_step(name: str) -> float | None:
-        return float(np.nansum(trace[name])) / steps if steps else None
-
-    return {
-        "steps_per_rank": done,
-        "bytes_per_step": per_step("bytes_out"),
-        "messages_per_step": per_step("messages_out"),
-        "exchanges_per_gradient": per_step("exchanges"),
-        "staleness_mean": float(staleness.mean()) if staleness.size else None,
-        "staleness_max": float(staleness.max()) if staleness.size else None,
-    }
-
-
-def _judged(trace: "Trace") -> dict[str, Any]:
-    """Return what the judged moments say: the last values and the curve."""
-    times, losses = trace["moment_time"], trace["loss_of_mean"]
-    curve = zip(times.tolist(), losses.tolist(), strict=True)
-    return {
-        # A diverged run has no final loss, however fine an earlier one was.
-        "loss": None if trace.status == "diverged" else _last(losses),
-        "accuracy": _last(trace["accuracy_of_mean"]),
-        "replica_distance": _last(trace["replica_distance"]),
-        "curve": tuple(point for point in curve if np.isfinite(point).all()),
-    }
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values[np.isfinite(values)])
-
-
-def _last(values: Sequence[float] | np.ndarray) -> float | None:
-    """Return the last finite value, or None."""
-    finite = _finite(np.asarray(values, dtype=np.float64))
-    return float(finite[-1]) if finite.size else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsgd_bench.errors import TraceError
-from dsgd_bench.report import exporters, page, tables, terminal
+from dsgd_bench.report import exporters, page, server_table, terminal, verdicts
 from dsgd_bench.report.collect import collect
 from dsgd_bench.report.study import Study
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "read_report", "write_report"]
 
-MARKDOWN, CSV, JSON, PAGE, FIGURES = (
+MARKDOWN, CSV, SERVERS, JSON, PAGE, FIGURES = (
     "report.md",
     "summary.csv",
+    "servers.csv",
     "summary.json",
     "report.html",
     "figures",
@@ -49,7 +50,7 @@ class Report:
     remark: str = ""
 
     def terminal(self, *, columns: int | None = None) -> str:
-        """Return one table per study with its warnings, as plain text.
+        """Return one table per study, its warnings and verdicts, as plain text.
 
         Parameters
         ----------
@@ -60,9 +61,9 @@ class Report:
         parts = []
         for study in self.studies:
             table = terminal.render(study.results, columns=limit)
-            parts += [study.heading, table, *tables.notes(study.results)]
+            parts += [study.heading, table, *study.notes]
             parts += [_wrapped(caution.text, limit) for caution in study.cautions]
-            parts.append("")
+            parts += ["", *verdicts.terminal(study.answers, limit), ""]
         if self.remark:
             parts += [self.remark, ""]
         page = [f"report: {file}" for file in self.files if file.name == PAGE]
@@ -124,6 +125,9 @@ def _write(report: Report, out: Path) -> tuple[Path, ...]:
         JSON: exporters.as_json(studies, command),
         PAGE: page.render(studies, command, drawings),
     }
+    loads = {study.name: study.loads for study in studies if study.loads}
+    if loads:
+        texts[SERVERS] = server_table.comma_separated(loads)
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
     return (*(out / name for name in texts), *(drawing.path for drawing in drawings))

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dsgd_bench.analysis import servers
+from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.specs import Job
-from dsgd_bench.trace import open_trace
+from dsgd_bench.trace import Trace, open_trace
 
 READY, ERROR = "READY", "ERROR"
 JOB, TRACE = "job.json", "trace.h5"
@@ -23,6 +25,8 @@ class Collected:
         The folder of the study.
     rows : list of Row
         One per finished or failed trial.
+    loads : list of Load
+        One per finished trial that has parameter servers.
     unreadable : list of (Path, str)
         Traces that are missing or damaged, and in which way.
     unfinished : list of Path
@@ -31,6 +35,7 @@ class Collected:
 
     folder: Path
     rows: list[Row] = field(default_factory=list)
+    loads: list[Load] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
 
@@ -74,18 +79,23 @@ def _trial_folders(folder: Path) -> Iterator[Path]:
 def _add_ready(collected: Collected, folder: Path) -> None:
     path = folder / TRACE
     try:
-        collected.rows.append(_read(path))
+        trace = _open(path)
+        row, load = summarize(trace), servers.load(trace)
     except (DsgdError, OSError, KeyError, ValueError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         collected.unreadable.append((path, problem))
         _add_label(collected, folder, status="unreadable", reason=problem)
+        return
+    collected.rows.append(row)
+    if load is not None:
+        collected.loads.append(load)
 
 
 def _add_crash(collected: Collected, folder: Path) -> None:
     """Add what is known of a failed trial: its trace if one was merged, or its name."""
     reason = (folder / ERROR).read_text(encoding="utf-8").strip()
     try:
-        row = _read(folder / TRACE)
+        row = summarize(_open(folder / TRACE))
     except (DsgdError, OSError, KeyError, ValueError):
         _add_label(collected, folder, status="crashed", reason=reason)
         return
@@ -107,10 +117,10 @@ def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) 
     )
 
 
-def _read(path: Path) -> Row:
+def _open(path: Path) -> Trace:
     if not path.exists():
         raise TraceError("the file does not exist")
-    return summarize(open_trace(path))
+    return open_trace(path)
 
 
 def _nothing(folder: Path, studies: list[Collected]) -> str:

@@ -8,30 +8,44 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from dsgd_bench.analysis.comparison import Line
+from dsgd_bench.analysis.findings import Answer
+from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate
-from dsgd_bench.analysis.summary import SPANS, Row
-from dsgd_bench.report import tables
+from dsgd_bench.analysis.summary import Row
+from dsgd_bench.report import verdicts
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Table
 
 SCHEMA = 1
 MEDIANS = (
+    "epochs_to_target",
     "loss",
     "accuracy",
     "replica_distance",
     "staleness_mean",
+    "loose_mean",
+    "age_mean",
     "blocked",
     "hidden",
-    "bytes_per_step",
+    "bytes_per_gradient",
     "messages_per_step",
     "exchanges_per_gradient",
+    "server_bytes_out",
+    "server_bytes_in",
 )
 """Row attributes whose medians are exported; units in `UNITS`."""
+MAXIMA = ("staleness_max", "loose_max", "age_max", "distance_max", "weight_max")
+"""Row attributes whose largest values are exported."""
 UNITS = {
     "blocked": "s",
     "hidden": "s",
-    "bytes_per_step": "byte",
-    "staleness_mean": "count",
+    "bytes_per_gradient": "byte",
+    "server_bytes_out": "byte",
+    "server_bytes_in": "byte",
+    **dict.fromkeys(
+        ("staleness_mean", "staleness_max", "loose_mean", "loose_max"), "count"
+    ),
+    **dict.fromkeys(("age_mean", "age_max"), "count"),
     "messages_per_step": "count",
     "exchanges_per_gradient": "count",
 }
@@ -51,10 +65,11 @@ def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> 
     parts = ["# dsgd-bench report"]
     for study in studies:
         parts += [f"## {study.heading}", _markdown_table(study.results)]
-        parts += [" ".join(tables.notes(study.results))]
+        parts += ["\n".join(f"- {note}" for note in study.notes)]
         if study.cautions:
             parts += ["### Read this first"]
             parts += ["\n".join(f"- {caution.text}" for caution in study.cautions)]
+        parts += [verdicts.markdown(study.answers)]
         parts += ["### Quality, work and traffic", _markdown_table(study.work)]
         if study.provenance:
             facts = (f"- {name}: {text}" for name, text in study.provenance.items())
@@ -84,11 +99,24 @@ def as_json(studies: Sequence[Study], command: str) -> str:
                 "heading": study.heading,
                 "points": [_point(line) for line in study.lines],
                 "warnings": [asdict(caution) for caution in study.cautions],
+                "expectations": [_answer(answer) for answer in study.answers],
             }
             for study in studies
         ],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    told = answer.expectation
+    return {
+        "name": told.name,
+        "sentence": told.sentence,
+        "source": told.source,
+        "unit": told.unit,
+        "verdict": answer.verdict,
+        "findings": [asdict(finding) for finding in answer.findings],
+    }
 
 
 def _markdown_table(table: Table) -> str:
@@ -125,7 +153,10 @@ def _record(study: Study, line: Line) -> dict[str, Any]:
     record |= {
         f"{name} [{UNITS.get(name, '1')}]": group.median(name) for name in MEDIANS
     }
-    record["staleness_max [count]"] = group.maximum("staleness_max")
+    record |= {
+        f"{name} [{UNITS.get(name, '1')}]": group.maximum(name) for name in MAXIMA
+    }
+    record["weight_min [1]"] = min(group.values("weight_min"), default=None)
     for status in ("crashed", "unreadable", "diverged"):
         record[status] = group.statuses[status]
     return record
@@ -159,6 +190,7 @@ def _point(line: Line) -> dict[str, Any]:
         "paper_slowdown": line.paper,
         "shares": group.shares,
         "medians": {name: group.median(name) for name in MEDIANS},
+        "maxima": {name: group.maximum(name) for name in MAXIMA},
         "each": [_run(each) for each in group.rows],
     }
 
@@ -169,6 +201,7 @@ def _estimate(found: Estimate | None) -> dict[str, Any] | None:
 
 def _run(row: Row) -> dict[str, Any]:
     """Return one run without what its point says, and without its curve."""
-    said = ("factors", "study", "algorithm", "label", "slowdown", "target", "curve")
+    words = ("study", "algorithm", "label", "slowdown", "target", "staleness_kind")
+    said = ("factors", "settings", "curve", *words)
     names = (field.name for field in fields(row) if field.name not in said)
     return {name: getattr(row, name) for name in names}

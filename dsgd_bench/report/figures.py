@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import Line, is_synchronous
-from dsgd_bench.report import looks
+from dsgd_bench.report import looks, server_figure
 from dsgd_bench.report.numbers import TIMES
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import TIME_COLUMNS, shown_shares
@@ -52,12 +53,20 @@ class Drawing:
 def draw(studies: Sequence[Study], folder: Path) -> list[Drawing]:
     """Draw every figure that the studies have data for into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        drawing
-        for study in studies
-        for case, lines in _cases(study)
-        for drawing in _draw_case(study, case, lines, folder)
-    ]
+    drawings = []
+    for study in studies:
+        if server_figure.has_data(study.loads):
+            drawings.append(_draw_servers(study, folder))
+        for case, lines in _cases(study):
+            drawings += _draw_case(study, case, lines, folder)
+    return drawings
+
+
+def _draw_servers(study: Study, folder: Path) -> Drawing:
+    path = folder / f"{_stem(study.name)}-servers.png"
+    svg = _save(lambda: server_figure.servers_against_workers(study.loads), path)
+    caption = f"{study.name}: {server_figure.CAPTION}"
+    return Drawing(path, caption, svg, looks.darkened(svg))
 
 
 def _cases(study: Study) -> Iterator[tuple[str, list[Line]]]:
@@ -68,20 +77,24 @@ def _cases(study: Study) -> Iterator[tuple[str, list[Line]]]:
 def _draw_case(
     study: Study, case: str, lines: Lines, folder: Path
 ) -> Iterator[Drawing]:
-    words = "-".join(word for word in (study.name, *case.split(", ")) if word)
-    stem = "".join(c if c.isalnum() or c in "-._" else "_" for c in words)
+    stem = _stem(*(word for word in (study.name, *case.split(", ")) if word))
     of = f"{study.name}, {case}" if case else study.name
     for name, (has_data, drawn, caption) in FIGURES.items():
         if has_data(lines):
             path = folder / f"{stem}-{name}.png"
-            svg = _save(drawn, lines, path)
+            svg = _save(partial(drawn, lines), path)
             yield Drawing(path, f"{of}: {caption}", svg, looks.darkened(svg))
 
 
-def _save(drawn: Callable[[Lines], Figure], lines: Lines, path: Path) -> str:
+def _stem(*words: str) -> str:
+    """Return the start of a file's name: the words without special characters."""
+    return "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(words))
+
+
+def _save(drawn: Callable[[], Figure], path: Path) -> str:
     """Draw into a PNG; return the same as SVG."""
     with mpl.rc_context(looks.PAPER):
-        figure, text = drawn(lines), io.StringIO()
+        figure, text = drawn(), io.StringIO()
         figure.savefig(path, format="png")
         # Nothing has moved since: laying out again would take as long as drawing.
         figure.set_layout_engine("none")
@@ -93,7 +106,9 @@ def _save(drawn: Callable[[Lines], Figure], lines: Lines, path: Path) -> str:
 
 
 def _has_curves(lines: Lines) -> bool:
-    return any(len(row.curve) > 1 for line in lines for row in line.group.rows)
+    """Say whether there is a loss that changes; that of messages never does."""
+    curves = [row.curve for line in lines for row in line.group.rows]
+    return any(len({loss for _, loss in curve}) > 1 for curve in curves)
 
 
 def loss_against_time(lines: Lines) -> Figure:

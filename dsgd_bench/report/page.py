@@ -6,11 +6,11 @@ from html import escape
 from typing import Protocol
 
 from dsgd_bench.analysis.comparison import Line
-from dsgd_bench.report import tables
+from dsgd_bench.report import tables, verdicts
 from dsgd_bench.report.looks import SPAN_COLORS
 from dsgd_bench.report.numbers import percent
 from dsgd_bench.report.study import Study
-from dsgd_bench.report.tables import TIME_COLUMNS, Table, shown_shares
+from dsgd_bench.report.tables import Table, shown_shares
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -46,6 +46,10 @@ tbody tr:hover td { background: var(--hover); }
   color: var(--soft); margin-top: .8rem; }
 .key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px;
   margin-right: .35rem; vertical-align: -1px; }
+.note { font-size: .82rem; color: var(--soft); margin: .6rem 0 0; }
+.answer { margin: .45rem 0; } .answer summary span { font-weight: 400; }
+.answer summary small { color: var(--soft); font-weight: 400; }
+td.why { white-space: normal; min-width: 22rem; }
 .warn { background: var(--warn); border-left: 4px solid var(--edge); }
 .warn ul { margin: 0; padding-left: 1.1rem; }
 .warn li + li { margin-top: .45rem; }
@@ -109,14 +113,15 @@ def render(studies: Sequence[Study], command: str, drawings: Sequence[Drawn]) ->
 
 def _study(study: Study) -> str:
     name, _, rest = study.heading.partition(": ")
-    notes = " ".join(tables.notes(study.results))
+    notes = "<br>".join(map(escape, study.notes))
     return (
         f'<section><h2>{escape(name)}</h2><p class="soft">{escape(rest)}</p>\n'
         + _cautions(study)
         + '<div class="card"><h3>Who reached the target, and where the time went</h3>'
-        + _table(tables.without(study.results, TIME_COLUMNS), study.lines)
+        + _table(tables.without(study.results, tables.BARS), study.lines)
         + _key()
-        + f'<p class="key">{escape(notes)}</p></div>\n'
+        + f'<p class="note">{notes}</p></div>\n'
+        + verdicts.page(study.answers)
         + '<div class="card"><h3>Quality, work and traffic</h3>'
         + _table(study.work, ())
         + "</div></section>"

@@ -4,6 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from dsgd_bench.analysis.comparison import Line, compare
+from dsgd_bench.analysis.expectations import judge
+from dsgd_bench.analysis.findings import Answer
+from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Group, combine
 from dsgd_bench.report import tables, warnings
 from dsgd_bench.report.collect import Collected
@@ -25,6 +28,10 @@ class Study:
         The study's table, and the second one on quality, work and traffic.
     cautions : tuple of Caution
         The warnings that apply.
+    loads : tuple of Load
+        What every trial with parameter servers asked of them.
+    answers : tuple of Answer
+        What became of the papers' expectations.
     """
 
     name: str
@@ -32,6 +39,8 @@ class Study:
     results: Table
     work: Table
     cautions: tuple[Caution, ...]
+    loads: tuple[Load, ...] = ()
+    answers: tuple[Answer, ...] = ()
 
     @classmethod
     def of(cls, collected: Collected) -> "Study":
@@ -39,7 +48,13 @@ class Study:
         lines = tuple(compare(combine(collected.rows)))
         cautions = tuple(warnings.cautions(Evidence(lines, collected)))
         results, work = tables.results(lines), tables.work(lines)
-        return cls(collected.name, lines, results, work, cautions)
+        loads, answers = tuple(collected.loads), tuple(judge(lines))
+        return cls(collected.name, lines, results, work, cautions, loads, answers)
+
+    @property
+    def notes(self) -> list[str]:
+        """How to read the table of results, a sentence each."""
+        return tables.notes(self.results, self.lines)
 
     @property
     def groups(self) -> list[Group]:

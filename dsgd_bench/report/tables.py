@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dsgd_bench.algorithms.base import STALENESS
 from dsgd_bench.analysis.comparison import REFERENCE, Line
 from dsgd_bench.analysis.summary import Group
 from dsgd_bench.report.numbers import (
@@ -19,6 +20,8 @@ AGAINST = f"against {REFERENCE}"
 """Name of the column that compares with the reference."""
 TIME_COLUMNS = ("compute", "injected", "waiting", "moving", "mixing", "other")
 """Spans as the table shows them; copying is counted under other."""
+BARS = tuple(span for span in TIME_COLUMNS if span != "waiting")
+"""Columns that a page shows as a bar only."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,15 @@ def results(lines: Sequence[Line]) -> Table:
     columns = [*_labels(lines), Column("reached", "runs", reached)]
     if _any_target(lines):
         columns.append(Column("time to target", "s", time_to_target))
+        columns.append(Column("epochs", "to target", _median("epochs_to_target")))
     columns += [
         Column(AGAINST, _against_unit(lines), against),
-        Column(
-            "time per epoch", "s", lambda line: estimated(line.group.time_per_epoch)
-        ),
+        Column("epoch", "s", lambda line: estimated(line.group.time_per_epoch)),
         *_straggler(lines),
-        *(Column(span, "%", _share(span)) for span in TIME_COLUMNS),
-        Column("staleness", "changes", staleness),
-        Column("distance", "of replicas", _median("replica_distance")),
+        Column("staleness", "mean/max", staleness),
+        Column("distance", "replicas", _median("replica_distance")),
+        Column("sent", "kB/grad.", _kilobytes("bytes_per_gradient")),
+        *(Column(span, "%", _share(span)) for span in ("waiting", *BARS)),
     ]
     return _table(columns, lines)
 
@@ -87,15 +90,15 @@ def work(lines: Sequence[Line]) -> Table:
         Column("most waited for", "rank", _common("waited_for")),
         Column("blocked", "s per rank", _median("blocked")),
         Column("hidden", "s per rank", _median("hidden")),
-        Column("sent", "kB per step", _kilobytes),
-        Column("messages", "per step", _median("messages_per_step")),
+        Column("messages", "per gradient", _median("messages_per_step")),
         Column("exchanges", "per gradient", _median("exchanges_per_gradient")),
+        *_present(lines, _EXTRA),
     ]
     return _table(columns, lines)
 
 
-def notes(table: Table) -> list[str]:
-    """Return how to read the bounds that the table contains."""
+def notes(table: Table, lines: Sequence[Line]) -> list[str]:
+    """Return how to read the bounds, and what staleness counts, in a table of lines."""
     text = " ".join(cell for row in table.cells for cell in row)
     found = []
     if "[" in text:
@@ -103,7 +106,7 @@ def notes(table: Table) -> list[str]:
     if any(f"{digit}{DASH}" in text for digit in "0123456789"):
         found.append(f"(low{DASH}high): range of the runs, too few for an interval.")
     if any(column.name == "staleness" for column in table.columns):
-        found.append("staleness: mean/largest.")
+        found += _families(lines)
     return found
 
 
@@ -138,16 +141,13 @@ def against(line: Line) -> str:
     if line.is_reference:
         return "reference"
     if line.reference_failed and line.group.reached:
-        return "reference never did"
+        return "reference failed"
     return faster(line.against_reference)
 
 
 def staleness(line: Line) -> str:
     """Return "1.24/7", the mean and the largest; a dash where there is none."""
-    mean = line.group.median("staleness_mean")
-    if mean is None:
-        return NONE
-    return f"{number(mean)}/{line.group.maximum('staleness_max') or 0.0:.0f}"
+    return _extent("staleness_mean", "staleness_max")(line)
 
 
 def steps(line: Line) -> str:
@@ -181,13 +181,7 @@ def _straggler(lines: Sequence[Line]) -> list[Column]:
     """Return the columns on slowdowns; none where the study has no slowdown."""
     if all(line.group.first.slow_factor == 1.0 for line in lines):
         return []
-    columns = [
-        Column(
-            "own slowdown",
-            f"{TIMES} own epoch",
-            lambda x: estimated(x.against_baseline),
-        )
-    ]
+    columns = [Column("epoch", f"{TIMES} own", lambda x: estimated(x.against_baseline))]
     if any(line.predicted for line in lines):
         columns.append(Column("model", TIMES, lambda line: number(line.predicted)))
     if any(line.paper for line in lines):
@@ -211,9 +205,63 @@ def _median(name: str) -> Callable[[Line], str]:
     return lambda line: number(line.group.median(name))
 
 
-def _kilobytes(line: Line) -> str:
-    sent = line.group.median("bytes_per_step")
-    return NONE if sent is None else number(sent / 1000.0)
+def _extent(mean: str, most: str) -> Callable[[Line], str]:
+    """Return "1.24/7", the median of means and the largest of all runs."""
+
+    def cell(line: Line) -> str:
+        average, largest = line.group.median(mean), line.group.maximum(most)
+        if average is None or largest is None:
+            return NONE
+        return f"{number(average)}/{largest:.0f}"
+
+    return cell
+
+
+def _kilobytes(name: str) -> Callable[[Line], str]:
+    def cell(line: Line) -> str:
+        found = line.group.median(name)
+        return NONE if found is None else number(found / 1000.0)
+
+    return cell
+
+
+def _weights(line: Line) -> str:
+    """Return the least and the largest push-sum weight of any run."""
+    least = min(line.group.values("weight_min"), default=None)
+    most = line.group.maximum("weight_max")
+    if least is None:
+        return NONE
+    return number(least) if least == most else f"{number(least)}{DASH}{number(most)}"
+
+
+_EXTRA = (
+    Column("server sent", "kB/grad.", _kilobytes("server_bytes_out")),
+    Column("server received", "kB/grad.", _kilobytes("server_bytes_in")),
+    Column("loose staleness", "mean/max", _extent("loose_mean", "loose_max")),
+    Column("age", "steps", _extent("age_mean", "age_max")),
+    Column("weights", f"least{DASH}most", _weights),
+)
+"""Columns that only some algorithms have something to say in."""
+
+
+def _present(lines: Sequence[Line], columns: Sequence[Column]) -> list[Column]:
+    """Return the columns that say anything about any of the lines."""
+    return [
+        column for column in columns if any(column.cell(line) != NONE for line in lines)
+    ]
+
+
+def _families(lines: Sequence[Line]) -> list[str]:
+    """Return what staleness counts, family by family."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        row = line.group.first
+        if line.group.median("staleness_mean") is not None:
+            found.setdefault(row.staleness_kind, []).append(row.algorithm)
+    return [
+        f"staleness of {', '.join(dict.fromkeys(kinds))}: {STALENESS.get(family, '')}."
+        for family, kinds in found.items()
+    ]
 
 
 def _common(name: str) -> Callable[[Line], str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsgd_bench.analysis.comparison import Line, is_synchronous
+from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.statistics import MIN_RUNS
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.report.collect import Collected
@@ -93,15 +94,19 @@ def diverged(evidence: Evidence) -> Iterator[str]:
 
 
 def unreached(evidence: Evidence) -> Iterator[str]:
-    """Name points where no run reached the target."""
+    """Name points where no run reached the target, in one sentence per target."""
+    found: dict[str, list[str]] = {}
     for line in evidence.lines:
-        group = line.group
-        if group.first.target and not group.reached:
-            yield (
-                f"{_name(line)}: 0 of {len(group.rows)} runs reached the target"
-                f" ({group.first.target}), so there is no time to compare. Raise"
-                " study.budget, or set a target that this point can reach."
-            )
+        target = line.group.first.target
+        if target and not line.group.reached:
+            found.setdefault(target, []).append(_name(line))
+    for target, names in found.items():
+        points = f"{len(names)} points" if len(names) > 1 else "one point"
+        yield (
+            f"No run of {points} reached the target ({target}), so there is no time to"
+            f" compare: {'; '.join(names)}. Raise study.budget, or set a target within"
+            " reach."
+        )
 
 
 def flatters(evidence: Evidence) -> Iterator[str]:
@@ -131,11 +136,12 @@ def few_repeats(evidence: Evidence) -> Iterator[str]:
 
 def oversubscribed(evidence: Evidence) -> Iterator[str]:
     """Say where there are more ranks than cores."""
-    rows = [row for row in evidence.rows if _fact(row, "oversubscribed")]
+    rows = [row for row in evidence.rows if fact(row.provenance, "oversubscribed")]
     if not rows:
         return
     ranks = max(row.ranks for row in rows)
-    cores = _fact(rows[0], "cores") or _fact(rows[0], "cores_allowed")
+    known = rows[0].provenance
+    cores = fact(known, "cores") or fact(known, "cores_allowed")
     where = f"on {cores} cores" if isinstance(cores, int) else "shared cores"
     if all(row.factors.get("compute.mode") == "emulated" for row in rows):
         yield (
@@ -250,17 +256,6 @@ def facts(provenance: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + name] = str(value)
     return flat
-
-
-def _fact(row: Row, name: str) -> Any:
-    """Return one provenance value, wherever it is nested; None if absent."""
-    waiting: list[Mapping[str, Any]] = [row.provenance]
-    while waiting:
-        section = waiting.pop()
-        if name in section:
-            return section[name]
-        waiting += [value for value in section.values() if isinstance(value, Mapping)]
-    return None
 
 
 def _active(progress: Mapping[str, Any]) -> set[str]:

@@ -2,8 +2,9 @@
 
 A toy cluster: a gradient takes `COMPUTE` seconds, on a slow rank s times that (the
 excess is injected); every step moves a model for `MOVING` seconds and mixes for
-`MIXING`. AllReduce waits for the slowest rank; anything else waits for nobody. The loss
-of the average model falls as exp(-samples / `FALL`).
+`MIXING`. Whoever keeps step waits for the slowest rank; anything else waits for nobody.
+The loss of the average model falls as exp(-samples / `FALL`). Staleness, traffic and
+weights are what the rules say.
 """
 
 import json
@@ -15,6 +16,9 @@ import h5py
 import numpy as np
 
 from dsgd_bench import trace
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.base import Algorithm
+from dsgd_bench.analysis.comparison import keeps_step
 from dsgd_bench.config import (
     AlgorithmSpec,
     BudgetSpec,
@@ -29,7 +33,7 @@ from dsgd_bench.specs import Job, Machine
 COMPUTE, MOVING, MIXING, OTHER = 0.02, 0.001, 0.0005, 0.0005
 BATCH, EPOCH, FALL = 32, 1440, 4000.0
 MESSAGE = 2600.0
-"""Bytes per step and rank."""
+"""Bytes of one model."""
 
 PROVENANCE = {
     "time_utc": "2025-01-01T00:00:00Z",
@@ -48,13 +52,14 @@ def trial(
     repeat: int = 0,
     seconds: float = 4.0,
     target: float | None = 0.5,
+    settings: dict[str, Any] | None = None,
 ) -> Trial:
     """Return a trial of the toy cluster; rank 0 is `factor` times slower."""
     return Trial(
         ranks=ranks,
         seed=repeat,
         repeat=repeat,
-        algorithm=AlgorithmSpec(kind=kind),
+        algorithm=AlgorithmSpec(kind=kind, settings=settings or {}),
         problem=ProblemSpec(kind="softmax", batch=BATCH),
         compute=ComputeSpec(mode="emulated", seconds=COMPUTE),
         slowdown=SlowdownSpec(kind="constant", ranks=(0,), factor=factor),
@@ -74,6 +79,8 @@ class Toy:
     study: str = "toy"
     fabric: str = "mpi"
     epoch_samples: int = EPOCH
+    model_bytes: int = int(MESSAGE)
+    staleness: str = "none"
 
     def __post_init__(self) -> None:
         self.provenance = dict(PROVENANCE)
@@ -88,48 +95,111 @@ def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
 
     `noise` stretches every second of the run, so that repeats differ.
     """
-    stretch = 1.0 + noise
-    own = np.full(of.ranks, COMPUTE)
-    own[list(of.slowdown.ranks)] *= of.slowdown.factor
-    waits = of.algorithm.kind == "allreduce"
-    extra = MOVING + MIXING + OTHER
-    step = (np.full(of.ranks, own.max()) if waits else own) + extra
-    step = step * stretch
+    algorithm = ALGORITHMS[of.algorithm.kind]
+    servers = algorithm.servers(of.algorithm.settings, of.ranks)
+    workers = of.ranks - servers
     seconds = of.budget.seconds or 1.0
-    steps = np.maximum((seconds / step).astype(int), 1)
-    arrays = {name: np.full(0, np.nan) for name in trace.VARIABLES}
+    stretch, waits = 1.0 + noise, bool(keeps_step(algorithm.name))
+    own = np.full(workers, COMPUTE)
+    slow = [rank for rank in of.slowdown.ranks if rank < workers]
+    own[slow] *= of.slowdown.factor
+    extra = MOVING + MIXING + OTHER
+    step = (np.full(workers, own.max()) if waits else own) + extra
+    steps = np.maximum((seconds / (step * stretch)).astype(int), 1)
+    others = np.setdiff1d(np.arange(workers), slow)
+    late = waits & (own < own.max())
     spans = {
-        "compute": np.full(of.ranks, COMPUTE),
+        "compute": np.full(workers, COMPUTE),
         "injected": own - COMPUTE,
-        "waiting": step / stretch - extra - own,
-        "moving": np.full(of.ranks, MOVING),
-        "mixing": np.full(of.ranks, MIXING),
-        "copying": np.zeros(of.ranks),
-        "other": np.full(of.ranks, OTHER),
-        "hidden": np.zeros(of.ranks),
-        "flushing": np.zeros(of.ranks),
-        "duration": step / stretch,
+        "waiting": step - extra - own,
+        "moving": np.full(workers, MOVING),
+        "mixing": np.full(workers, MIXING),
+        "copying": np.zeros(workers),
+        "other": np.full(workers, OTHER),
+        "hidden": np.zeros(workers),
+        "flushing": np.zeros(workers),
+        "duration": step,
     }
-    for name, each in spans.items():
-        arrays[name] = _padded(each * stretch, steps)
-    others = np.arange(of.ranks) != 0
-    arrays["waited_for"] = _padded(np.where(waits & others, 0.0, np.nan), steps)
-    arrays["staleness"] = _padded(np.full(of.ranks, 0.0 if waits else 1.5), steps)
-    arrays["bytes_out"] = _padded(np.full(of.ranks, MESSAGE), steps)
-    arrays["messages_out"] = _padded(np.ones(of.ranks), steps)
-    arrays["steps_done"] = steps.astype(float)
-    arrays["samples_done"] = steps * float(BATCH)
-    arrays["elapsed"] = steps * step
-    arrays["exchanges"] = np.diag(np.zeros(of.ranks) if waits else steps * 1.0)
+    counts = {
+        "waited_for": np.where(late, own.argmax(), np.nan),
+        "staleness": _staleness(algorithm, of, others, workers),
+        "weight": np.full(workers, 1.0 if "push-sum" in algorithm.traits else np.nan),
+        "bytes_out": np.full(workers, MESSAGE * _models(algorithm, of, workers)),
+        "messages_out": np.ones(workers),
+        "samples": np.full(workers, float(BATCH)),
+    }
+    arrays = {name: np.full((of.ranks, 0), np.nan) for name in trace.VARIABLES}
+    arrays |= {name: _padded(x * stretch, steps) for name, x in spans.items()}
+    arrays |= {name: _padded(x, steps) for name, x in counts.items()}
+    arrays["start"] = _padded(step * stretch, steps) * np.arange(steps.max())
+    arrays["age"] = arrays["staleness"]
+    done = np.arange(steps.max()) + np.zeros((workers, 1))
+    drains = "drains" in algorithm.traits
+    arrays["delivered"] = np.where(drains, done, np.nan)
+    arrays["bytes_in"] = arrays["bytes_out"]
+    for name in (*spans, *counts, "start", "age", "delivered", "bytes_in"):
+        arrays[name] = _with_servers(arrays[name], servers, name)
+    served = [steps.sum() * 1.0] * servers
+    arrays["steps_done"] = np.array([*steps, *served], float)
+    arrays["samples_done"] = np.array([*steps * BATCH, *[0] * servers], float)
+    arrays["elapsed"] = np.array([*steps * step * stretch, *[seconds] * servers])
+    arrays["serves"] = np.repeat([0.0, 1.0], [workers, servers])
+    pairs = np.zeros((of.ranks, of.ranks))
+    if not waits and not servers:
+        pairs[range(workers), range(workers)] = steps
+    arrays["exchanges"] = pairs
     times = np.linspace(0.0, seconds, moments)
+    rate = np.sum(BATCH / (step * stretch))
     arrays["moment_time"] = times
-    arrays["loss_of_mean"] = 2.3 * np.exp(-times * np.sum(BATCH / step) / FALL)
+    arrays["moment_samples"] = times * rate
+    arrays["loss_of_mean"] = 2.3 * np.exp(-times * rate / FALL)
     arrays["accuracy_of_mean"] = 1.0 - arrays["loss_of_mean"] / 2.4
     arrays["replica_distance"] = np.zeros(moments) if waits else 0.1 + 0.0 * times
+    arrays["replica_distance"][-1] *= 1e-7 if drains else 1.0
     status = "exhausted"
     if (arrays["loss_of_mean"] <= (of.measure.target_loss or 0.0)).any():
         status = "reached"
-    return Toy(of, arrays, status)
+    return Toy(of, arrays, status, staleness=algorithm.staleness)
+
+
+def _models(algorithm: Algorithm, of: Trial, workers: int) -> float:
+    """Return the models that a worker sends per gradient; "e" is 1."""
+    known = algorithm.sent(of.algorithm.settings, of.ranks)
+    if known is not None:
+        return known
+    return {"dasgd": workers - 1.0, "swift": 2.0}.get(algorithm.name, 1.0)
+
+
+def _staleness(
+    algorithm: Algorithm, of: Trial, others: np.ndarray, workers: int
+) -> np.ndarray:
+    """Return the staleness of each worker's gradients, as the rules have it."""
+    factor = of.slowdown.factor
+    if algorithm.staleness == "none":
+        return np.full(workers, np.nan)
+    if keeps_step(algorithm.name):
+        return np.ones(workers)
+    if algorithm.staleness == "steps":
+        return np.full(workers, factor)
+    stale = np.full(workers, factor * (workers - 1.0))
+    # a slow worker's gradients are rare: the others lack hardly any of them
+    stale[others] = workers - 1.0 - (0.5 if factor > 1.0 else 0.0)
+    return stale
+
+
+def _with_servers(table: np.ndarray, servers: int, name: str) -> np.ndarray:
+    """Return the workers' rows with one row per server, which handles each message."""
+    if not servers:
+        return table
+    handled = int(np.isfinite(table).sum())
+    rows = np.full((len(table) + servers, max(handled, table.shape[1])), np.nan)
+    rows[: len(table), : table.shape[1]] = table
+    served = {"bytes_out": 1, "bytes_in": 1, "messages_out": 1, "waiting": 1}
+    if name in served:
+        rows[len(table) :, :handled] = np.nansum(table) / max(handled, 1) / servers
+    elif name == "samples":
+        rows[len(table) :] = 0.0
+    return rows
 
 
 def save(toy: Toy, study: Path) -> Path:
@@ -148,6 +218,8 @@ def save(toy: Toy, study: Path) -> Path:
             dsgd_provenance=json.dumps(toy.provenance),
             dsgd_progress=json.dumps(toy.progress),
             dsgd_epoch_samples=toy.epoch_samples,
+            dsgd_model_bytes=toy.model_bytes,
+            dsgd_staleness=toy.staleness,
             dsgd_fabric=toy.fabric,
             dsgd_status=toy.status,
             dsgd_reason=toy.reason,

@@ -200,3 +200,22 @@ def test_the_bare_package_needs_nothing_but_numpy():
         [sys.executable, "-c", code], check=False, capture_output=True, text=True
     )
     assert done.stderr == ""
+
+
+ALGORITHM_FILES = [
+    path for path in FILES if path.parent.name == "algorithms" and path.stem != "base"
+]
+
+
+@pytest.mark.parametrize("path", ALGORITHM_FILES, ids=name_of)
+def test_an_algorithm_is_its_papers_rule_and_nothing_else(path):
+    """No clock, no account, no library of messages: the fabric keeps all of that."""
+    assert len(path.read_text().splitlines()) <= 150
+    names = {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
+    attributes = {
+        node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)
+    }
+    kept_elsewhere = {"now", "ledger", "traffic", "time", "perf_counter", "sleep"}
+    assert not (names | attributes) & kept_elsewhere
+    foreign = {name.partition(".")[0] for name in imports(path)} - {"dsgd_bench"}
+    assert foreign <= {"numpy", "msgspec", "typing", "collections", "itertools", "math"}

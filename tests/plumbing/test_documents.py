@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from dsgd_bench import graphs
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.base import STALENESS
+from dsgd_bench.report.numbers import DASH
 from dsgd_bench.trace.variables import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +24,64 @@ def test_the_trace_format_lists_every_variable_with_its_unit():
     row = re.compile(r"^\| `((?!dsgd_)\w+)` \| (\w+) \|", re.MULTILINE)
     listed = dict(row.findall(text))
     assert listed == {name: units for name, (_, units, _) in VARIABLES.items()}
+
+
+def test_the_page_on_graphs_says_what_the_graphs_are():
+    text = (ROOT / "docs" / "graphs.md").read_text()
+    row = re.compile(r"^\| `([a-z-]+)[^`]*` \|.*\| (.+), (.+) \| (.+), (.+) \|$", re.M)
+    listed = {name: numbers for name, *numbers in row.findall(text)}
+    expected = {}
+    for name in graphs.EXAMPLES:
+        made = [graphs.make(name, size) for size in (8, 16)]
+        numbers = [f"{graph.messages_per_step():.3g}" for graph in made]
+        numbers += [f"{graph.spectral_gap():.3f}" for graph in made]
+        expected[name.partition(":")[0]] = numbers
+    assert listed == expected
+    assert all(f"| `{graphs.usage(name)}` |" in text for name in graphs.GRAPHS)
+
+
+def graph_of(entry):
+    """Return what the README says an algorithm runs on."""
+    if "servers" in entry.settings:
+        return "servers"
+    if "graph" not in entry.settings:
+        return DASH
+    return "undirected" if "undirected" in entry.traits else "any"
+
+
+def test_the_readme_lists_every_algorithm_with_paper_and_graph():
+    text = (ROOT / "README.md").read_text()
+    row = re.compile(r"^\| `([a-z-]+)` \| .+ \| (.+) \| (.+) \| (\S+) \|$", re.M)
+    listed = {name: rest for name, *rest in row.findall(text)}
+    assert list(listed) == list(ALGORITHMS), "all, in the order of the table"
+    for name, (paper, waits_for, graph) in listed.items():
+        entry = ALGORITHMS[name]
+        number = re.search(r"\d{4}\.\d{4,5}", entry.paper)
+        assert (number[0] if entry.paper.startswith("arXiv") else "this suite") in paper
+        assert graph == graph_of(entry), name
+        assert ("nobody" in waits_for) != entry.synchronous, name
+
+
+def test_the_table_of_learning_rates_has_every_algorithm():
+    text = (ROOT / "docs" / "measuring.md").read_text()
+    section = text.partition("## The learning rate")[2].partition("\n## ")[0]
+    named = {
+        name
+        for row in re.findall(r"^\| (`.+?) \|", section, re.M)
+        for name in re.findall(r"`([a-z-]+)`", row)
+    }
+    forms = {"adpsgd-overlapped", "adpsgd-waitfree", "adpsgd-delta"}  # "and its forms"
+    assert named | forms == set(ALGORITHMS)
+    divided = re.findall(r"^\| (`.+?) \| .+ \| \*\*lr/n\*\* \|", section, re.M)
+    assert set(re.findall(r"`([a-z-]+)`", " ".join(divided))) == {
+        name for name, entry in ALGORITHMS.items() if "in-full" in entry.traits
+    }
+
+
+def test_the_trace_format_explains_every_family_of_staleness():
+    text = (ROOT / "docs" / "trace-format.md").read_text()
+    families = re.findall(r"^\| `(\w+)` \| [^|]{9,} \|.+\| .+ \|$", text, re.M)
+    assert set(families) == set(STALENESS)
 
 
 @pytest.mark.parametrize(

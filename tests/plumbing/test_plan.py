@@ -70,3 +70,37 @@ def test_what_cannot_be_dealt_out_is_refused():
     problem = ProblemSpec("quadratic", batch=64, settings={"samples": 100})
     with pytest.raises(ConfigError):
         plan.cost(trial(problem=problem))
+
+
+def test_a_graph_is_named_with_its_gap_and_messages():
+    cost = plan.cost(
+        trial(ranks=8, algorithm=AlgorithmSpec("dpsgd", {"graph": "hypercube"}))
+    )
+    assert (cost.graph, cost.messages_per_step) == ("hypercube", 3)
+    assert cost.bytes_per_step == 3 * 4000
+    assert cost.spectral_gap == pytest.approx(1 / 2)
+    everywhere = plan.cost(trial("allreduce"))
+    assert (everywhere.graph, everywhere.messages_per_step) == ("", None)
+    assert everywhere.spectral_gap is None
+
+
+def test_one_exchange_per_gradient_is_one_message_on_any_graph():
+    cost = plan.cost(trial(algorithm=AlgorithmSpec("adpsgd", {"graph": "ring"})))
+    assert (cost.graph, cost.messages_per_step) == ("ring", 1)
+    assert plan.cost(trial("adpsgd-waitfree")).messages_per_step is None
+
+
+def test_servers_compute_nothing_and_get_no_samples():
+    """Ten samples are one round of ten workers; twelve could not share them."""
+    problem = ProblemSpec("message", batch=1, settings={"samples": 10})
+    served = AlgorithmSpec("ssgd", {"servers": 2})
+    changes = {"problem": problem, "budget": BudgetSpec(epochs=4.0)}
+    cost = plan.cost(
+        trial(
+            ranks=12,
+            algorithm=served,
+            compute=ComputeSpec("emulated", 0.1),
+            **changes,
+        )
+    )
+    assert cost.seconds == pytest.approx(4 * 0.1 + plan.START_SECONDS)

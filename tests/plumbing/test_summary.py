@@ -6,6 +6,7 @@ from synthetic import BATCH, COMPUTE, EPOCH, FALL, MESSAGE, MIXING, MOVING, OTHE
 
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import compare
+from dsgd_bench.analysis.staleness import loose
 from dsgd_bench.analysis.summary import combine, summarize
 from dsgd_bench.config import MeasureSpec, OptimizerSpec
 
@@ -77,11 +78,104 @@ def test_blocked_is_waiting_and_moving_per_rank():
 
 def test_traffic_exchanges_and_staleness_are_per_step():
     row = summary("adpsgd", factor=10)
-    assert row.bytes_per_step == pytest.approx(MESSAGE)
+    assert row.bytes_per_gradient == pytest.approx(MESSAGE)
     assert row.messages_per_step == pytest.approx(1.0)
     assert row.exchanges_per_gradient == pytest.approx(1.0)
-    assert (row.staleness_mean, row.staleness_max) == (1.5, 1.5)
-    assert row.steps_per_rank[0] < row.steps_per_rank[1] == row.steps_per_rank[2]
+    slow, *others = row.steps_per_rank
+    assert slow < others[0] == others[1] == others[2]
+    # rank 0's gradients meet ten of each other worker's, theirs hardly one
+    assert row.staleness_per_rank == pytest.approx((30.0, 2.5, 2.5, 2.5))
+    mean = (30.0 * slow + 2.5 * sum(others)) / (slow + sum(others))
+    assert (row.staleness_mean, row.staleness_max) == (pytest.approx(mean), 30.0)
+
+
+def test_only_workers_are_counted_and_servers_told_apart():
+    row = summary("asgd", ranks=5, settings={"servers": 2})
+    assert (row.workers, row.servers, len(row.steps_per_rank)) == (3, 2, 3)
+    assert row.bytes_per_gradient == pytest.approx(MESSAGE)
+    assert row.server_bytes_out == pytest.approx(MESSAGE)
+    assert row.server_bytes_in == pytest.approx(MESSAGE)
+    # the synthetic servers do nothing but wait, the workers never
+    assert row.shares["waiting"] == pytest.approx(0.0)
+    assert row.staleness_mean == 2.0
+    assert row.time_per_epoch == pytest.approx(EPOCH * (COMPUTE + EXTRA) / (3 * BATCH))
+    assert summary("asgd", ranks=5).server_bytes_in is not None
+    assert summary().server_bytes_in is None
+
+
+def test_a_slow_server_slows_no_worker():
+    of = synthetic.trial("asgd", factor=10)
+    slowdown = msgspec.structs.replace(of.slowdown, ranks=(3,))
+    row = summarize(synthetic.run(msgspec.structs.replace(of, slowdown=slowdown)))
+    assert row.slow == ()
+    assert summary("asgd", factor=10).slow == (0,)
+
+
+def test_whoever_is_ahead_at_the_end_of_a_synchronous_run_was_not_faster():
+    toy = synthetic.run(synthetic.trial("dpsgd"))
+    exact = summarize(toy).time_per_epoch
+    toy.arrays["elapsed"][1:] *= 0.7
+    assert summarize(toy).time_per_epoch == exact
+
+
+def test_epochs_to_the_target_are_the_samples_of_all_until_then():
+    toy = synthetic.run(synthetic.trial())
+    row = summarize(toy)
+    rate = 4 * BATCH / (COMPUTE + EXTRA)
+    assert row.epochs_to_target == pytest.approx(row.time_to_target * rate / EPOCH)
+    assert summary(target=1e-6).epochs_to_target is None
+
+
+def test_the_widest_distance_and_the_extreme_weights_are_kept():
+    toy = synthetic.run(synthetic.trial("sgp"))
+    toy.arrays["replica_distance"][3] = 0.7
+    toy.arrays["weight"][1, 5] = 0.25
+    row = summarize(toy)
+    assert (row.distance_max, row.replica_distance) == (0.7, 0.0)
+    assert (row.weight_min, row.weight_max) == (0.25, 1.0)
+    assert row.weight_total == pytest.approx(0.75 / 4)
+    assert summary("osgp").weight_total is None  # its workers do not step together
+    assert summary().weight_min is None
+
+
+# --- loose set-staleness: what any worker lacks
+
+
+def test_alone_there_is_nothing_that_another_one_lacks():
+    created = np.arange(5.0)[None]
+    assert (loose(created, created + 0.5, np.zeros((1, 5))) == 0).all()
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_in_lock_step_any_worker_lacks_none_to_n_minus_one(size):
+    """K = 1, every sum arriving before the next round: the place in the round."""
+    rounds = np.arange(6.0)
+    created = rounds + np.arange(size)[:, None] / 100
+    delivered = np.tile(rounds + 1, (size, 1))
+    found = loose(created, np.tile(rounds + 0.5, (size, 1)), delivered)
+    np.testing.assert_array_equal(found, [*range(size)] * 6)
+
+
+def test_gradients_that_are_never_delivered_pile_up():
+    created = np.array([[1.0, 2.0, np.nan], [1.5, 2.5, 3.5]])
+    delivered = np.where(np.isfinite(created), 0.0, np.nan)
+    found = loose(created, created + 0.1, delivered)
+    np.testing.assert_array_equal(found, [0, 1, 2, 3, 4])
+
+
+def test_a_worker_with_rare_sums_keeps_all_others_behind():
+    """The second sends after three gradients; each is there at once, and seen so."""
+    created = np.array([[1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 3.5, 4.5]])
+    delivered = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 3.0, 3.0]])
+    found = loose(created, created + 0.1, delivered)
+    np.testing.assert_array_equal(found, [0, 0, 1, 1, 2, 2, 0, 0])
+
+
+def test_without_counts_of_what_arrived_nothing_is_told():
+    created = np.ones((2, 3))
+    assert loose(created, created, np.full((2, 3), np.nan)).size == 0
+    assert summary("adpsgd").loose_max is None
+    assert summary("dasgd").loose_max is not None
 
 
 def test_the_slow_rank_is_the_worst_and_the_one_waited_for():

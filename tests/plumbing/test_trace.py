@@ -15,6 +15,7 @@ from dsgd_bench.config import (
 )
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.virtual import World
+from dsgd_bench.trace.variables import SCHEMA
 from dsgd_bench.worker import Run
 
 STEP = 0.01
@@ -72,8 +73,8 @@ def test_a_crashed_run_keeps_what_was_flushed(folder):
 
 
 def test_a_file_of_another_schema_is_refused_in_a_sentence(folder, monkeypatch):
-    monkeypatch.setattr(trace, "SCHEMA", 2)
-    with pytest.raises(TraceError, match="has schema 1"):
+    monkeypatch.setattr(trace, "SCHEMA", trace.SCHEMA + 1)
+    with pytest.raises(TraceError, match=f"has schema {SCHEMA}, .* reads {SCHEMA + 1}"):
         trace.open_trace(folder / "trace.h5")
 
 

@@ -1,0 +1,206 @@
+"""What the papers expect of times: the price of a slow worker, and who waits.
+
+Symbols: n workers, m of them s times slower; t_c seconds for a gradient, t_m for an
+exchange.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from dsgd_bench.analysis import straggler
+from dsgd_bench.analysis.comparison import Line, keeps_step
+from dsgd_bench.analysis.findings import (
+    HOLDS,
+    TOLERANCE,
+    Finding,
+    circumstances,
+    entry,
+    failed,
+    judged,
+    mean,
+    name,
+    slowed,
+    slower,
+    split,
+    unknown,
+)
+from dsgd_bench.analysis.summary import Group
+
+IDLE = 0.05
+"""Share of time up to which a worker is said not to wait."""
+OVERLAP = 0.1
+"""What an exchange beside the gradient may cost more than one after it, by chance."""
+CLEAR = 4.0
+"""Slowdown from which on no difference in quality should make up for waiting."""
+
+BESIDE = {
+    "dpsgd": "dpsgd-atc",
+    "localsgd": "allreduce",
+    "odsgd": "ssgd",
+    "osgp": "sgp",
+    "adpsgd-overlapped": "adpsgd",
+}
+"""Algorithms that exchange beside the gradient, or more rarely: the form without."""
+LOCKING = ("adpsgd", "adpsgd-delta", "acid")
+LOCKS = "with one thread an averaging waits for those that hold a replica of the two"
+"""Algorithms that average on the training thread, and what they wait for."""
+ABSORBING = ("dpsgd", "dpsgd-atc", "localsgd", "osgp")
+"""Algorithms that wait for neighbors only, rarely, or late."""
+NETWORKED = ("dpsgd", "sgp", "osgp", "odsgd", "dasgd")
+"""Algorithms of which the papers say what a slow network does to them."""
+
+
+def all_wait(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Compare the price of a slow worker with its own step, where all keep step."""
+    for line, baseline, factor in slowed(lines):
+        if keeps_step(line.group.first.algorithm) and line.against_baseline:
+            computing = baseline.shares.get("compute", 1.0)
+            # t_m adds to s t_c, or hides behind it, in units of t_c + t_m
+            low = factor * computing * (1 - TOLERANCE)
+            high = (1 + (factor - 1) * computing) * (1 + TOLERANCE)
+            yield judged(line, line.against_baseline.value, low=low, high=high)
+
+
+def rates_add_up(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Compare the price of a slow worker with its lost share, where none waits."""
+    for line, baseline, factor in slowed(lines):
+        row = line.group.first
+        if keeps_step(row.algorithm) is False and line.against_baseline:
+            low, high = (
+                straggler.predicted(row.workers, row.slow_ranks, s, synchronous=False)
+                for s in slower(baseline, factor)
+            )
+            yield judged(
+                line,
+                line.against_baseline.value,
+                low=low * (1 - TOLERANCE),
+                high=high * (1 + TOLERANCE),
+            )
+
+
+def share_of_work(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Compare how many steps the others take while a slow one takes one."""
+    for line, baseline, factor in slowed(lines):
+        if keeps_step(line.group.first.algorithm) is False:
+            slow, others = split(line, "steps_per_rank")
+            low, high = slower(baseline, factor)
+            own, theirs = mean(slow), mean(others)
+            ratio = theirs / own if own and theirs else None
+            yield judged(
+                line, ratio, low=low * (1 - TOLERANCE), high=high * (1 + TOLERANCE)
+            )
+
+
+def overlaps(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Compare an epoch with that of the form that exchanges after each gradient."""
+    for line in lines:
+        row = line.group.first
+        for other in lines if row.slow_factor == 1.0 else ():
+            beside = other.group.first
+            same = (line.case, row.slowdown) == (other.case, beside.slowdown)
+            if same and BESIDE.get(row.algorithm) == beside.algorithm:
+                own, its = line.group.time_per_epoch, other.group.time_per_epoch
+                ratio = own.value / its.value if own and its else None
+                yield judged(line, ratio, high=1 + OVERLAP)
+
+
+def first_to_target(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Compare the time to the target with AllReduce-SGD's under a slowdown."""
+    for line, _, factor in slowed(lines):
+        row = line.group.first
+        if factor < CLEAR or keeps_step(row.algorithm) is not False or not row.target:
+            continue
+        ratio = line.against_reference
+        if ratio:
+            yield judged(line, ratio.value, high=1.0)
+        elif not line.reference_failed and not line.group.reached:
+            found = unknown(line, "")
+            yield failed(found, "AllReduce-SGD reached the target, this did not")
+        elif line.group.reached and line.reference_failed:
+            yield Finding(name(line), None, None, 1.0, HOLDS, "AllReduce-SGD never did")
+        else:
+            yield unknown(line, "neither reached the target: raise study.budget")
+
+
+def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Compare the price of random delays with AllReduce-SGD's."""
+    shown = [line for line in lines if line.group.first.algorithm in ABSORBING]
+    random = [line for line in shown if line.group.first.slow_factor is None]
+    for line in random:
+        row = line.group.first
+        reference = next(
+            (
+                other.against_baseline
+                for other in lines
+                if other.is_reference
+                and (other.case, other.group.first.slowdown)
+                == (line.case, row.slowdown)
+            ),
+            None,
+        )
+        if line.against_baseline is None or reference is None:
+            yield unknown(line, "no AllReduce-SGD or no run without slowdown beside it")
+            continue
+        ratio = line.against_baseline.value / reference.value
+        yield judged(line, ratio, high=1 + OVERLAP)
+    if shown and not random:
+        yield unknown(None, "no slowdown of the study is random")
+
+
+def slow_network(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Say that no link is slowed, where a paper speaks of slow networks."""
+    if any(line.group.first.algorithm in NETWORKED for line in lines):
+        yield unknown(None, "the study slows workers, never links")
+
+
+def nobody_waits(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Look at the share of waiting where nobody should."""
+    for line in lines:
+        algorithm = entry(line)
+        free = algorithm and keeps_step(algorithm.name) is False
+        if free and algorithm and "center" not in algorithm.traits:
+            why = f"{LOCKS}; " if algorithm.name in LOCKING else ""
+            yield judged(
+                line,
+                _waiting(line.group),
+                high=100 * IDLE,
+                why=why + circumstances(line),
+            )
+
+
+def only_the_server(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Look who is waited for where only the server answers."""
+    for line, baseline, _ in slowed(lines):
+        algorithm, row = entry(line), line.group.first
+        if not algorithm or keeps_step(algorithm.name) is not False:
+            continue
+        if "center" in algorithm.traits:
+            before = _waiting(baseline) or 0.0
+            found = judged(line, _waiting(line.group), high=before + 100 * IDLE)
+            rank = line.group.median("waited_for")
+            if rank is not None and rank < row.workers:
+                found = failed(found, f"rank {rank:.0f}, a worker, was waited for most")
+            yield found
+
+
+def for_the_slow_one(lines: Sequence[Line]) -> Iterator[Finding]:
+    """Look who waits, and for whom, where all keep step."""
+    for line, _, _ in slowed(lines):
+        algorithm, row = entry(line), line.group.first
+        if not algorithm or not keeps_step(algorithm.name):
+            continue
+        slow, others = split(line, "waiting_per_rank")
+        if not slow:
+            yield unknown(line, "no run told")
+            continue
+        found = judged(line, 100 * max(slow), high=100 * min(others))
+        rank = line.group.median("waited_for")
+        meet = "graph" not in algorithm.settings
+        if meet and rank is not None and rank not in row.slow:
+            found = failed(found, f"rank {rank:.0f} was waited for most")
+        yield found
+
+
+def _waiting(group: Group) -> float | None:
+    """Return the share of time that workers waited, in percent."""
+    share = group.shares.get("waiting")
+    return None if share is None else 100 * share
