@@ -122,6 +122,10 @@ class Worker:
         self.epochs = epochs
         self.optimizer.schedule(epochs)
 
+    def round(self, steps: int) -> float:
+        """Return the rounds done after so many own steps: a server's are messages."""
+        return steps / self.workers if self.serves else float(steps)
+
     def graph(self, name: str, *, late: int = 0) -> graphs.Graph:
         """Return a graph over the workers whose messages a synchronous step awaits.
 
@@ -174,7 +178,6 @@ def drive(
     ledger.open()
     elapsed = 0.0
     samples = 0 if worker.serves else batch
-    per_step = worker.workers if worker.serves else 1  # messages of a round
     while budget.lasts(ledger.steps, elapsed):
         worker.schedule(budget.epochs)
         try:
@@ -183,7 +186,7 @@ def drive(
             break
         elapsed = ledger.close_step(loss=worker.loss, samples=samples)
         started = fabric.now()
-        if copies.take_if_due(x, step=ledger.steps / per_step, time=elapsed):
+        if copies.take_if_due(x, step=worker.round(ledger.steps), time=elapsed):
             ledger.front.copying += fabric.now() - started
     return elapsed
 
@@ -284,7 +287,7 @@ class Run:
                 elapsed = drive(steps, worker, budget, copies, trial.problem.batch)
             steps.close()
             drained = fabric.now() - fabric.ledger.origin
-        end = float(fabric.ledger.steps) if algorithm.synchronous else elapsed
+        end = worker.round(fabric.ledger.steps) if algorithm.synchronous else elapsed
         return copies, (x, end, drained)
 
     def _copies(self, x: Array, synchronous: bool) -> Copies:
