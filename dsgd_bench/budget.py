@@ -61,7 +61,7 @@ class Budget:
         Epochs done by all ranks together, as far as this rank knows.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is one fact of the run)
         self,
         settings: BudgetSettings,
         board: Board,
@@ -151,7 +151,7 @@ class Service:
         self._epochs_per_message = epochs_per_message
         self.epochs = 0.0
 
-    def lasts(self, steps: int, elapsed: float) -> bool:
+    def lasts(self, steps: int, _elapsed: float) -> bool:
         """Return True; `steps` messages have been served."""
         self.epochs = steps * self._epochs_per_message
         return True

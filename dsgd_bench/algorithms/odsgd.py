@@ -82,6 +82,7 @@ def odsgd(  # noqa: PLR0913 (every setting is an argument)
     g, sent = np.zeros_like(x), np.zeros_like(x)
     latest, before = x.copy(), x.copy()
     compensate = Compensation(x, local, strength, memory)
+    worker.lead = 2  # the first step after the warm-up awaits nobody
 
     def answer(center: Array, mean: Array, _last: int) -> Array:
         worker.update(center, mean)

@@ -57,6 +57,9 @@ class Messages(Protocol):
     def receive(self, out: NDArray[Any], rank: int) -> None:
         """Start receiving the next message of `rank`, of exactly the size of `out`."""
 
+    def arrive(self) -> None:
+        """Wait until all that is to be received is here; sends may be under way."""
+
     def wait(self) -> None:
         """Wait until all that was started is done, politely."""
 

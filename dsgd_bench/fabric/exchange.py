@@ -1,7 +1,8 @@
 """Vectors exchanged with several ranks at once, waiting told apart from moving.
 
 Every vector travels behind the time at which it was sent. So the receiver knows, on its
-own clock, until when it waited for somebody and for whom; the rest was transfer.
+own clock, until when it waited for somebody and for whom; the rest was transfer. Whose
+own message is taken late, once all others have come, waits for the receiver.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ class Exchange(Resource):
         self._sent_at = np.zeros(1)
         self._stamps = np.zeros((fabric.size, 1))
         self._latest, self._last = -np.inf, fabric.rank
+        self._not_taken = 0.0
 
     def run(self, sends: Sequence[Parcel], receives: Sequence[Parcel]) -> None:
         """Exchange now; returns when all has been sent and received."""
@@ -58,7 +60,10 @@ class Exchange(Resource):
         for values, rank in sends:
             messages.send(self._sent_at, rank)
             messages.send(values, rank)
+        messages.arrive()
+        arrived = fabric.now()
         messages.wait()
+        self._not_taken = fabric.now() - arrived
         self._latest = -np.inf
         for out, rank in receives:
             self._ledger.traffic.received(out.nbytes)
@@ -72,7 +77,8 @@ class Exchange(Resource):
         """Book the training thread's time since `started`: waiting, then moving."""
         self._ledger.free_since = now = self._fabric.now()
         blocked = now - started
-        waiting = min(max(self._latest - started, 0.0), blocked)
+        waiting = max(self._latest - started, 0.0) + self._not_taken
+        waiting = min(waiting, blocked)
         self._ledger.front.waiting += waiting
         self._ledger.front.moving += blocked - waiting
         if waiting > 0.0:

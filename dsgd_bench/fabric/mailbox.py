@@ -110,7 +110,7 @@ class VirtualMessages:
         self._mine.requests.append(request)
         return request, out
 
-    def wait(self) -> None:
+    def arrive(self) -> None:
         for request, out, lent in self._receives:
             letter = self._letter(request)
             if out.tobytes() != lent:
@@ -125,6 +125,9 @@ class VirtualMessages:
                 )
             np.copyto(out, letter.values)
         self._receives.clear()
+
+    def wait(self) -> None:
+        self.arrive()
         for letter, values, lent in self._sends:
             while not letter.asked_for:
                 self._world.park("waits for its message to be taken", letter.waiting)

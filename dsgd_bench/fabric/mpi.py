@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 from dsgd_bench.arrays import Array
 from dsgd_bench.clock import Ledger, monotonic
 from dsgd_bench.errors import FabricError
+from dsgd_bench.fabric.threads import HelperThread
 
 YIELDING = 5e-3
 """Seconds that a waiting rank on a shared core looks at its request again and again,
@@ -357,19 +358,26 @@ class MpiMessages:
     def __init__(self, fabric: MpiFabric) -> None:
         self._fabric = fabric
         self._comm = fabric.comm.Dup()
-        self._requests: list[MPI.Request] = []
+        self._sends: list[MPI.Request] = []
+        self._receives: list[MPI.Request] = []
         self._status = MPI.Status()
 
     def send(self, values: NDArray[Any], rank: int) -> None:
-        self._requests.append(self._comm.Isend(values, rank))
+        self._sends.append(self._comm.Isend(values, rank))
 
     def receive(self, out: NDArray[Any], rank: int) -> None:
-        self._requests.append(self._comm.Irecv(out, rank))
+        self._receives.append(self._comm.Irecv(out, rank))
+
+    def arrive(self) -> None:
+        for request in self._receives:
+            self._fabric.wait(request)
+        self._receives.clear()
 
     def wait(self) -> None:
-        for request in self._requests:
+        self.arrive()
+        for request in self._sends:
             self._fabric.wait(request)
-        self._requests.clear()
+        self._sends.clear()
 
     def take(self, out: NDArray[Any]) -> tuple[int, int]:
         self._fabric.wait(self._comm.Irecv(out, MPI.ANY_SOURCE), self._status)
@@ -380,49 +388,6 @@ class MpiMessages:
         self.wait()
         self._fabric.barrier()
         self._comm.Free()
-
-
-class HelperThread:
-    """`base.Beside` as one thread that waits for work; made before the clock starts."""
-
-    def __init__(self) -> None:
-        self._work: Callable[[], None] | None = None
-        self._error: BaseException | None = None
-        self._begin, self._ended = threading.Semaphore(0), threading.Semaphore(0)
-        self._thread: threading.Thread | None = None
-
-    def start(self, work: Callable[[], None]) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True)
-            self._thread.start()
-        self._work = work
-        self._begin.release()
-
-    def _run(self) -> None:
-        while True:
-            self._begin.acquire()
-            if self._work is None:
-                return
-            try:
-                self._work()
-            except BaseException as error:  # noqa: BLE001 - raised again by `join`
-                self._error = error
-            self._ended.release()
-
-    def join(self) -> None:
-        self._ended.acquire()
-        self.check()
-
-    def check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def close(self) -> None:
-        if self._thread is not None:
-            self._work = None
-            self._begin.release()
-            self._thread.join()
-            self._thread = None
 
 
 class _ProgressThread:

@@ -18,6 +18,9 @@ from dsgd_bench.fabric.exchange import Exchange
 from dsgd_bench.fabric.inbox import Inbox
 from dsgd_bench.graphs import Graph
 
+NAPS = (*BACK_OFF, 200e-6, 500e-6)
+"""Seconds between looks for a message that may take as long as a slow rank's step."""
+
 SLOTS = 2
 """Messages of one edge that may be unread; a sender does not run far ahead anyway."""
 
@@ -229,6 +232,7 @@ class OverlappedPush(_Push):
         self._newest = dict.fromkeys(sources, -1)
         self._thread = fabric.beside()
         self._started = self._under_way = False
+        self._looked = 0.0
         self._step = 0
 
     def send(self, step: int) -> None:
@@ -253,8 +257,7 @@ class OverlappedPush(_Push):
                 elif self._inbox.left(source):
                     break
                 else:
-                    self._pause(tries, self._ledger.front)
-                    tries += 1
+                    tries = self._pause(tries)
 
     def collect(self, step: int) -> None:
         """Add all that has arrived, and compute ``z <- x / w``.
@@ -277,7 +280,9 @@ class OverlappedPush(_Push):
             for packet, target in parcels:
                 tries = 0
                 while not self._inbox.push(target, packet, step, spans=spans):
-                    self._pause(tries, spans)
+                    started = self._fabric.now()
+                    self._fabric.pause(NAPS[min(tries, len(NAPS) - 1)])
+                    spans.waiting += self._fabric.now() - started
                     tries += 1
         finally:
             self._under_way = False
@@ -286,17 +291,14 @@ class OverlappedPush(_Push):
         """Wait until the last messages have been put, taking in what comes."""
         tries = 0
         while self._under_way:
-            if self._take():
-                tries = 0
-            else:
-                self._pause(tries, self._ledger.front)
-                tries += 1
+            tries = 0 if self._take() else self._pause(tries)
         if self._started:
             self._thread.join()
             self._started = False
 
     def _take(self, source: int | None = None) -> bool:
         """Add the next message, if there is one."""
+        self._looked = self._fabric.now()
         found = self._inbox.take(self._arrival, source)
         if found is None:
             return False
@@ -307,10 +309,11 @@ class OverlappedPush(_Push):
         self._ledger.staleness = max(0.0, self._ledger.age)
         return True
 
-    def _pause(self, tries: int, spans: Spans) -> None:
-        started = self._fabric.now()
-        self._fabric.pause(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
-        spans.waiting += self._fabric.now() - started
+    def _pause(self, tries: int) -> int:
+        """Let others run after a look in vain; both are waiting. Return the tries."""
+        self._fabric.pause(NAPS[min(tries, len(NAPS) - 1)])
+        self._ledger.front.waiting += self._fabric.now() - self._looked
+        return tries + 1
 
     def close(self) -> None:
         """Take in all that is under way; z holds the final model. Collective."""
@@ -319,8 +322,7 @@ class OverlappedPush(_Push):
         tries = 0
         while not self._inbox.exhausted:
             if not self._take():
-                self._pause(tries, self._ledger.front)
-                tries += 1
+                tries = self._pause(tries)
         self._debias()
         self._thread.close()
         self._inbox.close()

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dsgd_bench.analysis import straggler
-from dsgd_bench.analysis.comparison import Line, is_synchronous
+from dsgd_bench.analysis.comparison import Line, keeps_step
 from dsgd_bench.report import looks, server_figure
 from dsgd_bench.report.numbers import TIMES
 from dsgd_bench.report.study import Study
@@ -26,6 +26,8 @@ Lines = Sequence[Line]
 PANELS_PER_ROW = 2
 TOLERANCE = 0.05
 """Half-width of the band around the asynchronous model: the acceptance limit."""
+SPREAD = 1.35
+"""Points of one slowdown lie side by side, over this factor of it at most."""
 LOG_RANGE = 5.0
 """Losses that span more than this factor are shown on a log scale."""
 
@@ -116,14 +118,15 @@ def loss_against_time(lines: Lines) -> Figure:
     slowdowns = list(dict.fromkeys(line.group.first.slowdown for line in lines))
     columns = min(len(slowdowns), PANELS_PER_ROW)
     rows = -(-len(slowdowns) // columns)
-    size = (4.8 * columns + 0.4, 2.8 * rows + 0.8)
+    names = len({line.algorithm for line in lines})
+    size = (4.8 * columns + 0.4, 2.8 * rows + 0.6 + 0.2 * (names // 5))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     style = looks.series([line.algorithm for line in lines])
     for axes, slowdown in zip(grid.flat, slowdowns, strict=False):
         chosen = [line for line in lines if line.group.first.slowdown == slowdown]
         for line in chosen:
-            _curves(axes, line, style[line.algorithm][0])
+            _curves(axes, line, style[line.algorithm])
         name = "no slowdown" if slowdown == "none" else slowdown
         axes.set(title=name, xlim=(0, None))
         _target(axes, chosen)
@@ -131,8 +134,12 @@ def loss_against_time(lines: Lines) -> Figure:
     for axes in list(grid.flat)[len(slowdowns) :]:
         axes.set_visible(False)
     scale = _loss_scale(grid[0, 0], lines)
-    figure.supylabel(f"loss of the average model{scale}", fontsize="medium")
-    handles = [Line2D([], [], color=color, label=k) for k, (color, _) in style.items()]
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"loss of the average model{scale}")
+    handles = [
+        Line2D([], [], color=look.color, linestyle=look.dash, label=name)
+        for name, look in style.items()
+    ]
     dot = {"marker": "o", "linestyle": "", "color": "gray"}
     if any(line.group.reached for line in lines):
         handles.append(Line2D([], [], label="target reached", **dot))  # type: ignore[arg-type]
@@ -140,12 +147,13 @@ def loss_against_time(lines: Lines) -> Figure:
     return figure
 
 
-def _curves(axes: Axes, line: Line, color: str) -> None:
+def _curves(axes: Axes, line: Line, look: looks.Look) -> None:
+    color, _, dash = look
     for row in line.group.rows:
         if not row.curve:
             continue
         times, losses = np.array(row.curve).T
-        axes.plot(times, losses, color=color, alpha=0.75, linewidth=1.3)
+        axes.plot(times, losses, dash, color=color, alpha=0.75, linewidth=1.3)
         met = times == row.time_to_target
         axes.plot(times[met], losses[met], "o", color=color, markersize=5)
 
@@ -198,7 +206,7 @@ def epoch_against_slowdown(lines: Lines) -> Figure:
     shown = [
         line for line in lines if line.group.first.slow_factor and line.against_baseline
     ]
-    free = [x for x in shown if is_synchronous(x.group.first.algorithm) is False]
+    free = [x for x in shown if keeps_step(x.group.first.algorithm) is False]
     figure = Figure(figsize=(10 if free else 5.6, 4.6), layout="constrained")
     panels = figure.subplots(1, 2 if free else 1, squeeze=False)[0]
     style = looks.series([line.algorithm for line in lines])
@@ -212,7 +220,7 @@ def epoch_against_slowdown(lines: Lines) -> Figure:
     if free:
         _models(panels[1], free, factors, band=TOLERANCE)
         _points(panels[1], free, style)
-        panels[1].set(xscale="log", title="Asynchronous ones only")
+        panels[1].set(xscale="log", title="Those that wait for nobody")
         panels[1].margins(y=0.15)
     for axes in panels:
         axes.set_xlabel(f"slowdown of the slow rank [{TIMES}] (log scale)")
@@ -236,7 +244,7 @@ def _models(
 ) -> None:
     """Draw what the models say for the synchronous and asynchronous lines."""
     row = max((line.group.first for line in lines), key=lambda row: row.slow_ranks)
-    kinds = {is_synchronous(line.group.first.algorithm) for line in lines}
+    kinds = {keeps_step(line.group.first.algorithm) for line in lines}
     ink = mpl.rcParams["text.color"]
     for kind, name, dash in (
         (True, "model: all wait, s", "-"),
@@ -246,7 +254,7 @@ def _models(
             continue
         modeled = np.array(
             [
-                straggler.predicted(row.ranks, row.slow_ranks, s, synchronous=kind)
+                straggler.predicted(row.workers, row.slow_ranks, s, synchronous=kind)
                 for s in factors
             ]
         )
@@ -266,8 +274,9 @@ def _points(axes: Axes, lines: Lines, style: looks.Series) -> None:
         found, factor = line.against_baseline, line.group.first.slow_factor
         if found is None or factor is None:
             continue
-        color, marker = style[line.algorithm]
-        aside = 1.05 ** (labels.index(line.algorithm) - (len(labels) - 1) / 2)
+        color, marker, _ = style[line.algorithm]
+        apart = min(1.05, SPREAD ** (1 / len(labels)))
+        aside = apart ** (labels.index(line.algorithm) - (len(labels) - 1) / 2)
         axes.errorbar(
             factor * aside,
             found.value,

@@ -4,7 +4,7 @@ Colors are Okabe and Ito's (2008), told apart under the common color blindnesses
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 SPAN_COLORS = {
     "compute": "#009e73",
@@ -59,6 +59,9 @@ PAPER: dict[Any, Any] = {
 }
 """Settings of the drawing library."""
 
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+"""Line styles, one per round through the colors."""
+
 
 def darkened(svg: str) -> str:
     """Return a drawing for dark pages: the same, with paper and ink exchanged."""
@@ -67,17 +70,29 @@ def darkened(svg: str) -> str:
     return svg
 
 
-Series = Mapping[str, tuple[str, str]]
-"""A color and a marker by algorithm."""
+class Look(NamedTuple):
+    """How one algorithm is drawn; no two of them alike."""
+
+    color: str
+    marker: str
+    dash: Literal["-", "--", ":", "-."]
+
+
+Series = Mapping[str, Look]
+"""The look of every algorithm."""
 
 
 def series(labels: Sequence[str]) -> Series:
-    """Return a (color, marker) for every algorithm, by order of appearance."""
-    unique = list(dict.fromkeys(labels))
-    return {
-        label: (SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)])
-        for i, label in enumerate(unique)
-    }
+    """Return a look for every algorithm, by order of appearance.
+
+    When the colors have been used up they begin anew, with other markers and dashes.
+    """
+    found = {}
+    for i, label in enumerate(dict.fromkeys(labels)):
+        again, color = divmod(i, len(SERIES))
+        marker = MARKERS[(color + again) % len(MARKERS)]
+        found[label] = Look(SERIES[color], marker, DASHES[again % len(DASHES)])
+    return found
 
 
 def ink_on(color: str) -> str:

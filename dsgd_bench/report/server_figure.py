@@ -33,7 +33,7 @@ def servers_against_workers(loads: Sequence[Load]) -> Figure:
     figure = Figure(figsize=(11.6, 4.2), layout="constrained")
     rates, idle, flows = figure.subplots(1, 3)
     for name, line in lines.items():
-        color, marker = style[name]
+        color, marker, _ = style[name]
         workers = [point.workers for point in line]
         drawn = {"color": color, "marker": marker, "markersize": 6}
         rates.plot(workers, [point.rate for point in line], **drawn)
@@ -98,7 +98,7 @@ def _legend(style: looks.Series) -> list[Line2D]:
     ink = mpl.rcParams["text.color"]
     handles = [
         Line2D([], [], color=color, marker=marker, label=name)
-        for name, (color, marker) in style.items()
+        for name, (color, marker, _) in style.items()
     ]
     ring: dict[str, Any] = {"marker": "o", "markersize": 11, "fillstyle": "none"}
     return [
