@@ -28,7 +28,7 @@ install: $(VENV)/installed ## make the environment of an MPI library
 smoke: install ## run a small study on 4 ranks and print its table
 	$(BIN)/dsgd-bench run configs/smoke.toml
 
-test: install ## run all tests: without MPI, on 2, 3 and 4 ranks, the commands
+test: install ## run all tests: without MPI, on 2 to 8 ranks, the commands
 	$(BIN)/python tests/run.py
 
 check: $(VENV)/checked ## lint, format and types; changes nothing

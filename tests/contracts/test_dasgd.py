@@ -16,7 +16,8 @@ from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.sums import SumReplicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, VirtualWindow, World
-from dsgd_bench.specs import SlowdownSpec
+from dsgd_bench.specs import BudgetSpec, SlowdownSpec
+from dsgd_bench.trace.staleness import staleness
 
 STEPS = 7
 """Not a multiple of 3, so that the last sum is of fewer gradients."""
@@ -197,6 +198,30 @@ def test_in_lock_step_a_gradient_lacks_none_to_n_minus_one_others(
     assert first == list(range(size))
     expected = [size - 1] * size if stagger else list(range(size))
     assert later == expected * (rounds - 1)
+
+
+def test_only_the_gradients_of_a_slow_worker_lack_many() -> None:
+    """S_max is about s (n - 1), all of it its own; S_avg stays at n - 1.
+
+    While it computes one, each of the three others creates ten.
+    """
+    walks = World(4).run(
+        lambda fabric: walk(
+            fabric, "dasgd", budget=BudgetSpec(seconds=1.0), slowdown=SLOW
+        )
+    )
+    longest = max(len(w.rows) for w in walks)
+    columns = {
+        name: np.array(
+            [[*w.column(name), *[np.nan] * (longest - len(w.rows))] for w in walks]
+        )
+        for name in ("start", "copying", "compute", "injected", "samples", "included")
+    }
+    slow, *others = staleness("sets", columns)
+    found = slow[np.isfinite(slow)][:-1]  # the others end before its last one does
+    np.testing.assert_allclose(found, 10 * 3, rtol=0, atol=3)
+    assert np.nanmax(others) <= 3  # another's of the same moment, and the slow one's
+    assert np.nanmean([slow, *others]) == pytest.approx(3, rel=0.05)
 
 
 # --- nobody waits

@@ -24,7 +24,7 @@ def centers(size: int) -> Array:
 
 
 def bowls(rank: int, step: int, x: Array) -> Array:
-    """Q of the reference: f_i(x) = a/2 ||x - c_i||^2."""
+    """f_i(x) = a/2 ||x - c_i||^2."""
     return CURVATURE * (x - np.cos(np.arange(x.size) + rank))
 
 
@@ -118,7 +118,7 @@ def test_fixed_points_on_quadratics_are_the_closed_forms(
 
 
 def test_uneven_curvatures_bias_the_mean_by_about_the_learning_rate() -> None:
-    """Q' of the reference: the error of the mean halves with lr."""
+    """Curvatures a_i that differ: the error of the mean halves with lr."""
     size = 4
 
     def slope(rank: int, step: int, x: Array) -> Array:

@@ -112,6 +112,41 @@ def test_the_fixed_point_on_quadratics(every: int) -> None:
         assert slack < 0.1 * np.abs(models - center).max()
 
 
+def test_the_fixed_point_of_two_workers_that_take_turns_is_exact() -> None:
+    """Worker 1 meets a center that worker 0 has just moved: four linear equations.
+
+        lr a (x_i - c_i) + d_i = 0,   d_0 = alpha (x_0 - c),   d_1 = alpha (x_1 - c'),
+        c' = c + d_0,   d_0 + d_1 = 0
+
+    The last one says that the mean of x_0 and x_1 is that of c_0 and c_1, exactly.
+    """
+    lr, alpha = 0.2, 0.3
+    step = 0.5 * lr  # of `bowl`
+
+    walks = run(
+        3,
+        "easgd",
+        steps=800,
+        optimizer=OptimizerSpec(lr=lr),
+        settings={"beta": 2 * alpha},
+        # less than a step in all, so that the turns stay what they are
+        slowdown=SlowdownSpec("constant", ranks=(1,), factor=1.0005),
+    )
+    models, center = ends(walks)
+    matrix = [
+        [step + alpha, 0.0, -alpha, 0.0],
+        [0.0, step + alpha, 0.0, -alpha],
+        [-alpha, 0.0, alpha - 1, 1.0],
+        [alpha, alpha, -alpha, -alpha],
+    ]
+    c = np.array([np.cos(np.arange(7) + rank) for rank in range(2)])
+    expected = np.linalg.solve(matrix, [step * c[0], step * c[1], 0 * c[0], 0 * c[0]])
+    # 0.94**800 of the start is left, and rounding
+    np.testing.assert_allclose(models, expected[:2], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(center, expected[2], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(models.mean(0), c.mean(0), rtol=0, atol=1e-13)
+
+
 def test_the_elastic_force_uses_one_difference_for_both_ends() -> None:
     """One worker, one exchange by hand: x = 3, c = 1, alpha = 0.5, no gradient."""
 

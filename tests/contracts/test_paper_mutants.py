@@ -1,7 +1,7 @@
 """The tests of single algorithms have teeth: the traps of their papers are caught.
 
-Each mutant is a mistake that the reference lists for published implementations, or one
-that its tests exist for; beside it stands the test that it must fail.
+Each mutant is a mistake that published implementations have made, or one that a test
+exists for; beside it stands the test that it must fail.
 """
 
 from collections.abc import Callable, Iterator

@@ -261,6 +261,27 @@ def test_many_exchanges_end_on_every_graph(
     np.testing.assert_allclose(sum(x for _, x in results), starts, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("graph", ["ring", "bipartite-exponential"])
+def test_a_hundred_thousand_exchanges_at_random_moments_end(graph: str) -> None:
+    size = 8
+    near = graphs.make(graph, size).neighbors
+
+    def work(fabric: Fabric) -> Array:
+        x = start_of(fabric.rank, 3)
+        choice = near[fabric.rank]
+        draws, delays = (Draws(5, name, fabric.rank) for name in ("neighbor", "pause"))
+        with Replicas(fabric, x, nothing) as replicas:
+            for k in range(100_000 // size):
+                fabric.pause(2e-5 * delays[k])
+                replicas.average_with(choice[int(draws[k] * len(choice))])
+        return x
+
+    ends = World(size, Network(jitter=1.0)).run(work)
+    starts = sum(start_of(rank, 3) for rank in range(size))
+    # rounding of a hundred thousand averagings of numbers below one
+    np.testing.assert_allclose(sum(ends), starts, rtol=0, atol=1e-10)
+
+
 # --- staleness
 
 

@@ -85,6 +85,26 @@ def test_the_trace_format_explains_every_family_of_staleness():
     assert set(families) == set(STALENESS)
 
 
+def test_the_page_on_tests_names_tests_that_are_there_and_every_algorithm():
+    """A row names files, and after each the tests in it."""
+    rows = re.findall(
+        r"^\| (.+?) \| .+ \| (.+) \|$",
+        (ROOT / "docs" / "tests.md").read_text(),
+        re.MULTILINE,
+    )
+    source, named = "", set()
+    for algorithms, tests in rows:
+        named |= set(re.findall(r"[a-z-]+", algorithms))
+        for name in re.findall(r"`(test_\w+(?:\.py)?)`", tests):
+            if name.endswith(".py"):
+                [path] = (ROOT / "tests").glob(f"*/{name}")
+                source = path.read_text()
+            else:
+                assert f"def {name}(" in source, name
+    forms = {"adpsgd-overlapped", "adpsgd-delta"}  # "and its forms"
+    assert named | forms >= set(ALGORITHMS)
+
+
 @pytest.mark.parametrize(
     "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
 )
