@@ -7,7 +7,8 @@ every step all workers together
     x_i  <-  sum_j w_ij x_j  -  lr g_i(x_i)
 
 The gradient is taken at the model that is being sent: mixing and computing overlap, and
-a neighbor learns of a gradient one step later than in `dpsgd-atc`.
+a neighbor learns of a gradient one step later than in `dpsgd-atc`. Weight decay acts on
+the mixed model, which moves the mean alike.
 
 Traffic      one model to every neighbor in every step
 Memory       three vectors (model, gradient, start), one more per neighbor

@@ -77,11 +77,11 @@ class Exchange(Resource):
         """Book the training thread's time since `started`: waiting, then moving."""
         self._ledger.free_since = now = self._fabric.now()
         blocked = now - started
-        waiting = max(self._latest - started, 0.0) + self._not_taken
-        waiting = min(waiting, blocked)
+        late = max(self._latest - started, 0.0)
+        waiting = min(late + self._not_taken, blocked)
         self._ledger.front.waiting += waiting
         self._ledger.front.moving += blocked - waiting
-        if waiting > 0.0:
+        if late > 0.0:
             self._ledger.waited_for = self._last
 
     def close(self) -> None:
