@@ -15,6 +15,7 @@ import pytest
 from conftest import Ranks
 from numpy.typing import DTypeLike
 
+from dsgd_bench import graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric import progress
@@ -193,19 +194,27 @@ def test_no_read_is_torn_while_another_rank_writes_all_the_time(
     assert any(moved for _, moved in results)
 
 
-HURRIED = {"adpsgd-waitfree": {"interval": 0.0}}
+HURRIED: dict[str, dict[str, Any]] = {
+    "adpsgd-waitfree": {"interval": 0.0},
+    "odsgd": {"warmup": 2},
+}
+
+CONSERVING = [
+    name
+    for name, a in ALGORITHMS.items()
+    if a.traits >= {"asynchronous", "keeps-mean"} and "center" not in a.traits
+]
 
 
-@pytest.mark.parametrize(
-    "kind", [name for name, a in ALGORITHMS.items() if not a.synchronous]
-)
+@pytest.mark.parametrize("kind", CONSERVING)
 def test_no_mass_is_lost_in_a_hurry(all_ranks: Any, kind: str) -> None:
     """Models of several blocks, threads that never rest; sums must come out exactly."""
     dimension, steps = 80_000, 40
 
     def work(fabric: Fabric) -> tuple[Array, Array, Array]:
-        start = np.sin(np.arange(dimension) + 10.0 * fabric.rank)
-        x, worker = start.copy(), Hurried(fabric, dimension)
+        apart = 0.0 if "drains" in ALGORITHMS[kind].traits else 10.0
+        start = np.sin(np.arange(dimension) + apart * fabric.rank)
+        x, worker = start.copy(), Hurried(fabric, dimension, kind)
         walking = ALGORITHMS[kind].steps(x, worker, **HURRIED.get(kind, {}))
         for _ in range(steps + 1):
             next(walking)
@@ -221,8 +230,15 @@ def test_no_mass_is_lost_in_a_hurry(all_ranks: Any, kind: str) -> None:
 class Hurried:
     """A worker whose gradients take no time but differ from step to step."""
 
-    def __init__(self, fabric: Fabric, dimension: int) -> None:
+    epochs = 0.0
+    lead = 1
+
+    def __init__(self, fabric: Fabric, dimension: int, kind: str) -> None:
         self.fabric, self.rank, self.size = fabric, fabric.rank, fabric.size
+        self.workers = self.size - ALGORITHMS[kind].servers({}, self.size)
+        self.serves = self.rank >= self.workers
+        in_full = "in-full" in ALGORITHMS[kind].traits
+        self.lr = 0.1 / self.workers if in_full else 0.1
         self.spent = np.zeros(dimension)
         self._g = np.cos(np.arange(dimension) + fabric.rank)
         self._scratch, self._descent = np.zeros(dimension), np.zeros(dimension)
@@ -235,12 +251,16 @@ class Hurried:
         return 0.0
 
     def update(self, x: Array, g: Array) -> None:
-        np.multiply(g, 0.1, out=self._scratch)
-        x -= self._scratch
+        scratch = self._scratch[: g.size]
+        np.multiply(g, self.lr, out=scratch)
+        x -= scratch
 
-    def descend(self, x: Array, g: Array) -> None:
-        np.multiply(g, 0.1, out=self._descent)
+    def descend(self, x: Array, g: Array, scale: float = 1.0) -> None:
+        np.multiply(g, scale * self.lr, out=self._descent)
         x -= self._descent
+
+    def graph(self, name: str, *, late: int = 0) -> graphs.Graph:
+        return graphs.make(name, self.workers)
 
     def neighbors(self, graph: str) -> "Hurried":
         return self
@@ -257,15 +277,19 @@ def test_a_step_allocates_nothing_of_the_models_size(all_ranks: Any, kind: str) 
     dimension = 2 * MIB // 8
 
     def work(fabric: Fabric) -> int:
-        x, worker = np.zeros(dimension), Hurried(fabric, dimension)
-        walking = ALGORITHMS[kind].steps(x, worker)
-        for _ in range(3):
+        x, worker = np.zeros(dimension), Hurried(fabric, dimension, kind)
+        walking = ALGORITHMS[kind].steps(x, worker, **HURRIED.get(kind, {}))
+        round_ = worker.workers if worker.serves else 1  # a server's are messages
+        next(walking)
+        for _ in range(4 * round_):
             next(walking)
         tracemalloc.start()
-        for _ in range(10):
+        for _ in range(10 * round_):
             next(walking)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+        for _ in walking if worker.serves else ():
+            pass  # until the workers have left
         walking.close()
         return peak
 
