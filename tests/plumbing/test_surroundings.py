@@ -1,6 +1,7 @@
 """Is this process a rank of an MPI job? Launchers leave signs, and so do shells."""
 
 import os
+import sys
 
 import pytest
 
@@ -12,7 +13,8 @@ def signs(monkeypatch):
     """Return a function that makes these the only signs there are."""
 
     def leave(**variables):
-        for name in (*surroundings.STARTED_AS, "SLURM_JOB_ID", *surroundings.THREADS):
+        looked_at = (*surroundings.STARTED_AS, *surroundings.RANK_IS)
+        for name in (*looked_at, "SLURM_JOB_ID", *surroundings.THREADS):
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -42,3 +44,45 @@ def test_threads_are_limited_unless_the_user_said_more(signs):
     surroundings.limit_threads()
     assert os.environ["OMP_NUM_THREADS"] == "4"
     assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+
+
+def test_the_rank_is_known_by_the_surest_sign(signs):
+    signs(SLURM_PROCID="3")
+    assert surroundings.started_rank() == 3
+    signs(SLURM_PROCID="1", PMI_RANK="5")
+    assert surroundings.started_rank() == 5
+    signs()
+    assert surroundings.started_rank() is None
+
+
+def test_lonely_ranks_are_told_library_signs_and_fix(signs):
+    signs(SLURM_JOB_ID="7", SLURM_STEP_NUM_TASKS="4", SLURM_PROCID="0")
+    said = surroundings.mismatch(1, 4, "/site/libmpi.so.12", "mpich")
+    for part in ("size 1", "/site/libmpi.so.12", "SLURM_STEP_NUM_TASKS=4", "pmi2"):
+        assert part in said
+    assert "pmix" in surroundings.mismatch(1, 4, "/x", "openmpi")
+    signs(PMI_SIZE="2")
+    assert "belongs to that library" in surroundings.mismatch(1, 2, "/x", "openmpi")
+
+
+WHEEL = f"{sys.prefix}/lib/libmpi.so.12"
+
+
+@pytest.mark.parametrize(
+    ("library", "variables", "said"),
+    [
+        (WHEEL, {}, ""),
+        ("/site/lib/libmpi.so", {"MPICH_DIR": "/site"}, ""),
+        (WHEEL, {"MPICH_DIR": "/site"}, "MPICH at /site (MPICH_DIR)"),
+        (WHEEL, {"CRAY_MPICH_DIR": "/opt/cray"}, "Cray MPICH at /opt/cray"),
+        (WHEEL, {"LOADEDMODULES": "gcc/13:openmpi/5.0"}, "the module openmpi/5.0"),
+        (WHEEL, {"I_MPI_ROOT": sys.prefix}, ""),  # set by the wheel's own launcher
+        (WHEEL, {"SLURM_JOB_ID": "7"}, "whatever the site has"),
+        (None, {"MPICH_DIR": "/site"}, ""),
+    ],
+)
+def test_a_wheel_that_hides_the_sites_library_is_named(library, variables, said):
+    sentence = surroundings.shadowed(library, variables)
+    assert said in sentence
+    assert bool(sentence) is bool(said)
+    assert not said or "MPI4PY_LIBMPI" in sentence

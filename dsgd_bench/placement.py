@@ -1,0 +1,212 @@
+"""Where every rank runs: host, cores that it may use, GPU, and who shares them."""
+
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+GPUS = Path("/proc/driver/nvidia/gpus")
+
+SHARED_CORES = "DSGD_BENCH_SHARED_CORES"
+"""Environment variable that says that ranks share cores where MPI cannot see it: on
+hosts that are emulated on one machine (``jobs/emulate/``)."""
+
+Place = dict[str, Any]
+"""What is known of one rank, ready for JSON: see `here` and `arrange`."""
+
+
+def here(host: str) -> Place:
+    """Return where this process is.
+
+    Parameters
+    ----------
+    host : str
+        Name of the computer.
+
+    Returns
+    -------
+    dict
+        ``host``; ``cpus``, hardware threads it may use, as text; ``cores``, the same as
+        physical cores, each named by its first hardware thread; ``threads`` that its
+        linear algebra starts; ``gpu``, empty without ``CUDA_VISIBLE_DEVICES``;
+        ``emulated``, whether the host is one of several on this machine.
+    """
+    allowed = cpus()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return {
+        "host": host,
+        "cpus": compact(allowed),
+        "cores": compact(core_of(cpu) for cpu in allowed),
+        "threads": int(threads) if threads.isdigit() else 1,
+        "gpu": gpu(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
+        "emulated": SHARED_CORES in os.environ,
+    }
+
+
+def cpus() -> set[int]:
+    """Return the hardware threads that this process may use."""
+    if sys.platform == "linux":
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def core_of(cpu: int) -> int:
+    """Return the first hardware thread of the physical core that `cpu` belongs to."""
+    try:
+        return min(spread(Path(TOPOLOGY.format(cpu)).read_text().strip()))
+    except (OSError, ValueError):
+        return cpu
+
+
+def gpu(visible: str, folder: Path = GPUS) -> str:
+    """Return which GPUs are visible, with their PCI addresses where the driver tells.
+
+    Parameters
+    ----------
+    visible : str
+        ``CUDA_VISIBLE_DEVICES``: numbers or unique names.
+    folder : Path
+        Where the driver lists its devices by PCI address.
+    """
+    addresses: dict[str, str] = {}
+    if visible and folder.is_dir():
+        for number, device in enumerate(sorted(folder.iterdir())):
+            addresses[str(number)] = device.name
+            for line in (device / "information").read_text().splitlines():
+                if line.startswith("GPU UUID"):
+                    addresses[line.partition(":")[2].strip()] = device.name
+    names = visible.split(",") if visible else []
+    return ", ".join(
+        f"{name} at {addresses[name]}" if name in addresses else name for name in names
+    )
+
+
+def arrange(places: Sequence[Place]) -> list[Place]:
+    """Return the places of all ranks, each knowing its neighbors on the node.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        From `here`, by rank.
+
+    Returns
+    -------
+    list of dict
+        With, beyond what `here` says, ``node`` (nodes count in the order of ranks),
+        ``node_rank``, ``node_ranks`` and ``shares``, whether it shares a core.
+    """
+    nodes: dict[str, list[int]] = defaultdict(list)
+    for rank, place in enumerate(places):
+        nodes[place["host"]].append(rank)
+    emulated = any(place["emulated"] for place in places)
+    machines = [list(range(len(places)))] if emulated else list(nodes.values())
+    sharing: set[int] = set()
+    for ranks in machines:
+        cores = [spread(places[rank]["cores"]) for rank in ranks]
+        crowd = crowded(cores, [places[rank]["threads"] for rank in ranks])
+        sharing.update(ranks[number] for number in crowd)
+    arranged = [dict(place) for place in places]
+    for node, ranks in enumerate(nodes.values()):
+        for node_rank, rank in enumerate(ranks):
+            arranged[rank] |= {
+                "node": node,
+                "node_rank": node_rank,
+                "node_ranks": len(ranks),
+                "shares": rank in sharing,
+            }
+    return arranged
+
+
+def crowded(
+    cores: Sequence[Collection[int]], threads: Sequence[int] | None = None
+) -> set[int]:
+    """Return which ranks of one node cannot have a core for each of their threads.
+
+    Ranks with one set of cores share it; so do those whose sets overlap, all together.
+
+    Parameters
+    ----------
+    cores : sequence of sets of int
+        What each rank may use.
+    threads : sequence of int, optional
+        Threads of each rank; by default one.
+    """
+    threads = [1] * len(cores) if threads is None else threads
+    found: set[int] = set()
+    alike: dict[frozenset[int], list[int]] = defaultdict(list)
+    for rank, allowed in enumerate(cores):
+        alike[frozenset(allowed)].append(rank)
+    together: list[tuple[set[int], list[int]]] = []
+    for allowed, ranks in alike.items():
+        union, members = set(allowed), list(ranks)
+        for other in [other for other in together if other[0] & allowed]:
+            together.remove(other)
+            union |= other[0]
+            members += other[1]
+        together.append((union, members))
+    for union, ranks in [
+        *((set(one), group) for one, group in alike.items()),
+        *together,
+    ]:
+        if sum(threads[rank] for rank in ranks) > len(union):
+            found.update(ranks)
+    return found
+
+
+def compact(numbers: Iterable[int]) -> str:
+    """Return numbers as the kernel writes them: ``"0-3,8"``."""
+    words: list[str] = []
+    first = last = -2
+    for number in sorted(set(numbers)):
+        if number != last + 1:
+            first = number
+            words.append("")
+        last = number
+        words[-1] = str(first) if first == last else f"{first}-{last}"
+    return ",".join(words)
+
+
+def spread(text: str) -> set[int]:
+    """Return the numbers of a text such as ``"0-3,8"``."""
+    found: set[int] = set()
+    for word in filter(None, text.split(",")):
+        first, _, last = word.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def lines(places: Sequence[Place]) -> dict[str, str]:
+    """Return the map from ranks to cores in words, one entry per node.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        From `arrange`, by rank.
+    """
+    nodes: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for rank, place in enumerate(places):
+        where = f"cpus {place['cpus']}"
+        if place["gpu"]:
+            where += f", GPU {place['gpu']}"
+        nodes[place["host"]][where].append(rank)
+    return {
+        host: "; ".join(
+            f"rank{'s' * (len(ranks) > 1)} {compact(ranks)} on {where}"
+            for where, ranks in groups.items()
+        )
+        for host, groups in nodes.items()
+    }
+
+
+def summary(places: Sequence[Mapping[str, Any]]) -> str:
+    """Return nodes, ranks per node and sharing in a few words."""
+    counts = {place["node"]: place["node_ranks"] for place in places}
+    sizes = sorted(set(counts.values()))
+    ranks = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    sharing = sum(place["shares"] for place in places)
+    where = f"each of {len(counts)} nodes" if len(counts) > 1 else "one node"
+    words = f"{ranks} rank{'s' * (ranks != '1')} on {where}"
+    return words + (f", {sharing} of which share cores" if sharing else "")

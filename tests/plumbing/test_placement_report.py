@@ -1,0 +1,50 @@
+"""What a report says of where ranks ran, and of bugs that they could have met."""
+
+import synthetic
+
+from dsgd_bench import report
+from dsgd_bench.placement import Place, arrange
+
+
+def places(*cores: str) -> list[Place]:
+    more = {"threads": 1, "gpu": "", "emulated": False}
+    return arrange(
+        [{"host": "node1", "cpus": core, "cores": core, **more} for core in cores]
+    )
+
+
+def study(tmp_path, **provenance):
+    """Return the report's only study, of one toy run with this provenance."""
+    toy = synthetic.run(synthetic.trial(ranks=4))
+    toy.provenance = {**synthetic.PROVENANCE, **provenance}
+    synthetic.save(toy, tmp_path / "toy")
+    (found,) = report.read_report(tmp_path / "toy").studies
+    return found
+
+
+def said(found, kind: str) -> list[str]:
+    return [caution.text for caution in found.cautions if caution.kind == kind]
+
+
+def test_the_page_shows_which_cores_every_rank_had(tmp_path):
+    found = study(tmp_path, placement=places("0", "1", "2", "3"))
+    assert found.provenance["node node1"] == (
+        "rank 0 on cpus 0; rank 1 on cpus 1; rank 2 on cpus 2; rank 3 on cpus 3"
+    )
+    assert "placement" not in found.provenance
+    assert said(found, "oversubscribed") == []
+
+
+def test_ranks_pinned_to_one_core_are_counted(tmp_path):
+    pinned = places("0", "0", "2", "3")
+    found = study(tmp_path, placement=pinned, oversubscribed=True)
+    (text,) = said(found, "oversubscribed")
+    assert text.startswith("4 ranks of which 2 shared cores")
+
+
+def test_a_known_bug_is_named_once_with_the_runs_that_could_meet_it(tmp_path):
+    found = study(tmp_path, known_bugs=["some/project#1: it hangs: use another"])
+    (text,) = said(found, "known-bugs")
+    assert text.startswith("1 of 1 runs could have met")
+    assert "some/project#1" in text
+    assert said(study(tmp_path / "other", known_bugs=[]), "known-bugs") == []
