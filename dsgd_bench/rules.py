@@ -65,9 +65,10 @@ EFFECTIVE: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "slowdown": (
         "kind",
         {
-            "constant": ("ranks", "factor", "mode"),
-            "transient": ("ranks", "factor", "mode", "probability"),
-            "heavy-tailed": ("ranks", "factor", "mode", "alpha"),
+            "none": ("links",),
+            "constant": ("ranks", "factor", "mode", "links"),
+            "transient": ("ranks", "factor", "mode", "probability", "links"),
+            "heavy-tailed": ("ranks", "factor", "mode", "alpha", "links"),
         },
     ),
     "optimizer.schedule": (
@@ -167,7 +168,8 @@ def check(trial: Trial) -> None:
     ConfigError
         Naming the key and the way out.
     """
-    for rule in (_without_effect, _optimizer, _plain, _servers, _slowdown, _ends):
+    rules = (_without_effect, _optimizer, _plain, _servers, _slowdown, _links, _ends)
+    for rule in rules:
         for broken, sentence in rule(trial):
             if broken:
                 raise ConfigError(sentence)
@@ -274,6 +276,33 @@ def _slowdown(trial: Trial) -> Iterator[tuple[object, str]]:
         s.kind != "none" and s.mode == "minimum" and c.mode == "measured",
         "slowdown.mode minimum needs compute.mode emulated: emulate, or choose "
         "slowdown.mode added",
+    )
+
+
+def _links(trial: Trial) -> Iterator[tuple[object, str]]:
+    links = trial.slowdown.links
+    ends = [tuple(map(int, pair.split("-"))) for pair in links.pairs]
+    named = {*links.ranks, *(rank for pair in ends for rank in pair)}
+    beyond = [rank for rank in named if rank >= trial.ranks]
+    yield (
+        beyond,
+        f"slowdown.links names rank {max(beyond, default=0)} where study.ranks is "
+        f"{trial.ranks}: name ranks from 0 to {trial.ranks - 1}",
+    )
+    yield (
+        any(one == other for one, other in ends),
+        "slowdown.links.pairs names a rank and itself: name two ranks, as in "
+        '["0-1", "1-2"]',
+    )
+    yield (
+        len(set(links.ranks)) < len(links.ranks)
+        or len({frozenset(pair) for pair in ends}) < len(ends),
+        "slowdown.links names a rank or a pair twice: name it once",
+    )
+    yield (
+        named and not links.seconds and not links.rate,
+        "slowdown.links has neither seconds nor rate: say how slow they are, such as "
+        "rate = 20e6 for 20 Mbit/s",
     )
 
 
