@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from dsgd_bench.fabric.board import Board
+from dsgd_bench.fabric.board import NEVER, Board
 
 COUNT_PERIOD = 0.01
 """Seconds after which an asynchronous rank reports its steps to the shared count."""
@@ -54,11 +54,18 @@ class Budget:
         Returns the steps that another rank of a synchronous algorithm may be ahead of
         rank 0, known once the algorithm has made its resources; the announced last
         step lies that far ahead, so that nobody has passed it.
+    stop : callable, optional
+        Tells rank 0 whether to stop before the budget is used up; None, on every rank
+        alike, if that will not happen.
+    step : int
+        Steps that this rank took before the run was stopped.
 
     Attributes
     ----------
     epochs : float
         Epochs done by all ranks together, as far as this rank knows.
+    stopped : bool
+        Whether this rank ended, or announced the end, because it was to stop.
     """
 
     def __init__(  # noqa: PLR0913 (each is one fact of the run)
@@ -72,6 +79,8 @@ class Budget:
         synchronous: bool,
         counted: bool = True,
         lead: Callable[[], int] = lambda: 1,
+        stop: Callable[[], bool] | None = None,
+        step: int = 0,
     ) -> None:
         size = workers
         limits = [settings.steps * size] if settings.steps else []
@@ -89,8 +98,10 @@ class Budget:
         self._announced = False
         share = COUNT_SHARE * self._gradients / size
         self._report_every = max(1.0, share)
-        self._counted_steps, self._counted_at = 0, -math.inf
-        self.epochs = 0.0
+        self._counted_steps, self._counted_at = step, -math.inf
+        self.epochs = board.counted * self._epochs_per_gradient
+        self._stop = stop
+        self.stopped = False
 
     def lasts(self, steps: int, elapsed: float) -> bool:
         """Tell whether this rank takes another step.
@@ -110,16 +121,21 @@ class Budget:
         gradients = steps * self._size
         self.epochs = gradients * self._epochs_per_gradient
         if gradients >= self._gradients:
+            self.stopped = False  # all was done by the step at which it was to stop
             return False
-        if self._seconds == math.inf:
+        if self._seconds == math.inf and self._stop is None:
             return True
-        if self._rank == 0 and elapsed >= self._seconds and not self._announced:
-            self._announced = True
-            self._board.announce(steps + self._lead())
+        if self._rank == 0 and not self._announced:
+            self.stopped = self._is_to_stop()
+            if self.stopped or elapsed >= self._seconds:
+                self._announced = True
+                self._board.announce(steps + self._lead())
         return steps < self._board.last_step()
 
     def _lasts_alone(self, steps: int, elapsed: float) -> bool:
         if elapsed >= self._seconds:
+            return False
+        if self._stop is not None and self._told_to_stop():
             return False
         if not self._counted:  # no traffic that nobody asked for
             return True
@@ -131,6 +147,18 @@ class Budget:
         self._counted_steps, self._counted_at = steps, elapsed
         self.epochs = total * self._epochs_per_gradient
         return total < self._gradients
+
+    def _is_to_stop(self) -> bool:
+        return self._stop is not None and self._stop()
+
+    def _told_to_stop(self) -> bool:
+        """Look for what rank 0 announces; on rank 0, announce it if it is time."""
+        if self._rank == 0 and self._is_to_stop():
+            self._board.announce(0)
+            self.stopped = True
+        else:
+            self.stopped = self._board.last_step() != NEVER
+        return self.stopped
 
 
 class Service:
@@ -145,7 +173,11 @@ class Service:
     ----------
     epochs : float
         Epochs served so far.
+    stopped : bool
+        False: a server ends because the workers do.
     """
+
+    stopped = False
 
     def __init__(self, epochs_per_message: float) -> None:
         self._epochs_per_message = epochs_per_message

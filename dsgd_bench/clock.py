@@ -89,6 +89,8 @@ class Ledger:
     ----------
     now : callable
         The fabric's clock, in seconds; only differences mean anything.
+    devices : callable
+        Bytes that this host's network devices have sent and received, if known.
     front : Spans
         What the training thread did; its spans and 'other' add up to the step.
     beside : Spans
@@ -119,6 +121,7 @@ class Ledger:
     """
 
     now: Callable[[], float]
+    devices: Callable[[], tuple[float, float]] = lambda: (NAN, NAN)
     front: Spans = field(default_factory=Spans)
     beside: Spans = field(default_factory=Spans)
     traffic: Traffic = field(default_factory=Traffic)
@@ -140,15 +143,37 @@ class Ledger:
     origin: float = 0.0
     rows: list[tuple[float, ...]] = field(default_factory=list)
 
-    def open(self) -> None:
-        """Start the clock: the next step begins now."""
+    def open(self, step: int = 0, elapsed: float = 0.0) -> None:
+        """Start the clock: the next step begins now.
+
+        Where a run goes on after a stop, `step` steps and `elapsed` seconds lie before.
+        """
         self.rows.clear()
         self.counts.clear()
         self.exchanges.clear()
-        self.steps = 0
+        self.steps = step
         self._forget_notes()
-        self.origin = self._begun = self.free_since = self.now()
+        # a run that goes on has lost what the devices said before
+        self._devices_before = (NAN, NAN) if step else self.devices()
+        self._begun = self.free_since = self.now()
+        self.origin = self._begun - elapsed
         self._last = self._totals()
+
+    def drained(self) -> dict[str, float]:
+        """Return bytes, now that all has arrived: those of the drain, those on links.
+
+        The first two were booked since the last step was closed; the others are what
+        this host's devices sent and received since the clock started.
+        """
+        totals = dict(zip(TRAFFIC, self._totals()[-len(TRAFFIC) :], strict=True))
+        closed = dict(zip(TRAFFIC, self._last[-len(TRAFFIC) :], strict=True))
+        before, after = self._devices_before, self.devices()
+        return {
+            "drain_bytes_out": totals["bytes_out"] - closed["bytes_out"],
+            "drain_bytes_in": totals["bytes_in"] - closed["bytes_in"],
+            "link_bytes_out": after[0] - before[0],
+            "link_bytes_in": after[1] - before[1],
+        }
 
     def exchanged(self, nbytes: int, neighbor: int) -> None:
         """Book one averaging with `neighbor`: `nbytes` each way, moved by this rank."""

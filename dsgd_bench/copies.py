@@ -8,9 +8,12 @@ on every rank without a word between them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsgd_bench.arrays import Array
 
@@ -89,6 +92,27 @@ class Copies:
                 best = (self._memory[copy.slot], copy.time)
                 best_distance = abs(copy.position - position)
         return best
+
+    def pack(self) -> dict[str, NDArray[np.float64] | Array]:
+        """Return all that `unpack` needs, by name."""
+        taken = sorted(self.taken, key=lambda copy: copy.slot)
+        return {
+            "models": self._memory[[copy.slot for copy in taken]],
+            "moments": np.array([(c.position, c.time) for c in taken]).reshape(-1, 2),
+            "due": np.array([self.distance, self._due]),
+        }
+
+    def unpack(self, packed: Mapping[str, NDArray[Any]]) -> None:
+        """Become what was packed: copies of the same capacity and kind."""
+        self.distance, self._due = packed["due"].tolist()
+        count = len(packed["models"])
+        self._memory[:count] = packed["models"]
+        moments: list[list[float]] = packed["moments"].tolist()
+        self.taken = [
+            Copy(position, time, slot) for slot, (position, time) in enumerate(moments)
+        ]
+        self.taken.sort(key=lambda copy: copy.position)
+        self._free = list(range(count, self.capacity))
 
     def _after(self, position: float) -> float:
         return (math.floor(position / self.distance) + 1) * self.distance

@@ -4,7 +4,7 @@ Collective and slow, and therefore never part of a run: copies were taken on the
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Judgments:
         Seconds when this rank's copy was taken.
     local_loss, local_accuracy : array
         Of this rank's own model; NaN on a server.
-    loss_of_mean, accuracy_of_mean : array
+    loss_of_mean, accuracy_of_mean, norm_of_mean : array
         Of the judged model; NaN where another rank judged it.
     distance_squared : array
         ||x_i - mean||^2 of this rank's model from the judged one; NaN on a server.
@@ -38,6 +38,7 @@ class Judgments:
     local_accuracy: Array
     loss_of_mean: Array
     accuracy_of_mean: Array
+    norm_of_mean: Array
     distance_squared: Array
 
 
@@ -75,7 +76,7 @@ def judge(
     ]
     if moments[-1] < last:
         moments.append(last)
-    result = Judgments(*(np.full(len(moments), np.nan) for _ in range(6)))
+    result = Judgments(*(np.full(len(moments), np.nan) for _ in fields(Judgments)))
     mean = np.empty_like(final[0])
     difference = np.empty_like(final[0])
     for m, moment in enumerate(moments):
@@ -97,4 +98,5 @@ def judge(
                 best = problem.evaluate(mean)
                 result.loss_of_mean[m] = best.loss
                 result.accuracy_of_mean[m] = best.accuracy
+                result.norm_of_mean[m] = float(np.linalg.norm(mean))
     return result

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from dsgd_bench.arrays import Array, Scratch, axpy, blocks
+from dsgd_bench.state import State
 
 
 class ScheduleSettings(Protocol):
@@ -72,6 +73,8 @@ class Optimizer:
     share : float
         What the learning rate is multiplied by where an algorithm applies every
         gradient in full.
+    state : State, optional
+        Of this rank, if it may be stopped and go on.
 
     Attributes
     ----------
@@ -80,12 +83,19 @@ class Optimizer:
     """
 
     def __init__(
-        self, settings: OptimizerSettings, like: Array, share: float = 1.0
+        self,
+        settings: OptimizerSettings,
+        like: Array,
+        share: float = 1.0,
+        state: State | None = None,
     ) -> None:
+        state = state or State()
         self._settings = settings
         self._share = share
         self._constant = settings.schedule.kind == "constant"
-        self._velocity = np.zeros_like(like) if settings.momentum else None
+        self._velocity = (
+            state.keep("velocity", np.zeros_like(like)) if settings.momentum else None
+        )
         self._step, self._decayed = Scratch(like), Scratch(like)
         self._descent = Scratch(like)  # its own: `descend` may run beside `update`
         self.lr = settings.lr * share

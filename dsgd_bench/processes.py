@@ -4,9 +4,11 @@ A process group is not enough for that: MPICH gives every rank a session of its 
 all processes carry a mark in their environment, by which the stragglers are found.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +23,9 @@ MARK = "DSGD_BENCH_LAUNCH"
 
 QUIET_LOOKS = 8
 """Looks, 20 ms apart, that find no process of an ended launch; then there is none."""
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 GLANCE = 0.2
 """Seconds between two looks at the log."""
@@ -71,6 +76,15 @@ def run(
             _end(process, mark, patience)
 
 
+def _die_with_parent() -> None:
+    """Ask Linux for SIGTERM when dsgd-bench dies, however: then the launcher ends too.
+
+    Runs between fork and exec, so it only calls what was loaded before.
+    """
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _start(
     command: Sequence[str], env: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
@@ -83,6 +97,7 @@ def _start(
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 (see there)
             )
     except OSError as error:
         raise LaunchError(

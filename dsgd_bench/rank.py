@@ -13,19 +13,27 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from dsgd_bench import launch, processes, provenance
+import msgspec
+
+from dsgd_bench import (
+    known_bugs,
+    launch,
+    processes,
+    provenance,
+    stopping,
+    surroundings,
+)
 from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.run import Run
 from dsgd_bench.specs import Job, Machine
-from dsgd_bench.surroundings import started_ranks
 from dsgd_bench.watchdog import Watchdog
-from dsgd_bench.worker import Run
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
 
-READY, ERROR = "READY", "ERROR"
+READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"
 """Files by which a trial's folder tells how the trial ended."""
 
 FAILED = 1
@@ -54,26 +62,47 @@ def main(path: Path) -> int:
 
 
 def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
-    """Run this rank of one trial under the watchdog; rank 0 marks it ready."""
+    """Run this rank of one trial under the watchdog; rank 0 marks how it ended."""
 
     def end(sentence: str) -> None:
         refuse(folder, sentence)
         fabric.abort(FAILED)
 
-    ledger = fabric.ledger
-    with Watchdog(
-        job.machine.watchdog,
-        lambda: (ledger.steps, fabric.beats),
-        end,
-        f"rank {fabric.rank}",
+    ledger, machine = fabric.ledger, job.machine
+    signs: Callable[[], object] = lambda: (ledger.steps, fabric.beats)  # noqa: E731
+    with (
+        Watchdog(machine.watchdog, signs, end, f"rank {fabric.rank}"),
+        stopping.Watch(machine.stop_margin) as watch,
     ):
         origin = fabric.describe()
         if fabric.rank == 0:
             origin |= provenance.collect() | {"libmpi_path": provenance.libmpi()}
-        Run(job.trial, folder, job.study, job.machine.progress, origin)(fabric)
-        if fabric.rank == 0:
+            origin["links"] = msgspec.structs.asdict(machine.links)
+            origin["known_bugs"] = warn_of_bugs(origin)
+        run = Run(
+            job.trial,
+            folder,
+            job.study,
+            machine.progress,
+            origin,
+            watch if stopping.expected() else None,
+            machine.when_stopped == "resume",
+        )
+        finished = run(fabric)
+        if fabric.rank == 0 and finished:
             (folder / READY).touch()
+        elif fabric.rank == 0:
+            then = "goes on" if run.resumes else "starts again"
+            (folder / STOPPED).write_text(f"stopped on purpose: it {then} next time\n")
         fabric.barrier()
+
+
+def warn_of_bugs(origin: dict[str, Any]) -> list[str]:
+    """Print a line for every known bug that this job can meet; return them all."""
+    found = known_bugs.on_these_ranks(origin, provenance.libmpi())
+    for sentence in found:
+        print(f"dsgd-bench: known bug: {sentence}", file=sys.stderr, flush=True)
+    return found
 
 
 def start(
@@ -123,15 +152,21 @@ def connect(ranks: int | None = None) -> "MpiFabric":
             "`pip install mpich`, or load the site's module"
         ) from None
     fabric = mpi.world()
-    started = started_ranks()
+    started = surroundings.started_ranks()
     wanted = ranks or started
-    if wanted is not None and fabric.size != wanted:
-        raise LaunchError(
-            f"{wanted} ranks were asked for, but this MPI job has size {fabric.size}: "
-            f"the launcher does not belong to {provenance.libmpi() or 'the library'} "
-            "or lacks the right --mpi option; start with the mpiexec of that library"
-        )
+    alone = any(count not in (None, fabric.size) for count in (wanted, started))
+    if alone or (surroundings.started_rank() or 0) >= fabric.size:
+        _refuse_to_be_alone(fabric, max(wanted or 0, started or 0, 2))
     return fabric
+
+
+def _refuse_to_be_alone(fabric: "MpiFabric", wanted: int) -> NoReturn:
+    """Say that fewer ranks see each other than should; only the first one speaks."""
+    if surroundings.started_rank():
+        raise SystemExit(REFUSED)
+    library = provenance.libmpi() or "the MPI library"
+    family, _ = known_bugs.identify(fabric.library)
+    raise LaunchError(surroundings.mismatch(fabric.size, wanted, library, family))
 
 
 def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None:

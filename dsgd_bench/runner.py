@@ -4,27 +4,29 @@ Either this process starts the ranks of each trial with the machine's launcher, 
 it is itself a rank of an MPI job, all ranks run the trials together.
 
 A trial's folder ``RESULTS/STUDY/ID`` tells how far it is: ``READY`` means finished,
-``ERROR`` says in a sentence why it failed; anything else is run (again).
+``ERROR`` says in a sentence why it failed, ``STOPPED`` that it was stopped on purpose
+and will go on; anything but ``READY`` is run (again).
 """
 
-import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dsgd_bench import launch, processes, rank, trace
+from dsgd_bench import claims, launch, processes, rank, stopping, trace
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.specs import Job, Machine, Study, Trial
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
 
-JOB, LOG, LOCK = "job.json", "log.txt", ".lock"
+JOB, LOG = "job.json", "log.txt"
+
+ELSEWHERE = "is being run by another dsgd-bench"
 
 TAIL = 12
 """Lines of a failed trial's log that are shown."""
@@ -37,7 +39,7 @@ class Display(Protocol):
         """Say that a trial is being started."""
 
     def ended(self, trial: Trial, outcome: str, /) -> None:
-        """Say how a trial ended: ``finished``, ``skipped`` or why it failed."""
+        """Say how a trial ended: ``finished``, ``skipped``, ``stopped`` or why not."""
 
 
 @dataclass
@@ -48,19 +50,25 @@ class Outcome:
     ----------
     folder : Path
         Where the study's results are.
+    since : float
+        When this run began, by the clock of the file system.
     finished, skipped : int
         Trials run now, and finished before.
     elsewhere : int
         Trials that another dsgd-bench is running.
     failed : list of (Trial, str)
         Trials that failed, and why.
+    stopped : list of Trial
+        Trials that were stopped, or not started, because the job around ends.
     """
 
     folder: Path
+    since: float
     finished: int = 0
     skipped: int = 0
     elsewhere: int = 0
     failed: list[tuple[Trial, str]] = field(default_factory=list)
+    stopped: list[Trial] = field(default_factory=list)
 
 
 def run_study(
@@ -75,24 +83,76 @@ def run_study(
     TraceError
         If the results folder cannot be written.
     """
-    outcome = Outcome(results / study.name)
-    for number, trial in enumerate(study.trials, 1):
-        folder = _prepare(outcome.folder / trial.id)
-        with _locked(folder) as ours:
-            if (folder / rank.READY).exists():
-                outcome.skipped += 1
-                display.ended(trial, "skipped")
-            elif not ours:
-                outcome.elsewhere += 1
-                display.ended(trial, "is being run by another dsgd-bench")
-            else:
-                display.starting(trial, number, len(study.trials))
-                reason = _launch(Job(study.name, trial, machine), folder)
-                _note(outcome, trial, reason, display)
+    outcome = _begun(results / study.name)
+    left, again = list(enumerate(study.trials, 1)), True
+    while left and again:
+        before = outcome.finished
+        left = [
+            (number, trial)
+            for number, trial in left
+            if not _run_one(number, trial, study, machine, outcome, display)
+        ]
+        # another dsgd-bench may have died meanwhile: nobody else would run its trial
+        again = outcome.finished > before
+    outcome.elsewhere = len(left)
     return outcome
 
 
+def _run_one(
+    number: int,
+    trial: Trial,
+    study: Study,
+    machine: Machine,
+    outcome: Outcome,
+    display: Display,
+) -> bool:
+    """Run one trial if nobody else does; tell whether nobody else did."""
+    folder = _prepare(outcome.folder / trial.id)
+    with claims.held(folder) as ours:
+        if (folder / rank.READY).exists():
+            outcome.skipped += 1
+            display.ended(trial, "skipped")
+        elif not ours:
+            display.ended(trial, ELSEWHERE)
+            return False
+        elif reason := _failed_meanwhile(folder, outcome.since):
+            _note(outcome, trial, reason, display)
+        elif stopping.due(machine.stop_margin):
+            _note(outcome, trial, rank.STOPPED, display)
+        else:
+            display.starting(trial, number, len(study.trials))
+            _note(
+                outcome,
+                trial,
+                _launch(Job(study.name, trial, machine), folder),
+                display,
+            )
+    return True
+
+
+def _begun(folder: Path) -> Outcome:
+    _prepare(folder)
+    return Outcome(folder, claims.now_there(folder))
+
+
+def _failed_meanwhile(folder: Path, since: float) -> str:
+    """Return why another dsgd-bench of this time failed with a trial, or nothing.
+
+    The elements of a job array would all try it one after the other.
+    """
+    error = folder / rank.ERROR
+    try:
+        return error.read_text().strip() if error.stat().st_mtime > since else ""
+    except OSError:
+        return ""
+
+
 def _note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None:
+    """Note how a trial ended: `reason` is nothing, ``STOPPED``, or why it failed."""
+    if reason == rank.STOPPED:
+        outcome.stopped.append(trial)
+        display.ended(trial, "stopped: the job around ends")
+        return
     if reason:
         outcome.failed.append((trial, reason))
     else:
@@ -101,8 +161,8 @@ def _note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None
 
 
 def _launch(job: Job, folder: Path) -> str:
-    """Run one trial with the launcher; return why it failed, or nothing."""
-    clear(folder)
+    """Run one trial with the launcher; return why it ended early, or nothing."""
+    clear(folder, keep=_kept(job))
     job.write(folder / JOB)
     ranks, machine = job.trial.ranks, job.machine
     command = launch.command(folder / JOB, ranks, machine, sys.executable)
@@ -110,11 +170,20 @@ def _launch(job: Job, folder: Path) -> str:
     try:
         status = processes.run(command, environment, folder / LOG)
     except KeyboardInterrupt:
-        _give_up(folder, "interrupted: it will be run again")
+        if not (folder / rank.READY).exists():  # else it came when all was done
+            _give_up(folder, "interrupted: it will be run again")
         raise
-    if (folder / rank.READY).exists():
-        return ""
+    for mark in (rank.READY, rank.STOPPED):
+        if (folder / mark).exists():
+            return "" if mark == rank.READY else mark
     return _give_up(folder, f"the launcher ended with status {status}")
+
+
+def _kept(job: Job) -> tuple[str, ...]:
+    """Return what of a trial's folder survives until its next run."""
+    always = (claims.LOCK, claims.CLAIM)
+    resumes = job.machine.when_stopped == "resume"
+    return (*always, *trace.checkpoint.FOLDERS) if resumes else always
 
 
 def _give_up(folder: Path, reason: str) -> str:
@@ -135,10 +204,10 @@ def log_tail(folder: Path) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL:])
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier, failed run of a trial left."""
+def clear(folder: Path, keep: Sequence[str]) -> None:
+    """Remove what an earlier run of a trial left, but for the names in `keep`."""
     for path in folder.iterdir():
-        if path.name != LOCK:
+        if path.name not in keep:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -155,20 +224,6 @@ def _prepare(folder: Path) -> Path:
             "with --results, or free some space"
         ) from None
     return folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the trial's folder; the kernel lets go of it when this process dies."""
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        except OSError:  # no locks on this file system; one run at a time is up to you
-            yield True
-        else:
-            yield True
 
 
 def run_study_here(
@@ -191,23 +246,28 @@ def run_study_here(
             f"study {study.name} asks for {largest} ranks but this MPI job has "
             f"{fabric.size}: start it with mpiexec -n {largest}, or without mpiexec"
         )
-    outcome = Outcome(results / study.name)
+    outcome = _begun(results / study.name)
     for number, trial in enumerate(study.trials, 1):
+        job = Job(study.name, trial, machine)
         folder = outcome.folder / trial.id
-        with _held_by_first(fabric, folder) as state:
-            if state != "run":
+        with _held_by_first(fabric, job, folder) as state:
+            if state == "run":
+                display.starting(trial, number, len(study.trials))
+                _note(outcome, trial, _on_ranks(fabric, job, folder), display)
+            elif state == rank.STOPPED:
+                _note(outcome, trial, state, display)
+            else:
                 outcome.skipped += state == "skipped"
-                outcome.elsewhere += state != "skipped"
+                outcome.elsewhere += state == ELSEWHERE
                 display.ended(trial, state)
-                continue
-            display.starting(trial, number, len(study.trials))
-            _on_ranks(fabric, Job(study.name, trial, machine), folder)
-            _note(outcome, trial, "", display)
     return outcome
 
 
-def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path) -> None:
-    """Run one trial on the first ranks of the job; the others wait."""
+def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path) -> str:
+    """Run one trial on the first ranks of the job; the others wait.
+
+    Returns ``STOPPED`` if it was, else nothing: what fails ends the whole job.
+    """
     if fabric.rank == 0:
         job.write(folder / JOB)
     part = fabric.part(job.trial.ranks)
@@ -216,19 +276,22 @@ def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path) -> None:
         rank.guarded(part, folder, work)
         part.close()
     fabric.barrier()
+    stopped: bool = fabric.gather((folder / rank.STOPPED).exists())[0]
+    return rank.STOPPED if stopped else ""
 
 
 @contextmanager
-def _held_by_first(fabric: "MpiFabric", folder: Path) -> Iterator[str]:
+def _held_by_first(fabric: "MpiFabric", job: Job, folder: Path) -> Iterator[str]:
     """Let rank 0 hold the folder and decide for all what becomes of the trial."""
     if fabric.rank:
         yield fabric.gather(None)[0]
         return
-    with _locked(_prepare(folder)) as ours:
-        ready = (folder / rank.READY).exists()
-        state = "run" if ours else "is being run by another dsgd-bench"
-        if ready:
+    with claims.held(_prepare(folder)) as ours:
+        state = "run" if ours else ELSEWHERE
+        if (folder / rank.READY).exists():
             state = "skipped"
+        elif ours and stopping.due(job.machine.stop_margin):
+            state = rank.STOPPED
         elif ours:
-            clear(folder)
+            clear(folder, keep=_kept(job))
         yield fabric.gather(state)[0]

@@ -23,7 +23,8 @@ momentum x_i and y_i move alike, by the one buffer.
 
 Traffic      two models each way per gradient, all moved by the worker that starts: it
              moves the partner's copy, too, which a two-sided exchange need not
-Memory       five vectors (replica, copy, model read, gradient, replica before)
+Memory       six vectors (replica, copy, model read, gradient, replica before, copy
+             at the end)
 Fixed point  as `adpsgd`
 """
 
@@ -66,7 +67,7 @@ def constants(graph: Graph) -> tuple[float, float]:
     "acid",
     paper="arXiv:2306.08289, Algorithm 1",
     traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
-    vectors=5,
+    vectors=6,
     models_sent=2,
     staleness="gradients",
 )
@@ -97,6 +98,7 @@ def acid(
         worker.fabric,
         x,
         worker.update,
+        worker.state,
         kappa=rate if kappa is None else kappa,
         alpha=alpha,
     ) as replicas:

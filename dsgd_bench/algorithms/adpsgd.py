@@ -48,7 +48,7 @@ def adpsgd(x: Array, worker: Worker, *, graph: str = "complete") -> Steps:
     """
     g = np.zeros_like(x)
     neighbors = worker.neighbors(graph)
-    with Replicas(worker.fabric, x, worker.update) as replicas:
+    with Replicas(worker.fabric, x, worker.update, worker.state) as replicas:
         while True:
             yield x
             worker.gradient(x, out=g)

@@ -43,7 +43,7 @@ def adpsgd_overlapped(x: Array, worker: Worker, *, graph: str = "complete") -> S
     """
     g = np.zeros_like(x)
     neighbors = worker.neighbors(graph)
-    with Replicas(worker.fabric, x, worker.update) as replicas:
+    with Replicas(worker.fabric, x, worker.update, worker.state) as replicas:
         while True:
             yield x
             with replicas.averaging(neighbors.draw()):

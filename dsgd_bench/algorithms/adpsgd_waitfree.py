@@ -53,7 +53,7 @@ def adpsgd_waitfree(
     g = np.zeros_like(x)
     neighbors = worker.neighbors(graph)
     with HandoverReplicas(
-        worker.fabric, x, worker.update, repair=worker.descend
+        worker.fabric, x, worker.update, worker.descend, worker.state
     ) as replicas:
 
         def communicate() -> None:

@@ -50,7 +50,7 @@ def asgd(x: Array, worker: Worker, *, servers: Count = 1) -> Steps:
         worker.update(center, gradient)
         return center
 
-    with Center(worker.fabric, x, answer, servers) as center:
+    with Center(worker.fabric, x, answer, servers, worker.state) as center:
         if worker.serves:
             yield from center.serve()
             return

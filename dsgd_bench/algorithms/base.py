@@ -12,6 +12,9 @@
 5. At a ``yield`` the yielded array is whole; it is the algorithm's again afterwards.
 6. When closed it leaves its ``with`` blocks and drains what is under way; then the
    array it was given holds this worker's final model.
+7. It can be stopped between two steps and go on later: it is started with the model it
+   ended with, counts from ``worker.state.step``, and finds what else it needs in
+   ``worker.state.keep``.
 """
 
 import inspect
@@ -26,6 +29,7 @@ from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.graphs import Graph
+from dsgd_bench.state import State
 
 TRAITS = {
     "synchronous": "all workers take equally many steps; same result on every fabric",
@@ -73,6 +77,8 @@ class Worker(Protocol):
         A synchronous algorithm that meets less often, or only its neighbors, sets it.
     lr : float
         The learning rate now, divided by the workers for algorithms ``in-full``.
+    state : State
+        What must survive a stop, and the steps taken before.
     """
 
     rank: int
@@ -81,6 +87,7 @@ class Worker(Protocol):
     serves: bool
     epochs: float
     lead: int
+    state: State
 
     @property
     def lr(self) -> float: ...

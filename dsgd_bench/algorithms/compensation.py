@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from dsgd_bench.arrays import Array, Scratch, blocks
+from dsgd_bench.state import State
 
 Kind = Literal["none", "constant", "adaptive"]
 
@@ -36,15 +37,25 @@ class Compensation:
         lambda, or lambda_0 where adaptive; 0 changes nothing.
     memory : float
         m, the weight of the past in the mean square M; 0 takes g's own square.
+    state : State, optional
+        Of this rank, if it may be stopped and go on.
     """
 
     def __init__(
-        self, like: Array, kind: Kind, strength: float, memory: float = 0.0
+        self,
+        like: Array,
+        kind: Kind,
+        strength: float,
+        memory: float = 0.0,
+        state: State | None = None,
     ) -> None:
+        state = state or State()
         self._strength = 0.0 if kind == "none" else strength
         self._adaptive = kind == "adaptive"
         self._memory = memory
-        self._mean_square = np.zeros_like(like) if self._adaptive else None
+        self._mean_square = (
+            state.keep("mean square", np.zeros_like(like)) if self._adaptive else None
+        )
         self._square, self._rate = Scratch(like), Scratch(like)
 
     def __call__(self, g: Array, x: Array, before: Array) -> None:

@@ -49,7 +49,7 @@ def dasgd(x: Array, worker: Worker, *, every: Index = 1) -> Steps:
         recommends: then a worker sends about one model per gradient.
     """
     g, movement = np.zeros_like(x), np.zeros_like(x)
-    with SumReplicas(worker.fabric, x) as replicas:
+    with SumReplicas(worker.fabric, x, worker.state) as replicas:
         while True:
             yield x
             worker.gradient(x, out=g)

@@ -64,12 +64,13 @@ def dcasgd(
     def answer(center: Array, gradient: Array, sender: int) -> Array:
         compensate(gradient, center, sent[sender])
         worker.update(center, gradient)
-        np.copyto(sent[sender], center)
-        return sent[sender]
+        basis: Array = sent[sender]
+        np.copyto(basis, center)
+        return basis
 
-    with Center(worker.fabric, x, answer, servers) as center:
-        compensate = Compensation(center.part, variant, strength, memory)
-        sent = [center.part.copy() for _ in range(worker.workers)]
+    with Center(worker.fabric, x, answer, servers, worker.state) as center:
+        compensate = Compensation(center.part, variant, strength, memory, worker.state)
+        sent = worker.state.keep("sent", np.tile(center.part, (worker.workers, 1)))
         if worker.serves:
             yield from center.serve()
             return

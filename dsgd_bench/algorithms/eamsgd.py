@@ -14,6 +14,7 @@ Memory       six vectors at a worker (model, look-ahead, velocity, gradient, d, 
 Fixed point  as `easgd`
 """
 
+from itertools import count
 from typing import Annotated
 
 import numpy as np
@@ -65,7 +66,8 @@ def eamsgd(
         Momentum.
     """
     g, d = np.zeros_like(x), np.zeros_like(x)
-    v, ahead = np.zeros_like(x), np.zeros_like(x)
+    v = worker.state.keep("velocity of its own", np.zeros_like(x))
+    ahead = np.zeros_like(x)
     alpha = beta / worker.workers
 
     def answer(center: Array, model: Array, _sender: int) -> Array:
@@ -74,16 +76,15 @@ def eamsgd(
         center += model
         return model
 
-    with Center(worker.fabric, x, answer, servers) as center:
+    with Center(worker.fabric, x, answer, servers, worker.state) as center:
         if worker.serves:
             yield from center.serve()
             return
-        step = 0
-        while True:
+        for k in count(worker.state.step):
             yield x
             v *= mu
             np.add(x, v, out=ahead)
-            if step % every:
+            if k % every:
                 worker.gradient(ahead, out=g)
             else:
                 with center.exchanging(x, into=d):
@@ -91,6 +92,5 @@ def eamsgd(
             worker.descend(ahead, g)
             np.subtract(ahead, x, out=v)
             np.copyto(x, ahead)
-            if step % every == 0:
+            if k % every == 0:
                 x -= d
-            step += 1

@@ -15,6 +15,8 @@ Fixed point  c = x_i = the optimum up to O(lr) if no worker is faster; else draw
              the fast ones
 """
 
+from itertools import count
+
 import numpy as np
 
 from dsgd_bench.algorithms.base import (
@@ -68,14 +70,13 @@ def easgd(
         center += model
         return model
 
-    with Center(worker.fabric, x, answer, servers) as center:
+    with Center(worker.fabric, x, answer, servers, worker.state) as center:
         if worker.serves:
             yield from center.serve()
             return
-        step = 0
-        while True:
+        for k in count(worker.state.step):
             yield x
-            if step % every:
+            if k % every:
                 worker.gradient(x, out=g)
                 worker.update(x, g)
             else:
@@ -83,4 +84,3 @@ def easgd(
                     worker.gradient(x, out=g)
                 worker.update(x, g)
                 x -= d
-            step += 1

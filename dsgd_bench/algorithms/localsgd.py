@@ -13,6 +13,8 @@ Memory       three vectors (model, gradient, start), one more with momentum
 Fixed point  the optimum if all curvatures are equal, else off by O(lr (H - 1))
 """
 
+from itertools import count
+
 import numpy as np
 
 from dsgd_bench.algorithms.base import Count, Steps, Worker, algorithm, once_in_a_while
@@ -40,11 +42,9 @@ def localsgd(x: Array, worker: Worker, *, every: Count = 8) -> Steps:
     """
     g = np.zeros_like(x)
     worker.lead = every
-    step = 0
-    while True:
+    for k in count(worker.state.step):
         yield x
         worker.gradient(x, out=g)
         worker.update(x, g)
-        step += 1
-        if step % every == 0:
+        if (k + 1) % every == 0:
             worker.fabric.average(x)

@@ -14,10 +14,12 @@ plain local update; the others are those of DC-ASGD (see `compensation`), with t
 previous global model as what the gradient is compensated from.
 
 Traffic      one gradient to and one model from the servers per worker and step
-Memory       six vectors at a worker (two models, two gradients, two global models)
+Memory       seven vectors at a worker (two models, two gradients, two global models,
+             start)
 Fixed point  sum_i g_i(x) = 0, up to O(lr) from the local updates
 """
 
+from itertools import count
 from typing import Annotated, Literal
 
 import numpy as np
@@ -40,7 +42,7 @@ from dsgd_bench.fabric.center import SynchronousCenter
     "odsgd",
     paper="arXiv:2005.06728, Algorithms 1 and 2",
     traits={"synchronous", "center"},
-    vectors=6,
+    vectors=7,
     models_sent=1,
     staleness="versions",
 )
@@ -79,40 +81,42 @@ def odsgd(  # noqa: PLR0913 (every setting is an argument)
     memory : float
         m of the running mean of squares.
     """
+    y = worker.state.keep("local", x.copy())
+    latest_two = worker.state.keep("global", np.stack([x, x]))
     g, sent = np.zeros_like(x), np.zeros_like(x)
-    latest, before = x.copy(), x.copy()
-    compensate = Compensation(x, local, strength, memory)
+    compensate = Compensation(x, local, strength, memory, worker.state)
     worker.lead = 2  # the first step after the warm-up awaits nobody
+    under_way = False
 
     def answer(center: Array, mean: Array, _last: int) -> Array:
         worker.update(center, mean)
         return center
 
-    def update_locally() -> None:
-        np.copyto(sent, g)
-        compensate(g, latest, before)
-        np.copyto(x, latest)
-        worker.descend(x, g, scale=local_lr)
-
-    with SynchronousCenter(worker.fabric, x, answer, servers) as center:
+    with SynchronousCenter(worker.fabric, x, answer, servers, worker.state) as center:
         if worker.serves:
             yield from center.serve()
             return
-        for _ in range(warmup):
-            yield x
-            worker.gradient(x, out=g)
-            np.copyto(before, x)
-            center.exchange(g, into=x)
-        np.copyto(latest, x)
-        yield x
-        worker.gradient(x, out=g)
-        try:
-            while True:
-                update_locally()
-                before, latest = latest, before
-                yield x
+        for k in count(worker.state.step):
+            latest, before = latest_two[k % 2], latest_two[1 - k % 2]
+            if k <= warmup:
+                np.copyto(latest, y)
+            try:
+                yield y
+            except GeneratorExit:  # the last gradient is still to be sent
+                if under_way:
+                    center.exchange(sent, into=latest)
+                np.copyto(x, latest)
+                raise
+            if under_way:
                 with center.exchanging(sent, into=latest):
-                    worker.gradient(x, out=g)
-        except GeneratorExit:  # the last gradient is still to be sent
-            center.exchange(sent, into=x)
-            raise
+                    worker.gradient(y, out=g)
+            else:
+                worker.gradient(y, out=g)
+            if k < warmup:
+                center.exchange(g, into=y)
+                continue
+            np.copyto(sent, g)
+            compensate(g, latest, before)
+            np.copyto(y, latest)
+            worker.descend(y, g, scale=local_lr)
+            under_way = True

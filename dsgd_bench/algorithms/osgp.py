@@ -70,9 +70,9 @@ def osgp(
     every = max(tau, 1)
     topology = worker.graph(graph, late=tau)
     with OverlappedPush(
-        worker.fabric, z, topology, tau=tau, weights=not biased
+        worker.fabric, z, topology, tau=tau, weights=not biased, state=worker.state
     ) as push:
-        for k in count():
+        for k in count(worker.state.step):
             yield z
             worker.gradient(z, out=g)
             worker.update(push.x, g)

@@ -43,7 +43,7 @@ def postlocal(
     """
     g = np.zeros_like(x)
     worker.lead = every
-    step = 0
+    local = worker.state.keep("local steps", np.zeros(1, np.int64))
     while True:
         yield x
         worker.gradient(x, out=g)
@@ -52,6 +52,6 @@ def postlocal(
             worker.update(x, g)
             continue
         worker.update(x, g)
-        step += 1
-        if step % every == 0:
+        local += 1
+        if local.item() % every == 0:
             worker.fabric.average(x)

@@ -71,8 +71,10 @@ def sgp(  # noqa: PLR0913 (every setting is an argument)
     g = np.zeros_like(z)
     later = worker.graph(graph)
     earlier = worker.graph(early_graph) if early_graph else later
-    with Push(worker.fabric, z, earlier, later, weights=weights) as push:
-        for k in count():
+    with Push(
+        worker.fabric, z, earlier, later, weights=weights, state=worker.state
+    ) as push:
+        for k in count(worker.state.step):
             yield z
             worker.gradient(z, out=g)
             is_early = worker.epochs < early_epochs

@@ -46,7 +46,7 @@ def ssgd(x: Array, worker: Worker, *, servers: Count = 1) -> Steps:
         worker.update(center, mean)
         return center
 
-    with SynchronousCenter(worker.fabric, x, answer, servers) as center:
+    with SynchronousCenter(worker.fabric, x, answer, servers, worker.state) as center:
         if worker.serves:
             yield from center.serve()
             return

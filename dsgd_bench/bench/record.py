@@ -122,9 +122,9 @@ class Witness(Ledger):
     recorded: bool = True
     stamps: list[tuple[float, float]] = field(default_factory=list)
 
-    def open(self) -> None:
+    def open(self, step: int = 0, elapsed: float = 0.0) -> None:
         """Start the clock: the next step begins now."""
-        super().open()
+        super().open(step, elapsed)
         self.stamps.append((self.origin, self.origin))
 
     def close_step(self, *, loss: float, samples: int) -> float:

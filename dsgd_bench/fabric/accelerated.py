@@ -19,6 +19,7 @@ from dsgd_bench.arrays import Array, Scratch, average, blocks
 from dsgd_bench.clock import Spans
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.replicas import HISTORY, Replicas, Update
+from dsgd_bench.state import State
 
 TIME, TALLY = 2, 3  # words beside those of `Replicas`, floating-point numbers both
 RECORD = slice(HISTORY, TALLY + 1)
@@ -32,7 +33,7 @@ class AcceleratedReplicas(Replicas):
 
     Parameters
     ----------
-    fabric, x, update
+    fabric, x, update, state
         As for `Replicas`; the copy starts at `x` and moves as `x` does by a gradient.
     kappa : float
         Rate at which a model and its copy are mixed, per gradient; 0 is `Replicas`.
@@ -45,9 +46,16 @@ class AcceleratedReplicas(Replicas):
     VECTORS = 2
 
     def __init__(
-        self, fabric: Fabric, x: Array, update: Update, *, kappa: float, alpha: float
+        self,
+        fabric: Fabric,
+        x: Array,
+        update: Update,
+        state: State | None = None,
+        *,
+        kappa: float,
+        alpha: float,
     ) -> None:
-        super().__init__(fabric, x, self._move)
+        super().__init__(fabric, x, self._move, state)
         self._kappa, self._alpha = kappa, alpha
         self._move_model = update
         self._before = np.empty_like(x)
@@ -63,6 +71,12 @@ class AcceleratedReplicas(Replicas):
             for_x, for_y = scratch[number % 2]
             pairs = ((own[part], own[copy]), (for_x[part], for_y[part]))
             self._pairs.append((part, copy, *pairs))
+
+    def _fill(self, state: State) -> None:
+        self._copy = state.keep("copy", self._x.copy())
+        self._times = state.keep("times", np.zeros(2))
+        self._models.memory[self._x.size :] = self._copy
+        self._words.memory.view(float)[TIME : TALLY + 1] = self._times
 
     def _move(self, x: Array, g: Array) -> None:
         """Mix up to now, then move model and copy alike by the gradient `g`."""
@@ -130,6 +144,8 @@ class AcceleratedReplicas(Replicas):
     def _settle(self) -> None:
         """Mix everybody up to the same time: only then are the sums what they were."""
         self._mix_own(max(self._fabric.gather(self._ours.item(TIME))))
+        self._copy[:] = self._models.memory[self._x.size :]
+        self._times[:] = self._ours[TIME : TALLY + 1]
         self._pairs.clear()
         del self._ours
 

@@ -15,13 +15,17 @@ class Board(Resource):
     ----------
     fabric : Fabric
         This rank's fabric.
+    counted : int
+        Gradients of all ranks that were counted before this run was stopped.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
+    def __init__(self, fabric: Fabric, counted: int = 0) -> None:
+        self.counted = counted
         self._fabric = fabric
         self.rank, self.size = fabric.rank, fabric.size
         self._words = fabric.window(2, np.int64)
         self._words.memory[LAST_STEP] = NEVER
+        self._words.memory[COUNT] = counted
         self._words.sync()
         fabric.barrier()
 

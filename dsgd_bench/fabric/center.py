@@ -17,6 +17,7 @@ import numpy as np
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
+from dsgd_bench.state import State
 
 Answer = Callable[[Array, Array, int], Array]
 """``answer(center, message, sender)`` changes the server's part of the model in place
@@ -45,6 +46,8 @@ class Center(Resource):
         What a server does with a message.
     servers : int
         Number of servers: the last ranks, or none where there is only one rank.
+    state : State, optional
+        Of this rank, if it may be stopped and go on.
 
     Attributes
     ----------
@@ -55,8 +58,16 @@ class Center(Resource):
         model on a single rank.
     """
 
-    def __init__(self, fabric: Fabric, x: Array, answer: Answer, servers: int) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        x: Array,
+        answer: Answer,
+        servers: int,
+        state: State | None = None,
+    ) -> None:
         check_vector(x)
+        state = state or State()
         workers = fabric.size - servers if fabric.size > 1 else 1
         self._fabric, self._ledger, self._rank = fabric, fabric.ledger, fabric.rank
         self._answer = answer
@@ -68,11 +79,12 @@ class Center(Resource):
             x[part.stop :] = 0.0
             self.part = x[part]
         else:  # without servers, a worker keeps the model itself
-            self.part = x[:0] if self._parts else x.copy()
+            self.part = x[:0] if self._parts else state.keep("center", x.copy())
         self._x = x
         self._message = np.empty_like(self.part)
-        self._versions = 0
-        self._known = np.zeros(fabric.size)  # by a worker, every server's version
+        self._versions = state.keep("versions", np.zeros(1, np.int64))
+        # by a worker, every server's version
+        self._known = state.keep("known", np.zeros(fabric.size))
         self._basis, self._next_basis = self._known.copy(), self._known.copy()
         self._outgoing = np.zeros((fabric.size, 4))
         self._incoming = np.zeros((fabric.size, 4))
@@ -108,8 +120,8 @@ class Center(Resource):
             np.copyto(self._message, out)
             np.copyto(into, self._answer(self.part, self._message, self._rank))
             self._versions += 1
-            self._ledger.staleness = self._versions - 1 - self._basis[0].item()
-            self._known[0] = self._versions
+            self._known[0] = self._versions[0]
+            self._ledger.staleness = self._known.item(0) - 1 - self._basis.item(0)
             return
         headers, messages = self._headers, self._messages
         own = self._fabric.offsets[self._rank]
@@ -191,8 +203,8 @@ class Center(Resource):
         """Start sending the answer, with the staleness of what the worker sent."""
         header = self._outgoing[worker]
         header[SENT_AT] = self._fabric.now() - self._fabric.offsets[self._rank]
-        header[VERSION] = self._versions
-        header[STALENESS] = self._versions - 1 - self._incoming[worker, VERSION]
+        header[VERSION] = version = self._versions.item(0)
+        header[STALENESS] = version - 1 - self._incoming[worker, VERSION]
         header[LAST] = last
         self._headers.send(header, worker)
         self._messages.send(answer, worker)
@@ -227,8 +239,15 @@ class SynchronousCenter(Center):
     `answer` gets the mean of what they sent, and the rank that sent last.
     """
 
-    def __init__(self, fabric: Fabric, x: Array, answer: Answer, servers: int) -> None:
-        super().__init__(fabric, x, answer, servers)
+    def __init__(
+        self,
+        fabric: Fabric,
+        x: Array,
+        answer: Answer,
+        servers: int,
+        state: State | None = None,
+    ) -> None:
+        super().__init__(fabric, x, answer, servers, state)
         self._one = np.empty_like(self._message)
 
     def serve(self) -> Iterator[Array]:

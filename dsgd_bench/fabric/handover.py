@@ -16,6 +16,7 @@ import numpy as np
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric, ends_well
 from dsgd_bench.fabric.replicas import HISTORY, STEP, Replicas, Update
+from dsgd_bench.state import State
 
 
 class HandoverReplicas(Replicas):
@@ -23,7 +24,7 @@ class HandoverReplicas(Replicas):
 
     Parameters
     ----------
-    fabric, x, update
+    fabric, x, update, state
         As for `Replicas`; `update` runs on the communication thread, with the sum of
         the gradients handed over since the last time.
     repair : callable
@@ -32,9 +33,15 @@ class HandoverReplicas(Replicas):
     """
 
     def __init__(
-        self, fabric: Fabric, x: Array, update: Update, repair: Update
+        self,
+        fabric: Fabric,
+        x: Array,
+        update: Update,
+        repair: Update,
+        state: State | None = None,
     ) -> None:
-        super().__init__(fabric, x, update)
+        super().__init__(fabric, x, update, state)
+        self._earlier = self._steps
         self._repair = repair
         self._mutex = Lock()  # held for a swap, or one pass over memory; never for MPI
         self._sum, self._taken = np.zeros_like(x), np.zeros_like(x)
@@ -101,7 +108,7 @@ class HandoverReplicas(Replicas):
                 self._taken.fill(0.0)
                 fresh = included - self._included
                 self._words.memory[HISTORY] = history + fresh * STEP + 1
-                self._steps = included
+                self._steps = self._earlier + included
                 self._ledger.changes = changes - changes_read
                 changes += 1
             self._back[:] = self._own

@@ -23,6 +23,7 @@ from dsgd_bench.arrays import Array, Scratch, axpy
 from dsgd_bench.clock import Spans
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
+from dsgd_bench.state import State
 
 ONE = np.ones(1, np.int64)
 
@@ -288,12 +289,14 @@ class Newest(_Slots):
     fabric : Fabric
         This rank's fabric.
     x : array of shape (dim,)
-        This rank's initial model, which its targets have, with stamp 0, until the
-        first one is published.
+        This rank's initial model, which its targets have, with its first step as
+        stamp, until the first one is published.
     sources, targets : sequences of int
         Ranks that this rank hears from and sends to; the same edges on every rank.
     slots : int
         Versions kept; with two a reader must be done before the next one comes.
+    state : State, optional
+        Of this rank, if it may be stopped and go on.
 
     Raises
     ------
@@ -309,6 +312,7 @@ class Newest(_Slots):
         targets: Sequence[int],
         *,
         slots: int = 3,
+        state: State | None = None,
     ) -> None:
         super().__init__(fabric, x, sources, targets, slots)
         self._outgoing, self._theirs = np.empty_like(x), np.empty_like(x)
@@ -316,7 +320,7 @@ class Newest(_Slots):
         self._thread = fabric.beside()
         self._started = self._under_way = False
         for target in self.targets:
-            self._send(target, x, 0)
+            self._send(target, x, (state or State()).step)
         fabric.barrier()  # everybody has everybody's first model
         self._taken = self._look().tolist()
 

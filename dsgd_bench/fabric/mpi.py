@@ -21,6 +21,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike, NDArray
 
+from dsgd_bench import nics, placement
 from dsgd_bench.arrays import Array
 from dsgd_bench.clock import Ledger, monotonic
 from dsgd_bench.errors import FabricError
@@ -87,12 +88,13 @@ class MpiFabric:
         self.now = monotonic
         self.broken = False
         self.beats = 0  # meetings that ended: a sign of life for the watchdog
-        self.ledger = Ledger(self.now)
+        self.ledger = Ledger(self.now, nics.read)
         self.offsets = [0.0] * self.size
         node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        cores = set().union(*node.allgather(os.sched_getaffinity(0)))
-        self.node_cores = len(cores)
-        self.crowded = node.size > self.node_cores
+        allowed = node.allgather(placement.cpus())
+        self.node_cores = len(set().union(*allowed))
+        shared = placement.crowded(allowed) or placement.SHARED_CORES in os.environ
+        self.crowded = bool(shared)
         node.Free()
         self._progress: _ProgressThread | None = None
         sys.setswitchinterval(SWITCH_INTERVAL)
@@ -149,7 +151,10 @@ class MpiFabric:
 
     def nodes(self) -> list[str]:
         """Return the name of every rank's host, by rank; for the harness only."""
-        return self.gather(MPI.Get_processor_name() or socket.gethostname())
+        return self.gather(self._host())
+
+    def _host(self) -> str:
+        return MPI.Get_processor_name() or socket.gethostname()
 
     def clock_offset(self) -> tuple[float, float]:
         """Return this rank's clock minus rank 0's, and its error; collective.
@@ -195,13 +200,30 @@ class MpiFabric:
         if not self.crowded:
             request.Wait(status)
         else:
-            patient_until = self.now() + YIELDING
-            while not request.Test(status):
-                if self.now() < patient_until:
-                    os.sched_yield()
-                else:
-                    time.sleep(NAP)
+            self._look(lambda: request.Test(status))
         self.beats += 1
+
+    def next_source(self, comm: MPI.Intracomm) -> int:
+        """Wait until somebody's message is there to be received; return whose.
+
+        A receive from anybody would do, but over UCX and TCP MPICH 5.0.2 loses those.
+        """
+        status = MPI.Status()
+        if not self.crowded:
+            comm.Probe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
+        else:
+            self._look(lambda: comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status))
+        self.beats += 1
+        return status.source
+
+    def _look(self, done: Callable[[], bool]) -> None:
+        """Look until it is done: yielding the core at first, then napping."""
+        patient_until = self.now() + YIELDING
+        while not done():
+            if self.now() < patient_until:
+                os.sched_yield()
+            else:
+                time.sleep(NAP)
 
     def start_progress(self, period: float = PROGRESS_PERIOD) -> None:
         """Start a thread that enters MPI every `period` seconds, for computing targets.
@@ -224,15 +246,22 @@ class MpiFabric:
         comm.Free()
         return fabric
 
+    @property
+    def library(self) -> str:
+        """Name and version of the MPI library, as it says itself."""
+        return MPI.Get_library_version().partition("\n")[0].strip("\0 ")
+
     def describe(self) -> dict[str, Any]:
         """Return what provenance wants to know about MPI; collective."""
+        places = placement.arrange(self.gather(placement.here(self._host())))
         return {
-            "mpi_library": MPI.Get_library_version().partition("\n")[0].strip("\0 "),
+            "mpi_library": self.library,
             "mpi_version": ".".join(map(str, MPI.Get_version())),
             "thread_level": THREAD_LEVELS[MPI.Query_thread()],
-            "hosts": self.nodes(),
+            "hosts": [place["host"] for place in places],
             "cores": self.node_cores,
-            "oversubscribed": any(self.gather(self.crowded)),
+            "oversubscribed": any(place["shares"] for place in places),
+            "placement": places,
         }
 
     def abort(self, status: int) -> None:
@@ -380,7 +409,8 @@ class MpiMessages:
         self._sends.clear()
 
     def take(self, out: NDArray[Any]) -> tuple[int, int]:
-        self._fabric.wait(self._comm.Irecv(out, MPI.ANY_SOURCE), self._status)
+        source = self._fabric.next_source(self._comm)
+        self._fabric.wait(self._comm.Irecv(out, source), self._status)
         nbytes = self._status.Get_count(MPI.BYTE)
         return self._status.source, nbytes // out.itemsize
 

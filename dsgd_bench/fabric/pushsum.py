@@ -17,6 +17,7 @@ from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
 from dsgd_bench.fabric.exchange import Exchange
 from dsgd_bench.fabric.inbox import Inbox
 from dsgd_bench.graphs import Graph
+from dsgd_bench.state import State
 
 NAPS = (*BACK_OFF, 200e-6, 500e-6)
 """Seconds between looks for a message that may take as long as a slow rank's step."""
@@ -99,11 +100,17 @@ class _Push(Resource):
     """What both forms have: the mass, the buffers of what is sent, the account."""
 
     def __init__(
-        self, fabric: Fabric, z: Array, cycles: Sequence[Sequence[Phase]], weights: bool
+        self,
+        fabric: Fabric,
+        z: Array,
+        cycles: Sequence[Sequence[Phase]],
+        weights: bool,
+        state: State,
     ) -> None:
         self._fabric, self._ledger = fabric, fabric.ledger
         self._z, self._weights = z, weights
         self._mass = Mass(z)
+        state.keep("mass", self._mass.packet)
         self.x = self._mass.x
         different = [len(phase.sends) for cycle in cycles for phase in cycle]
         self._packets = [
@@ -147,6 +154,8 @@ class Push(_Push):
         Those that `mix` will be called with.
     weights : bool
         Without them z is the numerator itself, although weights are still sent.
+    state : State, optional
+        Of this rank, if it may be stopped and go on.
 
     Attributes
     ----------
@@ -155,11 +164,16 @@ class Push(_Push):
     """
 
     def __init__(
-        self, fabric: Fabric, z: Array, *graphs: Graph, weights: bool = True
+        self,
+        fabric: Fabric,
+        z: Array,
+        *graphs: Graph,
+        weights: bool = True,
+        state: State | None = None,
     ) -> None:
         self._cycles = {graph.name: phases(graph, fabric.rank) for graph in graphs}
         cycles = list(self._cycles.values())
-        super().__init__(fabric, z, cycles, weights)
+        super().__init__(fabric, z, cycles, weights, state or State())
         most = max(len(phase.sources) for cycle in cycles for phase in cycle)
         self._received = [np.empty_like(self._mass.packet) for _ in range(most)]
         self._exchange = Exchange(fabric)
@@ -204,7 +218,7 @@ class OverlappedPush(_Push):
 
     Parameters
     ----------
-    fabric, z, weights
+    fabric, z, weights, state
         As for `Push`.
     graph : Graph
         Who sends to whom; its cycle goes one phase further with every sending step.
@@ -218,10 +232,18 @@ class OverlappedPush(_Push):
     """
 
     def __init__(
-        self, fabric: Fabric, z: Array, graph: Graph, *, tau: int, weights: bool = True
+        self,
+        fabric: Fabric,
+        z: Array,
+        graph: Graph,
+        *,
+        tau: int,
+        weights: bool = True,
+        state: State | None = None,
     ) -> None:
+        state = state or State()
         self._cycle = phases(graph, fabric.rank)
-        super().__init__(fabric, z, [self._cycle], weights)
+        super().__init__(fabric, z, [self._cycle], weights, state)
         self._every, self._late = max(tau, 1), tau > 0
         sources = {source for phase in self._cycle for source in phase.sources}
         targets = {target for phase in self._cycle for target in phase.targets}
@@ -229,7 +251,8 @@ class OverlappedPush(_Push):
         self._inbox = Inbox(
             fabric, self._arrival, sorted(sources), sorted(targets), slots=SLOTS
         )
-        self._newest = dict.fromkeys(sources, -1)
+        taken = fabric.gather(state.step)  # all that was sent before a stop is in
+        self._newest = {source: taken[source] - 1 for source in sources}
         self._thread = fabric.beside()
         self._started = self._under_way = False
         self._looked = 0.0

@@ -22,6 +22,7 @@ from dsgd_bench.arrays import Array, Scratch, average, blocks
 from dsgd_bench.clock import Spans
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
+from dsgd_bench.state import State
 
 LOCK, HISTORY = 0, 1  # words of `Replicas`
 BEGUN, ENDED = 0, 1  # words of `DifferenceReplicas`: histories, both of them
@@ -41,9 +42,13 @@ class _Shared(Resource):
     """What both variants have: the windows, the accounts, the staleness of a read."""
 
     WORDS = 2
+    HISTORIES: tuple[int, ...] = (HISTORY,)
     VECTORS = 1  # of a model's size in the window; the first is the model
 
-    def __init__(self, fabric: Fabric, x: Array, update: Update) -> None:
+    def __init__(
+        self, fabric: Fabric, x: Array, update: Update, state: State | None = None
+    ) -> None:
+        state = state or State()
         check_vector(x)
         self._fabric = fabric
         self._ledger = fabric.ledger
@@ -55,16 +60,23 @@ class _Shared(Resource):
         self._words = fabric.window(self.WORDS, np.int64)
         self._own = self._models.memory[: x.size]
         self._models.memory[:] = np.tile(x, self.VECTORS)
+        for word in self.HISTORIES:
+            self._words.memory[word] = state.step * STEP
+        self._fill(state)
         self._models.sync()
+        self._words.sync()
         # views of every block, scratch and own, so that an exchange makes none
         self._blocks = [
             (part, self._scratch[part], self._own[part])
             for part in blocks(x.size, x.itemsize)
         ]
         self._changes_read = 0
-        self._steps = 0  # own gradients in the own replica
+        self._steps = state.step  # own gradients in the own replica
         self._thread = fabric.beside()
         fabric.barrier()  # nobody is read before it is filled
+
+    def _fill(self, state: State) -> None:
+        """Fill what the windows hold beside the model."""
 
     def average_with(self, neighbor: int | None) -> None:
         """Average this rank's replica with its neighbor's; None is nobody."""
@@ -135,6 +147,8 @@ class Replicas(_Shared):
         Initial model; holds the final one after `close`.
     update : callable
         How a gradient moves the model: ``update(x, g)``, in place.
+    state : State, optional
+        Of this rank, if it may be stopped and go on.
     """
 
     def read(self, out: Array) -> None:
@@ -248,11 +262,15 @@ class DifferenceReplicas(_Shared):
     an exact pair average, so an algorithm on top of this one has a name of its own.
     """
 
-    def __init__(self, fabric: Fabric, x: Array, update: Update) -> None:
+    HISTORIES = (BEGUN, ENDED)
+
+    def __init__(
+        self, fabric: Fabric, x: Array, update: Update, state: State | None = None
+    ) -> None:
         self._before = np.empty_like(x)
         self._after = np.empty_like(x)
         self._difference = Scratch(x)
-        super().__init__(fabric, x, update)
+        super().__init__(fabric, x, update, state)
 
     def read(self, out: Array) -> None:
         """Copy this rank's replica to `out`, again if somebody changed it meanwhile."""

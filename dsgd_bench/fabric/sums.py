@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dsgd_bench.arrays import Array
 from dsgd_bench.clock import Spans
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
+from dsgd_bench.state import State
 
 OWN = np.array([1, 0], np.int64)
 """What one's own gradient adds to one's own counters: a gradient, but no message."""
@@ -33,6 +34,8 @@ class SumReplicas(Resource):
         This rank's fabric.
     x : array of shape (dim,)
         Initial model; holds the final one after `close`.
+    state : State, optional
+        Of this rank, if it may be stopped and go on.
 
     Attributes
     ----------
@@ -43,8 +46,9 @@ class SumReplicas(Resource):
         `close`, exactly those in the final model.
     """
 
-    def __init__(self, fabric: Fabric, x: Array) -> None:
+    def __init__(self, fabric: Fabric, x: Array, state: State | None = None) -> None:
         check_vector(x)
+        before = fabric.gather((state or State()).step)
         size = fabric.size
         self._fabric, self._ledger, self._rank = fabric, fabric.ledger, fabric.rank
         self._x, self._whole = x, slice(0, x.size)
@@ -57,11 +61,14 @@ class SumReplicas(Resource):
         self._arrived: NDArray[np.int64] = np.zeros((size, 2), np.int64)
         self.applied = self._arrived[:, 0]
         self.unsent = 0
-        self._included = self._delivered = self._received = 0
+        self._received = 0
+        self._included, self._delivered = sum(before), before[self._rank]
         self._begun = self._under_way = False
         self._thread = fabric.beside()
         self._models.memory[:] = x
         self._models.sync()
+        self._counters.memory[::2] = before  # gradients; messages count from now on
+        self._counters.sync()
         fabric.barrier()  # nothing is added before it is filled
 
     def read(self, out: Array) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
+from dsgd_bench.trace import checkpoint
 from dsgd_bench.trace.merging import merge
 from dsgd_bench.trace.shard import Facts, Shard, ShardWriter, shard_path
 from dsgd_bench.trace.variables import SCHEMA, VARIABLES
@@ -27,6 +28,7 @@ __all__ = [
     "Shard",
     "ShardWriter",
     "Trace",
+    "checkpoint",
     "hdf5",
     "merge",
     "open_trace",
@@ -49,6 +51,8 @@ class Trace:
         As written in the file.
     staleness : str
         What the variable of that name means: a key of `algorithms.base.STALENESS`.
+    interruptions : list of dict
+        When and where the trial was stopped, to go on later.
     epoch_samples, model_bytes : int
         Samples of one epoch; size of one model or gradient, 0 if the file lacks it.
     """
@@ -76,6 +80,9 @@ class Trace:
         self.provenance: dict[str, Any] = json.loads(facts["dsgd_provenance"])
         self.progress: dict[str, Any] = json.loads(facts["dsgd_progress"])
         self.counts: dict[str, int] = json.loads(facts["dsgd_counts"])
+        self.interruptions: list[dict[str, Any]] = json.loads(
+            facts.get("dsgd_interruptions", "[]")
+        )
         self.staleness = str(facts["dsgd_staleness"])
         self.epoch_samples = int(facts["dsgd_epoch_samples"])
         self.model_bytes = int(facts.get("dsgd_model_bytes", 0))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def merge(folder: Path, *, crashed: str = "") -> Path:
         "dsgd_status": "crashed" if crashed else status,
         "dsgd_reason": crashed or reason,
         "dsgd_counts": json.dumps(_sum_counts(shards)),
+        "dsgd_interruptions": json.dumps(next(iter(shards.values())).interruptions),
     }
     path = folder / "trace.h5"
     scratch = folder / f".trace-{os.getpid()}.h5"
@@ -104,26 +106,34 @@ def _assemble(shards: dict[int, Shard], facts: dict[str, Any]) -> Arrays:
     ranks = facts["trial"]["ranks"]
     steps = max(shard.steps for shard in shards.values())
     arrays = {name: np.full((ranks, steps), np.nan) for name in clock.COLUMNS}
-    origins = {
-        rank: shard.origin - (shard.offset_start[0] + shard.offset_end[0]) / 2
-        for rank, shard in shards.items()
-    }
-    known = [origin for origin in origins.values() if np.isfinite(origin)]
-    zero = min(known, default=np.nan)
+    late = _lateness(shards)
     for rank, shard in shards.items():
-        late = origins[rank] - zero if np.isfinite(origins[rank]) else 0.0
         for name, column in shard.columns.items():
             on_clock = name in ("start", "meeting_start", "meeting_end")
-            arrays[name][rank, : shard.steps] = column + late * on_clock
+            arrays[name][rank, : shard.steps] = column + late[rank] * on_clock
     _split_meetings(arrays)
     arrays["staleness"] = staleness(facts["staleness"], arrays)
     spent = sum(arrays[name] for name in clock.SPANS)
     arrays["other"] = arrays["duration"] - spent
     _add_ranks(arrays, shards, ranks)
+    _add_places(arrays, facts["provenance"].get("placement", ()))
     arrays["serves"] = np.zeros(ranks)
     arrays["serves"][ranks - facts["servers"] :] = 1.0
     _add_moments(arrays, shards, ranks)
     return arrays
+
+
+def _lateness(shards: dict[int, Shard]) -> dict[int, NDArray[np.float64]]:
+    """Return for every step of each rank how much later than the first its clock began.
+
+    A trial that was stopped and went on consists of several runs.
+    """
+    late = {rank: np.zeros(shard.steps) for rank, shard in shards.items()}
+    for runs in zip(*(shard.segments for shard in shards.values()), strict=False):
+        zero = min((at for _, at in runs if np.isfinite(at)), default=0.0)
+        for rank, (first, at) in zip(shards, runs, strict=True):
+            late[rank][first:] = at - zero if np.isfinite(at) else 0.0
+    return late
 
 
 def _split_meetings(arrays: Arrays) -> None:
@@ -156,8 +166,18 @@ def _add_ranks(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
         arrays["clock_offset_start"][rank] = shard.offset_start[0]
         arrays["clock_offset_end"][rank] = shard.offset_end[0]
         arrays["clock_error"][rank] = max(shard.offset_start[1], shard.offset_end[1])
+        for name, value in shard.drained.items():
+            arrays[name][rank] = value
         for partner, count in shard.data.get("exchanges", ()):
             arrays["exchanges"][rank, partner] = count
+
+
+def _add_places(arrays: Arrays, places: Sequence[Mapping[str, Any]]) -> None:
+    """Note where each rank ran; the cores themselves are in the provenance."""
+    for rank, place in enumerate(places):
+        for name in ("node", "node_rank", "node_ranks"):
+            arrays[name][rank] = place[name]
+        arrays["shares_core"][rank] = float(place["shares"])
 
 
 def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
@@ -173,7 +193,7 @@ def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
     for name in ("copy_time", "local_loss", "local_accuracy"):
         arrays[name] = stacked[name]
     judged_by = np.arange(count) % ranks
-    for name in ("loss_of_mean", "accuracy_of_mean"):
+    for name in ("loss_of_mean", "accuracy_of_mean", "norm_of_mean"):
         arrays[name] = stacked[name][judged_by, np.arange(count)]
     works, judged = arrays["serves"] == 0, arrays["serves"] == arrays["serves"].max()
     arrays["replica_distance"] = np.sqrt(stacked["distance_squared"][works].mean(0))

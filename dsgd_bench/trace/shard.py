@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from dsgd_bench import clock
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.judge import Judgments
+from dsgd_bench.trace.checkpoint import Checkpoint
 
 FLUSH_PERIOD = 0.5
 """Seconds between two flushes of a shard."""
@@ -76,6 +79,13 @@ class ShardWriter:
         This rank; its ledger is what is written.
     facts : Facts
         Written first, so that a killed run explains itself.
+    before : Checkpoint, optional
+        The run so far, which the record begins with.
+
+    Attributes
+    ----------
+    drained : dict
+        `Ledger.drained`, where the run came to its end; set before `finish`.
 
     Raises
     ------
@@ -83,20 +93,32 @@ class ShardWriter:
         If the file cannot be made or written.
     """
 
-    def __init__(self, folder: Path, fabric: Fabric, facts: Facts) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fabric: Fabric,
+        facts: Facts,
+        before: Checkpoint | None = None,
+    ) -> None:
+        columns = len(clock.COLUMNS)
+        empty = np.zeros((0, columns))
+        self._before = before or Checkpoint(0, 0.0, {}, {}, empty)
         self._ledger, self._rank = fabric.ledger, fabric.rank
         self._threaded = fabric.kind == "mpi"
         self._path = shard_path(folder, fabric.rank)
         self._error: OSError | None = None
+        self.drained: dict[str, float] = {}
         self._ended = threading.Event()
-        columns = len(clock.COLUMNS)
         with self._explained():
             self._file = h5py.File(self._path, "w", locking=False)
             self._file.attrs["facts"] = json.dumps(
                 asdict(facts) | {"trial": json.loads(facts.trial.to_json())}
             )
+            self._file.attrs["segments"] = json.dumps(self._before.segments)
+            self._file.attrs["first_row"] = len(self._before.rows)
+            self._file.attrs["interruptions"] = json.dumps(self._before.interruptions)
             self._rows = self._file.create_dataset(
-                "rows", (0, columns), float, maxshape=(None, columns), chunks=True
+                "rows", data=self._before.rows, maxshape=(None, columns), chunks=True
             )
             self._file.flush()
 
@@ -110,6 +132,7 @@ class ShardWriter:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Flush the ledger's rows twice a second, beside the block, and at its end."""
+        self._ledger.rows.clear()  # the warm-up's: making windows may outlast a flush
         thread = threading.Thread(target=self._flush_often, daemon=True)
         if self._threaded:
             thread.start()
@@ -150,16 +173,64 @@ class ShardWriter:
         offset_end: tuple[float, float],
     ) -> None:
         """Write what is known after the run: judgments, clock offsets, counts."""
-        ledger = self._ledger
         with self._explained():
             for field in fields(judgments):
                 self._file[field.name] = getattr(judgments, field.name)
             self._file.attrs["offset_start"] = offset_start
             self._file.attrs["offset_end"] = offset_end
-            self._file.attrs["counts"] = json.dumps(ledger.counts)
-            pairs = np.array(sorted(ledger.exchanges.items()), np.int64).reshape(-1, 2)
-            self._file["exchanges"] = pairs
+            self._file.attrs["drained"] = json.dumps(self._drained())
+            self._file.attrs["counts"] = json.dumps(self._counts())
+            pairs = np.array(sorted(self._exchanges().items()), np.int64)
+            self._file["exchanges"] = pairs.reshape(-1, 2)
             self._file.flush()
+
+    def checkpoint(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        copies: Mapping[str, NDArray[Any]],
+        *,
+        elapsed: float,
+        origin: float,
+        interruption: dict[str, Any],
+    ) -> Checkpoint:
+        """Return the run until now, to go on with later.
+
+        Parameters
+        ----------
+        arrays, copies
+            As in `Checkpoint`.
+        elapsed : float
+            Seconds until the last rank had stopped.
+        origin : float
+            Of this run, on rank 0's clock.
+        interruption : dict
+            When and where it was stopped.
+        """
+        before = self._before
+        return Checkpoint(
+            step=self._ledger.steps,
+            elapsed=elapsed,
+            arrays=dict(arrays),
+            copies=dict(copies),
+            rows=self._rows[()],
+            segments=[*before.segments, (len(before.rows), origin)],
+            counts=self._counts(),
+            exchanges=self._exchanges(),
+            interruptions=[*before.interruptions, interruption],
+            drained=self._drained(),
+        )
+
+    def _drained(self) -> dict[str, float]:
+        earlier = self._before.drained
+        return {
+            name: value + earlier.get(name, 0.0) for name, value in self.drained.items()
+        }
+
+    def _counts(self) -> dict[str, int]:
+        return dict(self._ledger.counts + Counter(self._before.counts))
+
+    def _exchanges(self) -> dict[int, int]:
+        return dict(self._ledger.exchanges + Counter(self._before.exchanges))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -189,7 +260,14 @@ class Shard:
             self.counts: dict[str, int] = json.loads(file.attrs.get("counts", "{}"))
             self.offset_start = tuple(file.attrs.get("offset_start", (0.0, 0.0)))
             self.offset_end = tuple(file.attrs.get("offset_end", (0.0, 0.0)))
+            self.drained: dict[str, float] = json.loads(file.attrs.get("drained", "{}"))
             self.origin = float(file.attrs.get("origin", np.nan))
+            self.interruptions = json.loads(file.attrs.get("interruptions", "[]"))
+            earlier = json.loads(file.attrs.get("segments", "[]"))
+            first = int(file.attrs.get("first_row", 0))
+        offset = (self.offset_start[0] + self.offset_end[0]) / 2
+        # of every run: its first row, and its origin on rank 0's clock
+        self.segments = [*map(tuple, earlier), (first, self.origin - offset)]
 
     @property
     def complete(self) -> bool:

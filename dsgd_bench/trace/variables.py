@@ -1,6 +1,6 @@
 """The variables of a trace: their dimensions, units and meaning."""
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the format; it changes whenever a reader would have to."""
 
 STEP, MOMENT, LOCAL, RANK, PAIR = (
@@ -41,17 +41,35 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "moment_samples": (MOMENT, "count", "samples of all ranks until then"),
     "loss_of_mean": (MOMENT, "1", "training loss of the average model"),
     "accuracy_of_mean": (MOMENT, "1", "held-out accuracy of the average model"),
+    "norm_of_mean": (MOMENT, "1", "length ||mean|| of the average model"),
     "replica_distance": (MOMENT, "1", "root of the mean of ||x_i - mean||^2"),
     "copy_time": (LOCAL, "s", "time of this rank's copy"),
     "local_loss": (LOCAL, "1", "training loss of this rank's model"),
     "local_accuracy": (LOCAL, "1", "held-out accuracy of this rank's model"),
     "serves": (RANK, "1", "1 for a parameter server, 0 for a worker"),
+    "node": (RANK, "1", "node of this rank, counted in the order of ranks"),
+    "node_rank": (RANK, "1", "number of this rank among those of its node"),
+    "node_ranks": (RANK, "count", "ranks on the node of this rank"),
+    "shares_core": (RANK, "1", "1 if other ranks may use this rank's cores, too"),
     "steps_done": (RANK, "count", "steps of this rank"),
     "samples_done": (RANK, "count", "samples of this rank"),
     "elapsed": (RANK, "s", "end of the last step on this rank's clock"),
     "clock_offset_start": (RANK, "s", "clock minus rank 0's, before the run"),
     "clock_offset_end": (RANK, "s", "clock minus rank 0's, after the run"),
     "clock_error": (RANK, "s", "uncertainty of the clock offsets"),
+    "drain_bytes_out": (RANK, "byte", "as bytes_out, after this rank's last step"),
+    "drain_bytes_in": (RANK, "byte", "as bytes_in, after this rank's last step"),
+    "link_bytes_out": (
+        RANK,
+        "byte",
+        "bytes sent by the network devices of this rank's host, from the common start"
+        " until what was under way had arrived; ranks of one host see the same",
+    ),
+    "link_bytes_in": (
+        RANK,
+        "byte",
+        "bytes received by the network devices of this rank's host, likewise",
+    ),
     "exchanges": (PAIR, "count", "averagings started by rank with partner"),
 }
 """Every variable of a trace: dimensions, unit, meaning."""

@@ -1,7 +1,7 @@
 """Drive an algorithm on one rank with gradients that the test chooses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from dsgd_bench.specs import (
     SlowdownSpec,
     Trial,
 )
+from dsgd_bench.state import State
 from dsgd_bench.worker import Worker, drive
 
 DIMENSION = 7
@@ -96,6 +97,8 @@ class Walk:
     serves: bool = False
     handed_over: int = 0
     """Bytes handed over to be sent until everything was closed."""
+    state: State = field(default_factory=State)
+    """What this rank needs to go on from here."""
 
     def column(self, name: str) -> Array:
         return np.array([row[COLUMNS.index(name)] for row in self.rows], float)
@@ -142,19 +145,25 @@ def walk(
     steps: int = 4,
     budget: BudgetSpec | None = None,
     settings: dict[str, Any] | None = None,
+    before: Walk | None = None,
     **more: Any,
 ) -> Walk:
-    """Run one rank as `dsgd_bench.worker` does, for `steps` steps or a `budget`.
+    """Run one rank as `dsgd_bench.run` does, up to step `steps` or for a `budget`.
 
-    `start` is the first model of this rank, by default a model common to all; `more`
-    goes into `a_trial`.
+    `start` is the first model of this rank, by default a model common to all; it goes
+    on from `before` if there is one; `more` goes into `a_trial`.
     """
     if isinstance(algorithm, str):
         algorithm = ALGORITHMS[algorithm]
     start = start_of(0) if start is None else start
+    state = State()
+    if before is not None:
+        start = before.final
+        state = State(before.state.step, 1.0, before.state.arrays)
+        slope = later(slope, before)
     problem = problem or Sloped(fabric.rank, start, slope)
     trial = a_trial(fabric, kind=algorithm.name, settings=settings, **more)
-    worker = Worker(trial, problem, fabric)
+    worker = Worker(trial, problem, fabric, state)
     x = problem.initial()
     models: list[Array] = []
     ledger = fabric.ledger
@@ -166,7 +175,7 @@ def walk(
         elif budget is not None:
             until = a_budget(budget, board, worker, algorithm)
         walking = noting(algorithm.steps(x, worker, **(settings or {})), models)
-        before = ledger.traffic.bytes_out
+        handed_over = ledger.traffic.bytes_out
         drive(walking, worker, until, copies, trial.problem.batch)
         walking.close()
     return Walk(
@@ -177,8 +186,22 @@ def walk(
         dict(ledger.counts),
         dict(ledger.exchanges),
         worker.serves,
-        ledger.traffic.bytes_out - before,
+        ledger.traffic.bytes_out - handed_over,
+        saved(ledger.steps, state),
     )
+
+
+def saved(step: int, state: State) -> State:
+    """Return a state as it would be read from a checkpoint."""
+    copied = State(step)
+    copied.arrays = {name: array.copy() for name, array in state.arrays.items()}
+    return copied
+
+
+def later(slope: Slope, before: Walk) -> Slope:
+    """Return `slope` counted from the gradients that were given before."""
+    given = before.state.arrays["gradients"].item(0)
+    return lambda rank, step, x: slope(rank, step + given, x)
 
 
 def a_budget(

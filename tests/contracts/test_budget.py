@@ -156,7 +156,7 @@ def test_nobody_asks_rank_0_for_a_count_that_nothing_needs() -> None:
     """Else every rank would wait for a slow rank 0, through our own bookkeeping."""
 
     class Refusing:
-        rank, size = 1, 4
+        rank, size, counted = 1, 4, 0
 
         def count(self, gradients: int) -> int:
             raise RuntimeError(f"{gradients} gradients were counted")

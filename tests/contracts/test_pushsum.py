@@ -24,6 +24,7 @@ from dsgd_bench.fabric.pushsum import OverlappedPush
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 from dsgd_bench.graphs import Graph
 from dsgd_bench.specs import BudgetSpec, OptimizerSpec, SlowdownSpec
+from dsgd_bench.state import State
 
 LR = 0.1
 
@@ -381,6 +382,7 @@ class Hasty:
     def __init__(self, fabric: Fabric, slope: Slope) -> None:
         self.fabric, self.rank, self.size = fabric, fabric.rank, fabric.size
         self.epochs = 0.0
+        self.state = State()
         self.spent: Any = 0.0
         self._slope = slope
         self._random = random.Random(fabric.rank)

@@ -24,6 +24,7 @@ from dsgd_bench.fabric.replicas import DifferenceReplicas, Replicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 from dsgd_bench.graphs import EXAMPLES
 from dsgd_bench.specs import BudgetSpec, SlowdownSpec
+from dsgd_bench.state import State
 from dsgd_bench.streams import Draws
 
 HOSTILE = Network(latency=2e-6, bandwidth=2e7, jitter=3.0, pieces=2)
@@ -75,6 +76,7 @@ class Hasty:
     def __init__(self, fabric: Fabric, dimension: int, slope: Slope) -> None:
         self.fabric, self.rank, self.size = fabric, fabric.rank, fabric.size
         self.workers = fabric.size
+        self.state = State()
         self.spent = np.zeros(dimension)
         self._slope = slope
         self._random = random.Random(fabric.rank)  # NumPy's takes longer than the walk

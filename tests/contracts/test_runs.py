@@ -8,6 +8,7 @@ import pytest
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.run import Run
 from dsgd_bench.specs import (
     AlgorithmSpec,
     BudgetSpec,
@@ -19,7 +20,6 @@ from dsgd_bench.specs import (
     Trial,
 )
 from dsgd_bench.trace import Trace, open_trace
-from dsgd_bench.worker import Run
 
 SECONDS = 0.6
 NETWORK = Network(latency=20e-6, bandwidth=1e9, jitter=0.5)

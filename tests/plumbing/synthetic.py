@@ -85,6 +85,7 @@ class Toy:
     def __post_init__(self) -> None:
         self.provenance = dict(PROVENANCE)
         self.progress = {"thread": False, "pairs": {}}
+        self.interruptions: list[dict[str, Any]] = []
 
     def __getitem__(self, name: str) -> Any:
         return self.arrays[name]
@@ -154,6 +155,7 @@ def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
     arrays["moment_samples"] = times * rate
     arrays["loss_of_mean"] = 2.3 * np.exp(-times * rate / FALL)
     arrays["accuracy_of_mean"] = 1.0 - arrays["loss_of_mean"] / 2.4
+    arrays["norm_of_mean"] = np.ones(moments)
     arrays["replica_distance"] = np.zeros(moments) if waits else 0.1 + 0.0 * times
     arrays["replica_distance"][-1] *= 1e-7 if drains else 1.0
     status = "exhausted"
@@ -224,6 +226,7 @@ def save(toy: Toy, study: Path) -> Path:
             dsgd_status=toy.status,
             dsgd_reason=toy.reason,
             dsgd_counts="{}",
+            dsgd_interruptions=json.dumps(toy.interruptions),
         )
     (folder / "READY").touch()
     return folder

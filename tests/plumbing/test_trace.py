@@ -1,10 +1,13 @@
 """From shards to a trace: whole runs, crashed runs, missing and broken shards."""
 
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from dsgd_bench import trace
-from dsgd_bench.clock import SPANS
+from dsgd_bench.clock import SPANS, Ledger
 from dsgd_bench.config import (
     AlgorithmSpec,
     BudgetSpec,
@@ -15,8 +18,8 @@ from dsgd_bench.config import (
 )
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.virtual import World
+from dsgd_bench.run import Run
 from dsgd_bench.trace.variables import SCHEMA
-from dsgd_bench.worker import Run
 
 STEP = 0.01
 
@@ -83,3 +86,27 @@ def test_a_truncated_trace_is_refused_in_a_sentence(folder):
     (folder / "trace.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TraceError, match="cannot be read"):
         trace.open_trace(folder / "trace.h5")
+
+
+def test_rows_of_the_warm_up_are_not_recorded_however_long_windows_take(
+    tmp_path, monkeypatch
+):
+    """Seen on a crowded machine: the first flush came before the clock was started."""
+    monkeypatch.setattr("dsgd_bench.trace.shard.FLUSH_PERIOD", 0.001)
+    trial = Trial(
+        ranks=1,
+        algorithm=AlgorithmSpec("allreduce"),
+        problem=ProblemSpec("quadratic"),
+        budget=BudgetSpec(steps=1),
+    )
+    ledger = Ledger(time.perf_counter)
+    ledger.open()
+    ledger.close_step(loss=1.0, samples=32)  # the warm-up's
+    rank = SimpleNamespace(rank=0, kind="mpi", ledger=ledger)
+    facts = trace.Facts(trial, "toy", {}, {}, 1, "mpi", 0, "none", 8)
+    with trace.ShardWriter(tmp_path, rank, facts) as shard, shard.recording():
+        time.sleep(0.1)  # a hundred flushes
+        ledger.open()
+        ledger.close_step(loss=2.0, samples=32)
+    (row,) = trace.Shard(trace.shard_path(tmp_path, 0)).columns["loss"]
+    assert row == 2.0

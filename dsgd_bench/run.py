@@ -1,0 +1,268 @@
+"""One trial on one rank: warm up, drive, judge and save, or stop and go on later."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from dsgd_bench import problems, trace
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.base import Algorithm
+from dsgd_bench.arrays import Array
+from dsgd_bench.budget import Budget, Service
+from dsgd_bench.config import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
+from dsgd_bench.copies import Copies
+from dsgd_bench.fabric import links, progress
+from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.board import Board
+from dsgd_bench.judge import judge
+from dsgd_bench.problems import Problem
+from dsgd_bench.state import State
+from dsgd_bench.trace.checkpoint import Checkpoint
+from dsgd_bench.worker import Worker, drive
+
+WARM_UP = BudgetSpec(steps=3)
+"""Steps of the same trial, without slowdowns, before the clock starts."""
+
+FIRST_DISTANCE = 1e-3
+"""Seconds between the first copies of an asynchronous run of unknown length."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What is left of the timed part on one rank.
+
+    Attributes
+    ----------
+    copies : Copies
+        Models kept for judging.
+    final : (array, float, float)
+        The model after the run, as `judge` takes it.
+    elapsed : float
+        Seconds until the end of this rank's last step.
+    state : State
+        What it needs to go on.
+    stopped : bool
+        Whether it ended before its budget was used up.
+    """
+
+    copies: Copies
+    final: tuple[Array, float, float]
+    elapsed: float
+    state: State
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trial on one fabric: where it is written and what is written beside it.
+
+    Attributes
+    ----------
+    trial : Trial
+        What is run.
+    folder : Path
+        The trial's folder, which exists.
+    study : str
+        Name of the study it belongs to.
+    progress : str
+        ``"auto"``, ``"thread"`` or ``"none"``: who keeps MPI answering.
+    provenance : dict
+        Where and with what it is run.
+    stop : callable, optional
+        Tells rank 0 whether to stop before the budget is used up.
+    resumes : bool
+        Whether a stopped trial goes on where it was; else it starts again.
+    """
+
+    trial: Trial
+    folder: Path
+    study: str
+    progress: str
+    provenance: dict[str, Any]
+    stop: Callable[[], bool] | None = None
+    resumes: bool = True
+
+    def __call__(self, fabric: Fabric) -> bool:
+        """Run this rank of the trial, or go on where it was stopped; collective.
+
+        Returns
+        -------
+        bool
+            Whether the trial is finished. If not, it was stopped.
+
+        Raises
+        ------
+        ConfigError
+            If problem, graph and number of ranks do not fit.
+        TraceError
+            If the trace cannot be written, or a checkpoint not be read.
+        """
+        trial = self.trial
+        algorithm = ALGORITHMS[trial.algorithm.kind]
+        problem = problems.make(trial.problem, trial.seed)
+        verdict = progress.preflight(fabric, self.progress)
+        self._warm_up(algorithm, problem, fabric)
+        facts = trace.Facts(
+            trial=trial,
+            study=self.study,
+            provenance=self.provenance,
+            progress=verdict,
+            epoch_samples=problem.samples,
+            fabric=fabric.kind,
+            servers=algorithm.servers(trial.algorithm.settings, fabric.size),
+            staleness=algorithm.staleness,
+            model_bytes=problem.dimension * problem.dtype.itemsize,
+        )
+        before = self._last_checkpoint(fabric)
+        started = fabric.clock_offset()
+        with trace.ShardWriter(self.folder, fabric, facts, before) as shard:
+            with np.errstate(all="ignore"):  # divergence is a result
+                ended = self._timed(algorithm, problem, fabric, shard, before)
+            offsets = started, fabric.clock_offset()
+            finished = not any(fabric.gather(ended.stopped))
+            if finished:
+                judgments = judge(
+                    problem, fabric, ended.copies, ended.final, servers=facts.servers
+                )
+                shard.finish(judgments, *offsets)
+            elif self.resumes:
+                self._save(fabric, shard, ended, offsets)
+        fabric.barrier()  # every shard is closed
+        if fabric.rank == 0 and finished:
+            trace.merge(self.folder)
+            trace.checkpoint.discard(self.folder)
+        elif fabric.rank == 0 and self.resumes:
+            trace.checkpoint.publish(self.folder)
+        fabric.barrier()
+        return finished
+
+    def _last_checkpoint(self, fabric: Fabric) -> Checkpoint | None:
+        """Read this rank's part of the last checkpoint, the one that rank 0 sees."""
+        place = trace.checkpoint.find(self.folder) if self.resumes else None
+        place = fabric.gather(place)[0]
+        return trace.checkpoint.read(place, fabric.rank) if place else None
+
+    def _warm_up(self, algorithm: Algorithm, problem: Problem, fabric: Fabric) -> None:
+        """Run a few steps of the same trial unobserved: caches, pages, connections."""
+        trial = msgspec.structs.replace(
+            self.trial, slowdown=SlowdownSpec(), compute=ComputeSpec()
+        )
+        worker = Worker(trial, problem, fabric)
+        with Board(fabric) as board:
+            copies = Copies(problem.initial(), capacity=2, distance=1.0, by_step=True)
+            steps = algorithm.steps(
+                problem.initial(), worker, **trial.algorithm.settings
+            )
+            budget = self._budget(WARM_UP, board, worker, algorithm)
+            with np.errstate(all="ignore"):
+                drive(steps, worker, budget, copies, trial.problem.batch)
+            steps.close()
+
+    def _timed(
+        self,
+        algorithm: Algorithm,
+        problem: Problem,
+        fabric: Fabric,
+        shard: trace.ShardWriter,
+        before: Checkpoint | None,
+    ) -> Ended:
+        """Run the trial proper, up to its end or to a stop; links may be slow."""
+        trial = self.trial
+        fabric = links.slowed(fabric, trial.slowdown.links)
+        state = State()
+        if before is not None:
+            state = State(before.step, before.elapsed, before.arrays)
+        worker = Worker(trial, problem, fabric, state)
+        x = state.keep("model", problem.initial())
+        copies = self._copies(x, algorithm.synchronous)
+        if before is not None:
+            copies.unpack(before.copies)
+        with Board(fabric, sum(fabric.gather(state.step)[: worker.workers])) as board:
+            steps = algorithm.steps(x, worker, **trial.algorithm.settings)
+            budget = self._budget(
+                trial.budget, board, worker, algorithm, stop=self._stop(fabric)
+            )
+            with shard.recording():
+                elapsed = drive(steps, worker, budget, copies, trial.problem.batch)
+            steps.close()
+            shard.drained = fabric.ledger.drained()
+            drained = fabric.now() - fabric.ledger.origin
+        end = worker.round(fabric.ledger.steps) if algorithm.synchronous else elapsed
+        return Ended(copies, (x, end, drained), elapsed, state, budget.stopped)
+
+    def _stop(self, fabric: Fabric) -> Callable[[], bool] | None:
+        """Return what tells when to stop; None on all ranks if it is on rank 0."""
+        if fabric.gather(self.stop is not None)[0]:
+            return self.stop or (lambda: False)
+        return None
+
+    def _save(
+        self,
+        fabric: Fabric,
+        shard: trace.ShardWriter,
+        ended: Ended,
+        offsets: tuple[tuple[float, float], tuple[float, float]],
+    ) -> None:
+        """Write this rank's part of a checkpoint; the clock stops for all at once."""
+        origin = fabric.ledger.origin - (offsets[0][0] + offsets[1][0]) / 2
+        origins, ends = zip(
+            *fabric.gather((origin, origin + ended.elapsed)), strict=True
+        )
+        elapsed = max(ends) - min(origins)
+        interruption = {
+            "seconds": elapsed,
+            "stopped_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "host": platform.node(),
+        }
+        trace.checkpoint.write(
+            self.folder,
+            fabric.rank,
+            shard.checkpoint(
+                ended.state.arrays,
+                ended.copies.pack(),
+                elapsed=elapsed,
+                origin=origin,
+                interruption=interruption,
+            ),
+        )
+
+    def _copies(self, x: Array, synchronous: bool) -> Copies:
+        capacity = self.trial.measure.copies
+        budget = self.trial.budget
+        distance = 1.0
+        if not synchronous:
+            distance = FIRST_DISTANCE
+            if budget == BudgetSpec(seconds=budget.seconds):  # it will last that long
+                distance = (budget.seconds or 0.0) / (capacity - 2)
+        return Copies(x, capacity=capacity, distance=distance, by_step=synchronous)
+
+    def _budget(
+        self,
+        settings: BudgetSpec,
+        board: Board,
+        worker: Worker,
+        algorithm: Algorithm,
+        *,
+        stop: Callable[[], bool] | None = None,
+    ) -> Budget | Service:
+        batch, epoch = self.trial.problem.batch, worker.problem.samples
+        if worker.serves:
+            return Service(batch / epoch)
+        return Budget(
+            settings,
+            board,
+            batch=batch,
+            epoch=epoch,
+            workers=worker.workers,
+            synchronous=algorithm.synchronous,
+            counted=self.trial.optimizer.schedule.kind != "constant",
+            lead=lambda: worker.lead,
+            stop=stop,
+            step=worker.state.step,
+        )

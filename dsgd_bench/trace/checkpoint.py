@@ -1,0 +1,159 @@
+"""What a stopped trial needs to go on: one HDF5 file per rank, all of them or none.
+
+The ranks write into a folder beside the last checkpoint; once all are done, rank 0 puts
+it in its place. So a kill at any moment leaves a whole checkpoint, or none at all.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from dsgd_bench import clock
+from dsgd_bench.errors import TraceError
+
+SCHEMA = 1
+"""Version of the format; another one is not read."""
+
+NAME = "checkpoint"
+PART, OLD = f"{NAME}.part", f"{NAME}.old"
+FOLDERS = (NAME, OLD)
+"""Where a whole checkpoint may lie in a trial's folder."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One rank between two runs of one trial.
+
+    Attributes
+    ----------
+    step : int
+        Steps that this rank has taken.
+    elapsed : float
+        Seconds of the run until the last rank had stopped: the clock goes on there.
+    arrays : dict of str to array
+        What the algorithm, the optimizer and the random streams kept.
+    copies : dict of str to array
+        Copies of the model for judging, as `Copies.pack` gives them.
+    rows : array of shape (steps, columns)
+        Rows of the ledger.
+    segments : list of (int, float)
+        For every run so far: its first row, and its origin on rank 0's clock.
+    counts, exchanges : dict
+        Of the ledger.
+    interruptions : list of dict
+        When and where every run so far was stopped.
+    drained : dict
+        Of all runs so far: `Ledger.drained`, added up.
+    """
+
+    step: int
+    elapsed: float
+    arrays: Arrays
+    copies: Arrays
+    rows: NDArray[np.float64]
+    segments: list[tuple[int, float]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    exchanges: dict[int, int] = field(default_factory=dict)
+    interruptions: list[dict[str, Any]] = field(default_factory=list)
+    drained: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that is no array, ready for JSON."""
+        return {
+            "schema": SCHEMA,
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "segments": self.segments,
+            "counts": self.counts,
+            "exchanges": list(self.exchanges.items()),
+            "interruptions": self.interruptions,
+            "drained": self.drained,
+        }
+
+
+def write(folder: Path, rank: int, checkpoint: Checkpoint) -> None:
+    """Write one rank's part; it counts once `publish` was called.
+
+    Raises
+    ------
+    TraceError
+        If it cannot be written.
+    """
+    path = _file(folder / PART, rank)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with h5py.File(path, "w", locking=False) as file:
+            file.attrs["facts"] = json.dumps(checkpoint.facts)
+            file["rows"] = checkpoint.rows
+            for group in ("arrays", "copies"):
+                for name, array in getattr(checkpoint, group).items():
+                    file[f"{group}/{name}"] = array
+    except OSError as error:
+        raise TraceError(
+            f"rank {rank} cannot write its checkpoint to {path} ({error}): free some "
+            'space there, or set when_stopped = "rerun" in the machine file'
+        ) from None
+
+
+def publish(folder: Path) -> None:
+    """Put what all ranks have written in the place of the last checkpoint."""
+    place, old = folder / NAME, folder / OLD
+    if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        place.rename(old)
+    (folder / PART).rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find(folder: Path) -> Path | None:
+    """Return the folder of the last whole checkpoint of a trial, if there is one."""
+    for name in FOLDERS:
+        if (folder / name).is_dir():
+            return folder / name
+    return None
+
+
+def read(place: Path, rank: int) -> Checkpoint:
+    """Read one rank's part of the checkpoint that `find` found.
+
+    Raises
+    ------
+    TraceError
+        If it is missing, broken, or of another version.
+    """
+    path = _file(place, rank)
+    again = f"remove {place} to run the trial from its start"
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            facts = json.loads(file.attrs["facts"])
+            rows = file["rows"][()]
+            arrays, copies = (
+                {name: file[group][name][()] for name in file[group]}
+                for group in ("arrays", "copies")
+            )
+    except (OSError, KeyError) as error:
+        raise TraceError(f"{path} cannot be read ({error}): {again}") from None
+    if facts.pop("schema") != SCHEMA or rows.shape[1] != len(clock.COLUMNS):
+        raise TraceError(f"{path} is of another version of dsgd-bench: {again}")
+    facts["segments"] = [tuple(segment) for segment in facts["segments"]]
+    facts["exchanges"] = dict(facts["exchanges"])
+    return Checkpoint(rows=rows, arrays=arrays, copies=copies, **facts)
+
+
+def discard(folder: Path) -> None:
+    """Remove every checkpoint of a trial."""
+    for name in (*FOLDERS, PART):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank:04d}.h5"

@@ -1,0 +1,128 @@
+"""One trial, one runner: on one host, between hosts, and after a death."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsgd_bench import claims
+from dsgd_bench.errors import TraceError
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def of_another_host(folder: Path, *, age: float = 0.0, **more: str) -> None:
+    """Leave a claim as a process on another host would."""
+    claim = {"host": "far", "kernel": "another", "process": 1, "job": "", "start": "0"}
+    path = folder / claims.CLAIM
+    path.write_text(json.dumps({**claim, **more}))
+    then = time.time() - age
+    os.utime(path, (then, then))
+
+
+def hold(folder: Path, ready: Any) -> None:
+    with claims.held(folder) as ours:
+        ready.put(ours)
+        time.sleep(60)
+
+
+def a_holder(folder: Path) -> multiprocessing.process.BaseProcess:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Queue()
+    process = context.Process(target=hold, args=(folder, ready))
+    process.start()
+    assert ready.get(timeout=30)
+    return process
+
+
+def test_a_folder_is_held_once_and_given_back(tmp_path: Path) -> None:
+    with claims.held(tmp_path) as first, claims.held(tmp_path) as second:
+        assert first
+        assert not second
+        assert (tmp_path / claims.CLAIM).exists()
+    assert not (tmp_path / claims.CLAIM).exists()
+    with claims.held(tmp_path) as again:
+        assert again
+
+
+def test_who_was_refused_does_not_take_the_claim_away(tmp_path: Path) -> None:
+    with claims.held(tmp_path):
+        with claims.held(tmp_path):
+            pass
+        assert (tmp_path / claims.CLAIM).exists()
+
+
+def test_a_killed_holder_on_this_host_is_replaced_at_once(tmp_path: Path) -> None:
+    holder = a_holder(tmp_path)
+    with claims.held(tmp_path) as while_it_lives:
+        assert not while_it_lives
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert (tmp_path / claims.CLAIM).exists()
+    with claims.held(tmp_path) as ours:
+        assert ours
+
+
+def test_a_claim_of_another_host_counts_while_it_is_touched(tmp_path: Path) -> None:
+    of_another_host(tmp_path)
+    with claims.held(tmp_path) as ours:
+        assert not ours
+    of_another_host(tmp_path, age=claims.STALE + 1)
+    with claims.held(tmp_path) as ours:
+        assert ours
+
+
+def test_the_claim_of_an_earlier_start_of_the_same_job_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A requeued job may land on other nodes; its first start is dead."""
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    of_another_host(tmp_path, job="18")
+    with claims.held(tmp_path) as of_another_job:
+        assert not of_another_job
+    of_another_host(tmp_path, job="17", start="1")
+    with claims.held(tmp_path) as of_another_step:
+        assert not of_another_step
+    of_another_host(tmp_path, job="17", start="0")
+    with claims.held(tmp_path) as ours:
+        assert ours
+
+
+def test_a_holder_touches_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.02)
+    with claims.held(tmp_path):
+        os.utime(tmp_path / claims.CLAIM, (0.0, 0.0))
+        until = time.monotonic() + 20
+        while (tmp_path / claims.CLAIM).stat().st_mtime == 0.0:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def test_of_many_who_take_over_from_a_dead_one_at_most_one_succeeds(
+    tmp_path: Path,
+) -> None:
+    """Without locks, as on a file system that has none."""
+    of_another_host(tmp_path, age=claims.STALE + 1)
+    path = tmp_path / claims.CLAIM
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        words = [(path, f'{{"process": {number}}}') for number in range(4)]
+        won = pool.starmap(claims._taken_over, words)
+    assert sum(won) <= 1
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TraceError, match="choose another with --results"),
+        claims.held(tmp_path / "missing"),
+    ):
+        pass

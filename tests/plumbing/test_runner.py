@@ -1,0 +1,82 @@
+"""What a run does with each trial's folder, before any rank is started."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dsgd_bench import claims, runner, stopping
+from dsgd_bench.rank import ERROR, READY
+from dsgd_bench.specs import (
+    AlgorithmSpec,
+    BudgetSpec,
+    Machine,
+    ProblemSpec,
+    Study,
+    Trial,
+)
+
+TRIAL = Trial(
+    ranks=2,
+    algorithm=AlgorithmSpec("allreduce"),
+    problem=ProblemSpec("softmax"),
+    budget=BudgetSpec(steps=1),
+)
+STUDY = Study("tiny", Path("tiny.toml"), (TRIAL,))
+REFUSING = Machine(launcher=("false", "{ranks}"))
+"""A launcher that starts nothing: a trial that is run fails."""
+
+
+class Silent:
+    def starting(self, trial: Trial, number: int, of: int, /) -> None: ...
+    def ended(self, trial: Trial, outcome: str, /) -> None: ...
+
+
+def run(results: Path) -> runner.Outcome:
+    return runner.run_study(STUDY, REFUSING, results, Silent())
+
+
+def folder_of(results: Path) -> Path:
+    folder = results / "tiny" / TRIAL.id
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_trial_that_failed_before_is_run_again(tmp_path: Path) -> None:
+    error = folder_of(tmp_path) / ERROR
+    error.write_text("it broke\n")
+    os.utime(error, (1.0, 1.0))
+    assert run(tmp_path).failed == [(TRIAL, "the launcher ended with status 1")]
+
+
+def test_a_trial_that_fails_elsewhere_meanwhile_is_not_tried_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The elements of a job array would all try it one after the other."""
+    (folder_of(tmp_path) / ERROR).write_text("it broke\n")
+    monkeypatch.setattr(claims, "now_there", lambda _: 0.0)
+    assert run(tmp_path).failed == [(TRIAL, "it broke")]
+
+
+def test_a_finished_trial_is_skipped(tmp_path: Path) -> None:
+    (folder_of(tmp_path) / READY).touch()
+    outcome = run(tmp_path)
+    assert outcome.skipped == 1
+    assert not outcome.failed
+
+
+def test_at_the_end_of_a_job_nothing_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "STOP").touch()
+    monkeypatch.setenv(stopping.FILE, str(tmp_path / "STOP"))
+    outcome = run(tmp_path)
+    assert outcome.stopped == [TRIAL]
+    assert not (tmp_path / "tiny" / TRIAL.id / "job.json").exists()
+
+
+def test_a_trial_that_another_one_holds_is_left_to_it(tmp_path: Path) -> None:
+    with claims.held(folder_of(tmp_path)):
+        outcome = run(tmp_path)
+    assert outcome.elsewhere == 1
+    assert not outcome.failed
