@@ -4,24 +4,30 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from dsgd_bench import __version__, surroundings
-from dsgd_bench.errors import DsgdError
+from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.rank_verbs import ON_RANKS, Verbs
 
 if TYPE_CHECKING:
+    from dsgd_bench.report import Standing
     from dsgd_bench.runner import Outcome
     from dsgd_bench.specs import Machine, Study
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-"""Exit statuses: a trial failed; the command asks for what cannot be; Ctrl-C."""
+FAILED, REFUSED, INVALID, MISSED, STOPPED, INTERRUPTED = 1, 2, 3, 4, 75, 130
+"""Exit statuses: a trial failed; the command asks for what cannot be; a finished trial
+is not valid; one did not reach its target, which is a result; the job around ends, and
+the same command goes on; Ctrl-C."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status.
 
     0: all is well; 1: a trial failed; 2: the command, a study or a machine file asks
-    for something that cannot be; 130: interrupted.
+    for something that cannot be; 3: a finished trial failed verification; 4: a trial
+    did not reach its target; 75: stopped before the end of the job around, to go on
+    later; 130: interrupted. Of several the first in the order 130, 2, 75, 1, 3, 4.
     """
     arguments = parser().parse_args(words)
     try:
@@ -43,16 +49,26 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=__version__)
     verbs = top.add_subparsers(required=True, metavar="VERB")
-    for add in (_run, _plan, _report, _list, _data, _doctor, _bench, *_ON_RANKS):
+    for add in (
+        _run,
+        _plan,
+        _submit,
+        _state,
+        _report,
+        _list,
+        _data,
+        _doctor,
+        _bench,
+        *ON_RANKS,
+    ):
         add(verbs)
     return top
 
 
-Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-
-def _study(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("study", type=Path, help="study file, such as configs/smoke.toml")
+def _study(
+    verb: argparse.ArgumentParser, what: str = "study file, such as configs/smoke.toml"
+) -> None:
+    verb.add_argument("study", type=Path, help=what)
     verb.add_argument(
         "--set",
         action="append",
@@ -66,18 +82,44 @@ def _machine(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--machine", type=Path, help="machine file, see jobs/")
 
 
-def _run(verbs: Verbs) -> None:
-    verb = verbs.add_parser(
-        "run", help="run a study, skipping what is finished, and report"
-    )
-    _study(verb)
-    _machine(verb)
+def _results(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--results",
         type=Path,
         default=Path("results"),
         help="where results go (default: results)",
     )
+
+
+def _mllog(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--mllog",
+        action="store_true",
+        help="also print every trial as lines of MLPerf's loggers",
+    )
+
+
+def _run(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "run", help="run a study, skipping what is finished, and report"
+    )
+    _study(verb)
+    _machine(verb)
+    _results(verb)
+    verb.add_argument(
+        "--ranks",
+        type=int,
+        action="append",
+        metavar="N",
+        help="run only the trials on N ranks (repeatable)",
+    )
+    verb.add_argument(
+        "--trials",
+        type=Path,
+        metavar="FILE",
+        help="run only the trials whose ids begin the lines of FILE",
+    )
+    _mllog(verb)
     verb.set_defaults(verb=run)
 
 
@@ -92,13 +134,17 @@ def run(arguments: argparse.Namespace) -> int:
     study, machine = _read(arguments)
     with study_display(study) as display:
         outcome = runner.run_study(study, machine, arguments.results, display)
-    return _conclude(outcome)
+    return _conclude(outcome, study, mllog=arguments.mllog)
 
 
 def _read(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
     from dsgd_bench import config, plan
 
     study = config.read_study(arguments.study, arguments.set)
+    if getattr(arguments, "ranks", None):
+        study = config.on_ranks(study, arguments.ranks)
+    if getattr(arguments, "trials", None):
+        study = config.listed(study, arguments.trials)
     plan.costs(study)  # refuses what cannot be built, before anything is started
     named = getattr(arguments, "machine", None)
     return study, config.read_machine(named) if named else config.Machine()
@@ -118,25 +164,106 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
                 study, machine, arguments.results, display, fabric
             )
         if fabric.rank == 0:
-            status = _conclude(outcome)
+            status = _conclude(outcome, study, mllog=arguments.mllog)
     except Exception as error:  # noqa: BLE001 - the others would wait forever
         rank.end_all(fabric, error)
     fabric.close()
     return status
 
 
-def _conclude(outcome: "Outcome") -> int:
+def _conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     """Write and print the report of what there is; say what failed."""
     from dsgd_bench import report, runner
 
+    ids = {trial.id for trial in study.trials}
     for trial, reason in outcome.failed:
         print(f"dsgd-bench: {trial.label} failed: {reason}", file=sys.stderr)
         print(runner.log_tail(outcome.folder / trial.id), file=sys.stderr)
     if outcome.elsewhere:
         print(f"{outcome.elsewhere} trials are being run by another dsgd-bench")
+    if outcome.stopped:
+        print(
+            f"{len(outcome.stopped)} trials were stopped, or not started, because the "
+            "job around ends: the same command goes on with them"
+        )
+    standing = None
     if outcome.finished or outcome.skipped:
-        print(report.write_report(outcome.folder).terminal())
-    return FAILED if outcome.failed else 0
+        written = report.write_report(outcome.folder)
+        standing = written.standing(ids)
+        _print_for_machines(standing, mllog=mllog)
+        print(written.terminal())  # last: people read the end
+    status = _status(outcome, standing)
+    print(report.sentinel(status in (0, MISSED), ids))
+    return status
+
+
+def _print_for_machines(standing: "Standing", *, mllog: bool) -> None:
+    for line in standing.lines():
+        print(line)
+    for line in standing.mllog() if mllog else ():
+        print(line)
+
+
+def _status(outcome: "Outcome", standing: "Standing | None") -> int:
+    """Return the exit status of a study, see `main`."""
+    if outcome.stopped:
+        return STOPPED
+    if outcome.failed:
+        return FAILED
+    if standing and standing.invalid:
+        return INVALID
+    return MISSED if standing and standing.missed else 0
+
+
+def _submit(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "submit", help="send what is missing of a study to Slurm as jobs"
+    )
+    _study(verb)
+    verb.add_argument(
+        "--machine", type=Path, required=True, help="machine file with [slurm]"
+    )
+    _results(verb)
+    verb.add_argument(
+        "--dry-run", action="store_true", help="print the scripts; send nothing"
+    )
+    verb.add_argument(
+        "--failed", action="store_true", help="send only the trials that failed"
+    )
+    verb.set_defaults(verb=submit)
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Send what is missing of a study to the batch system, or show what that is."""
+    from dsgd_bench import cluster
+    from dsgd_bench.slurm.groups import Order
+
+    study, machine = _read(arguments)
+    changes, results = tuple(arguments.set), arguments.results.resolve()
+    order = Order(study, changes, machine, arguments.machine, results)
+    _foresee_bugs(study, machine, order.most_nodes)
+    act = cluster.rehearse if arguments.dry_run else cluster.submit
+    act(order, failed=arguments.failed)
+    return 0
+
+
+def _state(verbs: Verbs) -> None:
+    verb = verbs.add_parser("status", help="how far a study is, and its jobs")
+    _study(verb, "its folder, such as results/smoke, or its file")
+    _results(verb)
+    verb.set_defaults(verb=status)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Print how many trials are finished, failed, running, queued or missing."""
+    from dsgd_bench import cluster, config
+
+    if arguments.study.is_dir():
+        cluster.status(arguments.study)
+    else:
+        study = config.read_study(arguments.study, arguments.set)
+        cluster.status(arguments.results / study.name, study)
+    return 0
 
 
 def _plan(verbs: Verbs) -> None:
@@ -151,23 +278,46 @@ def plan(arguments: argparse.Namespace) -> int:
     """Print what a study would cost."""
     from dsgd_bench.display import print_plan
 
-    study, _ = _read(arguments)
+    study, machine = _read(arguments)
     print_plan(study)
+    _foresee_bugs(study, machine)
     return 0
+
+
+def _foresee_bugs(study: "Study", machine: "Machine", nodes: int = 1) -> None:
+    """Say which bugs of this environment's MPI library a study can meet."""
+    from dsgd_bench import known_bugs, launch
+
+    ranks = max(trial.ranks for trial in study.trials)
+    try:
+        variables = launch.environment(ranks, machine, sys.executable)
+    except LaunchError:
+        return  # a plan needs no MPI library
+    for sentence in known_bugs.foreseen(ranks, nodes, variables):
+        print(f"dsgd-bench: known bug: {sentence}", file=sys.stderr)
 
 
 def _report(verbs: Verbs) -> None:
     verb = verbs.add_parser("report", help="tables, figures and a page from results")
-    verb.add_argument("results", type=Path, help="folder, such as results/smoke")
-    verb.add_argument("--out", type=Path, help="where to write (default: there)")
+    verb.add_argument(
+        "results", type=Path, nargs="+", help="folders, such as results/smoke"
+    )
+    verb.add_argument(
+        "--out", type=Path, help="where to write (default: the first of them)"
+    )
+    _mllog(verb)
     verb.set_defaults(verb=report)
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write the report of a results folder and print its table."""
+    """Write the report of results folders and print their tables."""
     from dsgd_bench.report import write_report
 
-    print(write_report(arguments.results, arguments.out).terminal())
+    written = write_report(*arguments.results, out=arguments.out)
+    standing = written.standing()
+    _print_for_machines(standing, mllog=arguments.mllog)
+    print(written.terminal())
+    print(standing.sentinel())
     return 0
 
 
@@ -259,54 +409,3 @@ def bench(arguments: argparse.Namespace) -> int:
     options = BENCHMARKS[arguments.name].options.from_argv(arguments.words)
     words = ["bench-rank", arguments.name, *arguments.words]
     return rank.start(config.Machine(), options.ranks, words, print)
-
-
-def _worker(verbs: Verbs) -> None:
-    verb = verbs.add_parser("worker", help="be one rank of a trial (used by run)")
-    verb.add_argument("job", type=Path)
-    verb.set_defaults(verb=worker)
-
-
-def worker(arguments: argparse.Namespace) -> int:
-    """Be one rank of a trial."""
-    from dsgd_bench import rank
-
-    return rank.main(arguments.job)
-
-
-def _doctor_rank(verbs: Verbs) -> None:
-    verb = verbs.add_parser("doctor-rank", help="be one rank for doctor")
-    verb.add_argument("ranks", type=int)
-    verb.add_argument("mode")
-    verb.set_defaults(verb=doctor_rank)
-
-
-def doctor_rank(arguments: argparse.Namespace) -> int:
-    """Be one rank of the doctor's job."""
-    from dsgd_bench import doctor
-
-    return doctor.on_rank(arguments.ranks, arguments.mode)
-
-
-def _bench_rank(verbs: Verbs) -> None:
-    verb = verbs.add_parser("bench-rank", help="be one rank for bench")
-    verb.add_argument("name")
-    verb.add_argument("words", nargs=argparse.REMAINDER)
-    verb.set_defaults(verb=bench_rank)
-
-
-def bench_rank(arguments: argparse.Namespace) -> int:
-    """Be one rank of a benchmark."""
-    from dsgd_bench import rank
-    from dsgd_bench.bench import BENCHMARKS
-
-    rank.prepare_process()
-    benchmark = BENCHMARKS[arguments.name]
-    options = benchmark.options.from_argv(arguments.words)
-    fabric = rank.connect(options.ranks)
-    benchmark.rank(fabric, options)
-    fabric.close()
-    return 0
-
-
-_ON_RANKS = (_worker, _doctor_rank, _bench_rank)

@@ -11,9 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from dsgd_bench import rules, streams, strict, sweep
+from dsgd_bench.batch import SET, SlurmSpec
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.rules import check
 from dsgd_bench.specs import (
@@ -92,6 +93,48 @@ def read_study(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Stud
     return Study(path.stem, path, shuffled, tuple(excluded))
 
 
+def on_ranks(study: Study, ranks: Sequence[int]) -> Study:
+    """Return the study with only its trials on one of these numbers of ranks.
+
+    Raises
+    ------
+    ConfigError
+        If it has none.
+    """
+    kept = tuple(trial for trial in study.trials if trial.ranks in ranks)
+    if not kept:
+        known = ", ".join(map(str, sorted({trial.ranks for trial in study.trials})))
+        asked = " or ".join(map(str, ranks))
+        raise ConfigError(
+            f"{study.path}: there is no trial on {asked} ranks: choose from {known}"
+        )
+    return structs.replace(study, trials=kept)
+
+
+def listed(study: Study, path: Path) -> Study:
+    """Return the study with only the trials whose ids begin the lines of a file.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or lists no trial of the study.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the list of trials {path} cannot be read: {error}"
+        ) from None
+    ids = {line.partition(" ")[0] for line in lines}
+    kept = tuple(trial for trial in study.trials if trial.id in ids)
+    if not kept:
+        raise ConfigError(
+            f"{path} lists no trial of {study.path}: the study, or this program, has "
+            "changed since; submit it again"
+        )
+    return structs.replace(study, trials=kept)
+
+
 def read_machine(path: str | PathLike[str]) -> Machine:
     """Read a machine file.
 
@@ -107,9 +150,40 @@ def read_machine(path: str | PathLike[str]) -> Machine:
             raise ConfigError(
                 "launcher must have the word {ranks} where the number of ranks belongs"
             )
+        if machine.slurm is None:
+            return machine
+        _check_slurm(machine.slurm, machine.stop_margin)
+        template = str(_template(path.resolve().parent, machine.slurm.template))
+        slurm = structs.replace(machine.slurm, template=template)
+        return structs.replace(machine, slurm=slurm)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return machine
+
+
+def _check_slurm(slurm: SlurmSpec, stop_margin: float) -> None:
+    for word in slurm.options:
+        if instead := SET.get(word.partition("=")[0]):
+            raise ConfigError(
+                f"slurm.options has {word}, which every job script sets by itself: "
+                f"{instead}, and leave it out here"
+            )
+    if slurm.seconds <= stop_margin:
+        raise ConfigError(
+            f"slurm.time is {slurm.time}, not longer than stop_margin "
+            f"({stop_margin:g} s), so that jobs would stop at once: make it longer"
+        )
+
+
+def _template(folder: Path, name: str) -> Path:
+    """Return the path of a job template that must lie in `folder`."""
+    path = folder / name
+    if path.parent != folder or not path.is_file():
+        beside = ", ".join(sorted(found.name for found in folder.glob("*.sbatch.j2")))
+        raise ConfigError(
+            f"slurm.template is {name}, which is no file beside the machine file: "
+            + (f"choose one of {beside}" if beside else "put it there")
+        )
+    return path
 
 
 def _load(path: Path) -> Table:

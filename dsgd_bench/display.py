@@ -37,12 +37,6 @@ LISTED_RANKS = (4, 8, 16)
 KINDS = {"ok": "green", "note": "yellow", "bad": "red"}
 
 
-def describe(trial: Trial) -> str:
-    """Return a trial in a few words."""
-    slow = "" if trial.slowdown.kind == "none" else f", slow {trial.slowdown_label}"
-    return f"{trial.label} on {trial.ranks} ranks{slow}, repeat {trial.repeat}"
-
-
 class Silent:
     """A display that shows nothing: for all ranks but one."""
 
@@ -70,7 +64,7 @@ class Lines:
         if outcome == "skipped":
             return
         seconds = time.monotonic() - self._started
-        line = f"{self._heading} {describe(trial)}: {outcome} ({seconds:.1f} s)"
+        line = f"{self._heading} {trial.description}: {outcome} ({seconds:.1f} s)"
         print(line, file=sys.stderr, flush=True)
 
 
@@ -83,12 +77,12 @@ class Bar:
 
     def starting(self, trial: Trial, *_: object) -> None:
         """Say what is running."""
-        self._bar.update(self._task, description=describe(trial))
+        self._bar.update(self._task, description=trial.description)
 
     def ended(self, trial: Trial, outcome: str) -> None:
         """Move on; say what did not go well."""
         if outcome not in ("finished", "skipped"):
-            self._bar.console.print(f"{describe(trial)}: {outcome}", highlight=False)
+            self._bar.console.print(f"{trial.description}: {outcome}", highlight=False)
         self._bar.advance(self._task)
 
 
@@ -178,7 +172,7 @@ def print_plan(study: Study) -> None:
     out = console()
     out.print(table)
     for trial, reason in study.excluded:
-        out.print(f"excluded: {describe(trial)}: {reason}")
+        out.print(f"excluded: {trial.description}: {reason}")
     known = [cost.seconds for cost in costs if cost.seconds is not None]
     total = duration(sum(known)) if len(known) == len(costs) else "unknown"
     core_hours = sum((c.seconds or 0) * c.trial.ranks for c in costs) / 3600

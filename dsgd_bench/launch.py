@@ -65,8 +65,8 @@ def starter(ranks: int, machine: Machine, python: str) -> list[str]:
     LaunchError
         If the machine's ``mpiexec`` cannot be found.
     """
-    program = find(machine.launcher[0], python)
-    words = [word.replace("{ranks}", str(ranks)) for word in machine.launcher[1:]]
+    program, *words = _launcher(machine, python)
+    words = [word.replace("{ranks}", str(ranks)) for word in words]
     if family(program) == "openmpi" and shares_cores(ranks, machine):
         # Open MPI refuses more ranks than cores and would pin several to one core.
         words = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", *words]
@@ -85,7 +85,9 @@ def environment(
     is `inherited` (by default the environment of this process); then our settings.
     """
     inherited = os.environ if inherited is None else inherited
-    program = find(machine.launcher[0], python)
+    words = _launcher(machine, python)
+    # It need not come first: another program may start it somewhere else.
+    program = next((word for word in words if Path(word).name in MPIEXEC), words[0])
     ours: dict[str, str] = {}
     if family(program) == "openmpi":
         ours |= _openmpi(bundled=Path(program).parent == Path(python).parent)
@@ -93,6 +95,11 @@ def environment(
         ours |= SHARING[family(program)]
     threads = dict.fromkeys(THREADS, str(machine.threads_per_rank))
     return {**ours, **inherited, **threads, **machine.env}
+
+
+def _launcher(machine: Machine, python: str) -> list[str]:
+    """Return the machine's words, an ``mpiexec`` among them as the path it has."""
+    return [find(word, python) for word in machine.launcher]
 
 
 def find(program: str, python: str) -> str:

@@ -5,6 +5,7 @@ The defaults stand here and nowhere else. Files are read, and combinations check
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,13 +13,18 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dsgd_bench import algorithms
+from dsgd_bench.batch import SlurmSpec
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.strict import SAYS
 
 Count = Annotated[int, Meta(ge=1)]
 Index = Annotated[int, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Pair = Annotated[
+    str, Meta(pattern=r"^\d+-\d+$", extra={SAYS: 'two ranks such as "0-1"'})
+]
 
 
 class AlgorithmSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +94,34 @@ class ComputeSpec(Struct, frozen=True, forbid_unknown_fields=True):
     seconds: NotNegative = 0.0
 
 
+class SlowLinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Links that are slow, in software; no `ranks` and no `pairs` named means all.
+
+    A message arrives `seconds` later than it has passed the link, which lets `rate`
+    bit/s through each way; 0 means no delay, and no limit.
+    """
+
+    ranks: tuple[Index, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    seconds: NotNegative = 0.0
+    rate: NotNegative = 0.0
+
+    @property
+    def label(self) -> str:
+        """The slow links in a few words, for tables; empty if there are none."""
+        words = [_bits(self.rate)] if self.rate else []
+        if self.seconds:
+            words.append(f"{self.seconds * 1e3:g} ms later")
+        if not words:
+            return ""
+        named = [f"rank{'s' * (len(self.ranks) > 1)} {_listed(self.ranks)}"]
+        named = named if self.ranks else []
+        if self.pairs:
+            named.append(f"pair{'s' * (len(self.pairs) > 1)} {_listed(self.pairs)}")
+        where = f"links of {' and '.join(named)}" if named else "all links"
+        return f"{where} {', '.join(words)}"
+
+
 class SlowdownSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Who is slow, when, by how much; no `ranks` named means all of them.
 
@@ -101,6 +135,7 @@ class SlowdownSpec(Struct, frozen=True, forbid_unknown_fields=True):
     probability: Share = 0.0
     alpha: Positive = 1.5
     mode: Literal["minimum", "added"] = "minimum"
+    links: SlowLinksSpec = SlowLinksSpec()
 
 
 class BudgetSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,11 +217,18 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return ", ".join(words)
 
     @property
+    def description(self) -> str:
+        """The trial in a few words."""
+        label = self.slowdown_label
+        slow = "" if label == "none" else f", slow {label}"
+        return f"{self.label} on {self.ranks} ranks{slow}, repeat {self.repeat}"
+
+    @property
     def slowdown_label(self) -> str:
         """The slowdown in a few words, for tables."""
         s = self.slowdown
         if s.kind == "none" or s.factor == 1:
-            return "none"
+            return s.links.label or "none"
         where = f"rank{'s' * (len(s.ranks) > 1)} {', '.join(map(str, s.ranks))}"
         how = {
             "constant": "",
@@ -194,7 +236,8 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             "heavy-tailed": f" with tail {s.alpha:g}",
         }[s.kind]
         added = ", added" if s.mode == "added" else ""
-        return f"{s.factor:g}x{how} on {where if s.ranks else 'all ranks'}{added}"
+        words = f"{s.factor:g}x{how} on {where if s.ranks else 'all ranks'}{added}"
+        return ", ".join(filter(None, (words, s.links.label)))
 
 
 class Study(Struct, frozen=True):
@@ -218,6 +261,17 @@ class Study(Struct, frozen=True):
     excluded: tuple[tuple[Trial, str], ...] = ()
 
 
+class LinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the links of the hosts can carry, bit/s each way; 0 is unknown.
+
+    `hosts` are those by name whose links differ. It sets nothing: the report compares
+    times per step with what such links allow.
+    """
+
+    rate: NotNegative = 0.0
+    hosts: dict[str, Positive] = {}
+
+
 class Machine(Struct, frozen=True, forbid_unknown_fields=True):
     """Where trials run.
 
@@ -234,6 +288,15 @@ class Machine(Struct, frozen=True, forbid_unknown_fields=True):
     progress : str
         Who keeps MPI answering during a gradient: a ``thread`` of ours, ``none``, or
         ``auto`` for what the preflight finds necessary.
+    stop_margin : float
+        Seconds before the end of a batch job at which its ranks stop by themselves.
+    when_stopped : str
+        What becomes of a trial that was stopped: it can ``resume`` from a checkpoint,
+        or ``rerun`` from its start, right for benchmarks of minutes.
+    slurm : SlurmSpec or None
+        The batch system; None if there is none.
+    links : LinksSpec
+        What the links of the hosts can carry, as far as known.
     """
 
     launcher: tuple[str, ...] = ("mpiexec", "-n", "{ranks}")
@@ -241,6 +304,10 @@ class Machine(Struct, frozen=True, forbid_unknown_fields=True):
     threads_per_rank: Count = 1
     watchdog: Positive = 120.0
     progress: Literal["auto", "thread", "none"] = "auto"
+    stop_margin: Positive = 60.0
+    when_stopped: Literal["resume", "rerun"] = "resume"
+    slurm: SlurmSpec | None = None
+    links: LinksSpec = LinksSpec()
 
 
 class Job(Struct, frozen=True, forbid_unknown_fields=True):
@@ -279,6 +346,18 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(
                 f"{path} is not a job that dsgd-bench wrote: {error}"
             ) from None
+
+
+def _bits(rate: float) -> str:
+    """Return a rate in bit/s in words."""
+    for unit, word in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
+        if rate >= unit:
+            return f"{rate / unit:g} {word}"
+    return f"{rate:g} bit/s"
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _tuple(value: Any) -> Any:

@@ -9,7 +9,8 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import inspect
@@ -29,6 +30,9 @@ NOUNS: dict[type[inspect.Type], str] = {
 
 NAMES = "names"
 """Key under which a type of text tells which names it begins with."""
+
+SAYS = "says"
+"""Key under which a type of text tells in words what it takes."""
 
 REQUIRED = msgspec.NODEFAULT
 """Stands where a key has no default."""
@@ -112,6 +116,8 @@ def read_value(value: Any, kind: Any, name: str) -> Any:
     ConfigError
         If it is of another type, out of bounds or not finite.
     """
+    if isinstance(kind, UnionType) and value is not None:  # a table or nothing
+        kind = next(filter(is_struct, get_args(kind)), kind)
     if is_struct(kind):
         return kind(**read_table(value, keys_of(kind), name))
     try:
@@ -204,6 +210,8 @@ def describe(info: inspect.Type) -> str:
         return " or ".join(describe(part) for part in parts)
     if _names(info):
         return "one of " + ", ".join(str(value) for value in _names(info))
+    if isinstance(info, inspect.Metadata) and SAYS in (info.extra or {}):
+        return str((info.extra or {})[SAYS])
     if isinstance(info, inspect.VarTupleType | inspect.ListType):
         return f"a list, every item {describe(info.item_type)}"
     if isinstance(info, inspect.IntType | inspect.FloatType):

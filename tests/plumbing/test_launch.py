@@ -169,3 +169,12 @@ def test_the_machine_file_beats_the_shell_which_beats_our_settings(host):
     machine = Machine(env={name: "maybe", "OMP_NUM_THREADS": "7"})
     env = launch.environment(3, machine, python, {name: "false"})
     assert (env[name], env["OMP_NUM_THREADS"]) == ("maybe", "7")
+
+
+def test_a_program_before_mpiexec_starts_the_one_beside_the_interpreter(host):
+    program, python = host("openmpi")
+    machine = Machine(launcher=("elsewhere", "run", "mpiexec", "-n", "{ranks}"))
+    assert launch.starter(3, machine, python) == [
+        *("elsewhere", "run", program, "-n", "3")
+    ]
+    assert launch.environment(3, machine, python, {})["OMPI_MCA_osc"] == "^ucx"

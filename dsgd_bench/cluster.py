@@ -1,0 +1,121 @@
+"""What the verbs ``submit`` and ``status`` do, and what they print."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from dsgd_bench.display import console, duration
+from dsgd_bench.slurm import records, script
+from dsgd_bench.slurm import submit as sending
+from dsgd_bench.slurm.groups import JOBS, Group, Order
+from dsgd_bench.slurm.status import STATES, Status, look
+from dsgd_bench.specs import Study
+
+
+def submit(order: Order, *, failed: bool) -> None:
+    """Send what is missing of a study, and say what was sent.
+
+    Raises
+    ------
+    LaunchError
+        If another submission is at work there, or Slurm refuses.
+    """
+    with records.held(order.folder / JOBS):
+        missing = sending.missing(order, failed=failed)
+        _print_missing(order, missing)
+        for record in sending.send(order, missing.groups):
+            array = f", an array of {record.jobs}" if record.jobs > 1 else ""
+            print(
+                f"job {record.job}{array}: {len(record.trials)} trials on "
+                f"{record.ranks} ranks, nodes: {record.nodes}",
+                flush=True,
+            )
+
+
+def rehearse(order: Order, *, failed: bool) -> None:
+    """Print the scripts that `submit` would send, and what they would cost."""
+    missing = sending.missing(order, failed=failed)
+    for group in missing.groups:
+        folder = order.folder / JOBS / f"NNNN-{group.ranks}-ranks"
+        print(script.render(order, group, folder))
+    _print_missing(order, missing)
+    print("nothing was sent")
+
+
+def status(folder: Path, study: Study | None = None) -> None:
+    """Print how far the study is whose results are in `folder`."""
+    print_status(look(folder, study))
+
+
+def _print_missing(order: Order, missing: sending.Missing) -> None:
+    if missing.groups:
+        print_groups(missing.groups, order.machine.stop_margin)
+        print(f"not sent: {missing.rest}" if missing.rest else "all of the study")
+    else:
+        print(f"there is nothing to send: {missing.rest}")
+
+
+def print_groups(groups: Sequence[Group], stop_margin: float) -> None:
+    """Print the jobs that a study needs, what they cost, and which do not fit."""
+    table = Table(box=box.SIMPLE_HEAD)
+    headings = (
+        "ranks,nodes,trials,jobs,time limit\neach,estimated\ntogether,"
+        "core-hours\nestimated,core-hours\nat most"
+    )
+    for heading in headings.split(","):
+        table.add_column(heading, justify="right")
+    for group in groups:
+        hours = group.core_hours
+        table.add_row(
+            str(group.ranks),
+            str(group.nodes),
+            str(len(group.trials)),
+            str(group.jobs),
+            duration(group.slurm.seconds),
+            "unknown" if group.seconds is None else duration(group.seconds),
+            "unknown" if hours is None else f"{hours:.3g}",
+            f"{group.most_core_hours:.3g}",
+        )
+    out = console()
+    out.print(table)
+    known = [group.core_hours for group in groups if group.core_hours is not None]
+    total = f"{sum(known):.3g}" if len(known) == len(groups) else "unknown"
+    out.print(
+        f"{sum(len(group.trials) for group in groups)} trials, {total} core-hours "
+        f"estimated, {sum(group.most_core_hours for group in groups):.3g} at most"
+    )
+    for group in groups:
+        if warning := group.warning(stop_margin):
+            out.print(f"warning: {warning}", soft_wrap=True)
+
+
+def print_status(status: Status) -> None:
+    """Print how many trials are in which state, every job, and why trials failed."""
+    out = console()
+    table = Table("trials", "", "", box=box.SIMPLE_HEAD)
+    table.columns[0].justify = "right"
+    for state, count in status.counts.items():
+        table.add_row(str(count), state, STATES[state])
+    out.print(table)
+    if status.jobs:
+        table = Table("job", "state", box=box.SIMPLE_HEAD)
+        for heading in ("ranks", "nodes", "trials", "of these\nfinished"):
+            table.add_column(heading, justify="right")
+        table.add_column("submitted")
+        for record, state in status.jobs:
+            states = [status.trials.get(trial, ("", ""))[1] for trial in record.trials]
+            table.add_row(
+                record.job + (f"_[1-{record.jobs}]" if record.jobs > 1 else ""),
+                state,
+                str(record.ranks),
+                str(record.nodes),
+                str(len(states)),
+                str(states.count("finished")),
+                record.submitted,
+            )
+        out.print(table)
+    for name, reason in status.reasons.items():
+        words = f"{status.trials[name][0]} ({name}) failed: {reason}"
+        out.print(words, markup=False, soft_wrap=True)

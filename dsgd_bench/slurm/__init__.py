@@ -1,0 +1,1 @@
+"""Studies as jobs of the batch system Slurm: scripts, submission, queue, status."""

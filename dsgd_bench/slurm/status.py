@@ -1,0 +1,134 @@
+"""How far a study is, trial by trial and job by job."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dsgd_bench import claims, rank
+from dsgd_bench.errors import DsgdError, TraceError
+from dsgd_bench.slurm import queue, records
+from dsgd_bench.slurm.groups import JOBS
+from dsgd_bench.specs import Job, Study
+
+JOB = "job.json"
+
+STATES = {
+    "finished": "",
+    "failed": "submit --failed sends these, and only these, again",
+    "stopped": "stopped before the end of the job; continued when run or submitted",
+    "running": "",
+    "queued": "in the hands of a job",
+    "missing": "never run, or interrupted; submit sends these",
+}
+"""What a trial can be -> what that means, where the word does not say it."""
+
+
+@dataclass
+class Status:
+    """How far a study is.
+
+    Attributes
+    ----------
+    folder : Path
+        Its results.
+    trials : dict of str to (str, str)
+        Id -> (in words, one of `STATES`).
+    reasons : dict of str to str
+        Id of each failed trial -> why.
+    jobs : list of (Record, str)
+        Every job that was submitted, and its state.
+    """
+
+    folder: Path
+    trials: dict[str, tuple[str, str]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    jobs: list[tuple[records.Record, str]] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state that occurs."""
+        counted = Counter(state for _, state in self.trials.values())
+        return {state: counted[state] for state in STATES if counted[state]}
+
+
+def look(folder: Path, study: Study | None = None) -> Status:
+    """Say how far the study is whose results are in `folder`.
+
+    Parameters
+    ----------
+    folder : Path
+        Results of one study.
+    study : Study, optional
+        Its trials; by default all that were submitted or have a folder.
+
+    Raises
+    ------
+    TraceError
+        If the folder knows nothing of any trial.
+    LaunchError
+        If there are jobs and Slurm does not say what became of them.
+    """
+    found = records.read(folder / JOBS)
+    states = queue.states(record.job for record in found.values())
+    if study is not None:
+        names = {trial.id: trial.description for trial in study.trials}
+    else:
+        names = _known(folder, found)
+    if not names:
+        raise TraceError(
+            f"{folder} has no trial and no job: name the folder of a study, such as "
+            "results/smoke, or the study file with --results"
+        )
+    status = Status(folder, jobs=[(r, states[r.job]) for r in found.values()])
+    hands: dict[str, set[str]] = {}
+    for record, state in status.jobs:
+        for trial in record.trials:
+            hands.setdefault(trial, set()).add(state)
+    for name, words in names.items():
+        state = _state(folder / name, hands.get(name, set()))
+        status.trials[name] = (words, state)
+        if state == "failed":
+            status.reasons[name] = _first_line(folder / name / rank.ERROR)
+    return status
+
+
+def _known(folder: Path, found: dict[Path, records.Record]) -> dict[str, str]:
+    """Return all trials that the folder tells of: those of jobs, and those begun."""
+    names: dict[str, str] = {}
+    for path in found:
+        names |= records.trials_of(path)
+    for path in sorted(folder.glob(f"*/{JOB}")):
+        if path.parent.name not in names:
+            try:
+                names[path.parent.name] = Job.read(path).trial.description
+            except DsgdError:
+                names[path.parent.name] = "written by another version of dsgd-bench"
+    return names
+
+
+def _state(folder: Path, jobs: set[str]) -> str:
+    """Return what a trial is, from its folder and the states of the jobs it is in."""
+    if (folder / rank.READY).exists():
+        return "finished"
+    if (folder / rank.ERROR).exists():
+        return "failed"
+    alive = bool(jobs & set(queue.ALIVE))
+    if _claimed(folder) and (alive or not jobs):
+        return "running"
+    if alive:
+        return "queued"
+    return "stopped" if (folder / rank.STOPPED).exists() else "missing"
+
+
+def _claimed(folder: Path) -> bool:
+    """Tell whether somebody says that he runs the trial; the dead do for a while."""
+    try:
+        return time.time() - (folder / claims.CLAIM).stat().st_mtime < claims.STALE
+    except OSError:
+        return False
+
+
+def _first_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[0] if lines else "no reason was given"
