@@ -56,14 +56,20 @@ def _times(trace: "Trace") -> dict[str, float | None]:
     }
 
 
-def _target(trace: "Trace") -> dict[str, float | None]:
-    """Return the first judged moment at the target, and its distance from the last."""
+def at_target(trace: "Trace") -> np.ndarray:
+    """Return which judged moments are at the target, shape (moments,)."""
     measure, losses = trace.trial.measure, trace["loss_of_mean"]
     met = np.zeros(losses.shape, dtype=bool)
     if measure.target_loss is not None:
         met |= losses <= measure.target_loss
     if measure.target_accuracy is not None:
         met |= trace["accuracy_of_mean"] >= measure.target_accuracy
+    return met
+
+
+def _target(trace: "Trace") -> dict[str, float | None]:
+    """Return the first judged moment at the target, and its distance from the last."""
+    met = at_target(trace)
     if not met.any():
         return {}
     first = int(met.argmax())

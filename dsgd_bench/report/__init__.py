@@ -2,21 +2,35 @@
 
 import shlex
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsgd_bench.analysis.summary import Row
+from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
-from dsgd_bench.report import exporters, page, server_table, terminal, verdicts
-from dsgd_bench.report.collect import collect
+from dsgd_bench.report import (
+    exporters,
+    fom,
+    link_table,
+    mllog,
+    page,
+    server_table,
+    terminal,
+    verdicts,
+    verification,
+)
+from dsgd_bench.report.collect import TRACE, collect
+from dsgd_bench.report.fom import sentinel
 from dsgd_bench.report.study import Study
+from dsgd_bench.trace import open_trace
 
 if TYPE_CHECKING:
     from dsgd_bench.report.figures import Drawing
 
-__all__ = ["Report", "read_report", "write_report"]
+__all__ = ["Report", "Standing", "read_report", "sentinel", "write_report"]
 
 MARKDOWN, CSV, SERVERS, JSON, PAGE, FIGURES = (
     "report.md",
@@ -63,34 +77,120 @@ class Report:
             table = terminal.render(study.results, columns=limit)
             parts += [study.heading, table, *study.notes]
             parts += [_wrapped(caution.text, limit) for caution in study.cautions]
-            parts += ["", *verdicts.terminal(study.answers, limit), ""]
+            parts += ["", *verification.terminal(study.verified, limit)]
+            parts += [*verdicts.terminal(study.answers, limit), ""]
+        bounds = link_table.table(self.studies)
+        if bounds:
+            parts += [f"{link_table.TITLE}:", terminal.render(bounds, columns=limit)]
+            parts += [*(_wrapped(note, limit, "  ") for note in link_table.NOTES), ""]
         if self.remark:
             parts += [self.remark, ""]
         page = [f"report: {file}" for file in self.files if file.name == PAGE]
         return "\n".join([*parts, *page, self.command])
 
+    def standing(self, ids: Collection[str] | None = None) -> "Standing":
+        """Return what the report says of some trials, by default of all.
 
-def read_report(folder: Path) -> Report:
-    """Read every finished or failed trial below `folder`; write nothing.
+        Parameters
+        ----------
+        ids : collection of str, optional
+            Which trials count.
+        """
+        rows = [row for study in self.studies for row in study.rows]
+        verified = [each for study in self.studies for each in study.verified]
+        if ids is not None:
+            rows = [row for row in rows if row.trial_id in ids]
+            verified = [each for each in verified if each.trial_id in ids]
+        return Standing(self, tuple(rows), tuple(verified))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How some trials of a report stand: for exit statuses and for other programs.
+
+    Attributes
+    ----------
+    report : Report
+        Whose trials these are.
+    rows : tuple of Row
+        The trials, crashed ones included.
+    verified : tuple of Verification
+        Of those that finished.
+    """
+
+    report: Report
+    rows: tuple[Row, ...]
+    verified: tuple[Verification, ...]
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a trial has failed to run."""
+        return any(row.status == "crashed" for row in self.rows)
+
+    @property
+    def invalid(self) -> bool:
+        """Whether a finished trial fails verification, or cannot even be read."""
+        unreadable = any(row.status == "unreadable" for row in self.rows)
+        return unreadable or any(trial.failed for trial in self.verified)
+
+    @property
+    def missed(self) -> bool:
+        """Whether a finished trial with a target did not reach it."""
+        return any(row.target and not row.reached for row in self.rows)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the figures of merit, see `fom.lines`."""
+        return fom.lines(self.rows, self.verified)
+
+    def mllog(self) -> Iterator[str]:
+        """Yield the lines of MLPerf's loggers of every trial that finished."""
+        finished = {trial.trial_id for trial in self.verified}
+        for study in self.report.studies:
+            for row in study.rows:
+                if row.trial_id in finished:
+                    path = study.folder / row.trial_id / TRACE
+                    yield from mllog.lines(open_trace(path))
+
+    def sentinel(self) -> str:
+        """Return the last line for machines: valid unless a trial is not."""
+        ids = [row.trial_id for row in self.rows]
+        return sentinel(not (self.crashed or self.invalid), ids)
+
+
+def read_report(*folders: Path) -> Report:
+    """Read every finished or failed trial below `folders`; write nothing.
 
     Raises
     ------
     TraceError
         If there is none.
     """
-    studies = sorted(map(Study.of, collect(folder)), key=lambda study: study.name)
-    return Report(tuple(studies), f"dsgd-bench report {shlex.quote(str(folder))}")
+    found = [Study.of(each) for folder in folders for each in collect(folder)]
+    studies = sorted(found, key=lambda study: study.name)
+    command = shlex.join(["dsgd-bench", "report", *map(str, folders)])
+    return Report(tuple(_told_apart(studies)), command)
 
 
-def write_report(folder: Path, out: Path | None = None) -> Report:
-    """Read the trials below `folder` and write tables, figures and a page.
+def _told_apart(studies: Sequence[Study]) -> Iterator[Study]:
+    """Yield the studies; those of one name get the folder above theirs into it."""
+    names = [study.name for study in studies]
+    for study in studies:
+        if names.count(study.name) == 1:
+            yield study
+        else:
+            home = study.folder.resolve().parent.name
+            yield replace(study, name=f"{study.name} in {home}")
+
+
+def write_report(*folders: Path, out: Path | None = None) -> Report:
+    """Read the trials below `folders` and write tables, figures and a page.
 
     Parameters
     ----------
-    folder : Path
-        A results folder: of one study, or of many.
+    *folders : Path
+        Results folders: each of one study, or of many.
     out : Path, optional
-        Where to write; by default `folder`.
+        Where to write; by default the first of `folders`.
 
     Returns
     -------
@@ -102,8 +202,8 @@ def write_report(folder: Path, out: Path | None = None) -> Report:
     TraceError
         If there is no finished or failed trial, or a file cannot be written.
     """
-    report = read_report(folder)
-    out = folder if out is None else out
+    report = read_report(*folders)
+    out = folders[0] if out is None else out
     try:
         out.mkdir(parents=True, exist_ok=True)
         files = _write(report, out)
@@ -152,8 +252,8 @@ def _remark() -> str:
     )
 
 
-def _wrapped(text: str, limit: int) -> str:
+def _wrapped(text: str, limit: int, mark: str = "! ") -> str:
     """Return a warning as a list item of at most 100 characters per line."""
     return textwrap.fill(
-        text, min(limit, 100), initial_indent="! ", subsequent_indent="  "
+        text, min(limit, 100), initial_indent=mark, subsequent_indent="  "
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from dsgd_bench.analysis import servers
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
+from dsgd_bench.analysis.verify import Verification, verify
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.specs import Job
 from dsgd_bench.trace import Trace, open_trace
@@ -27,6 +28,8 @@ class Collected:
         One per finished or failed trial.
     loads : list of Load
         One per finished trial that has parameter servers.
+    verified : list of Verification
+        One per finished trial: whether it is valid.
     unreadable : list of (Path, str)
         Traces that are missing or damaged, and in which way.
     unfinished : list of Path
@@ -36,6 +39,7 @@ class Collected:
     folder: Path
     rows: list[Row] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
+    verified: list[Verification] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
 
@@ -80,13 +84,14 @@ def _add_ready(collected: Collected, folder: Path) -> None:
     path = folder / TRACE
     try:
         trace = _open(path)
-        row, load = summarize(trace), servers.load(trace)
+        row, load, verified = summarize(trace), servers.load(trace), verify(trace)
     except (DsgdError, OSError, KeyError, ValueError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         collected.unreadable.append((path, problem))
         _add_label(collected, folder, status="unreadable", reason=problem)
         return
     collected.rows.append(row)
+    collected.verified.append(verified)
     if load is not None:
         collected.loads.append(load)
 

@@ -12,7 +12,7 @@ from dsgd_bench.analysis.findings import Answer
 from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate
 from dsgd_bench.analysis.summary import Row
-from dsgd_bench.report import verdicts
+from dsgd_bench.report import link_table, verdicts, verification
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Table
 
@@ -32,11 +32,15 @@ MEDIANS = (
     "exchanges_per_gradient",
     "server_bytes_out",
     "server_bytes_in",
+    "time_per_step",
+    "over_bound",
+    "counted_bytes",
 )
 """Row attributes whose medians are exported; units in `UNITS`."""
 MAXIMA = ("staleness_max", "loose_max", "age_max", "distance_max", "weight_max")
 """Row attributes whose largest values are exported."""
 UNITS = {
+    "time_per_step": "s",
     "blocked": "s",
     "hidden": "s",
     "bytes_per_gradient": "byte",
@@ -69,11 +73,16 @@ def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> 
         if study.cautions:
             parts += ["### Read this first"]
             parts += ["\n".join(f"- {caution.text}" for caution in study.cautions)]
+        parts += [verification.markdown(study.verified)]
         parts += [verdicts.markdown(study.answers)]
         parts += ["### Quality, work and traffic", _markdown_table(study.work)]
         if study.provenance:
             facts = (f"- {name}: {text}" for name, text in study.provenance.items())
             parts += ["### Measured on", "\n".join(facts)]
+    bounds = link_table.table(studies)
+    if bounds:
+        parts += [f"## {link_table.TITLE}", _markdown_table(bounds)]
+        parts += ["\n".join(f"- {note}" for note in link_table.NOTES)]
     parts += [f"![{name}]({name})" for name in figures]
     return "\n\n".join(part for part in [*parts, f"    {command}"] if part) + "\n"
 
@@ -100,6 +109,7 @@ def as_json(studies: Sequence[Study], command: str) -> str:
                 "points": [_point(line) for line in study.lines],
                 "warnings": [asdict(caution) for caution in study.cautions],
                 "expectations": [_answer(answer) for answer in study.answers],
+                "verification": [asdict(trial) for trial in study.verified],
             }
             for study in studies
         ],
@@ -156,6 +166,9 @@ def _record(study: Study, line: Line) -> dict[str, Any]:
     record |= {
         f"{name} [{UNITS.get(name, '1')}]": group.maximum(name) for name in MAXIMA
     }
+    record["bound [s]"] = row.bound.seconds if row.bound else None
+    record["bound_formula"] = row.bound.formula if row.bound else None
+    record["links"] = row.links or None
     record["weight_min [1]"] = min(group.values("weight_min"), default=None)
     for status in ("crashed", "unreadable", "diverged"):
         record[status] = group.statuses[status]
@@ -204,4 +217,5 @@ def _run(row: Row) -> dict[str, Any]:
     words = ("study", "algorithm", "label", "slowdown", "target", "staleness_kind")
     said = ("factors", "settings", "curve", *words)
     names = (field.name for field in fields(row) if field.name not in said)
-    return {name: getattr(row, name) for name in names}
+    bound = asdict(row.bound) if row.bound else None
+    return {name: getattr(row, name) for name in names} | {"bound": bound}

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import Line, keeps_step
-from dsgd_bench.report import looks, server_figure
+from dsgd_bench.report import link_figure, link_table, looks, server_figure
 from dsgd_bench.report.numbers import TIMES
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import TIME_COLUMNS, shown_shares
@@ -56,12 +56,21 @@ def draw(studies: Sequence[Study], folder: Path) -> list[Drawing]:
     """Draw every figure that the studies have data for into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     drawings = []
+    bounded = link_table.lines(studies)
+    if link_figure.has_data(bounded):
+        drawings.append(_draw_bounds(bounded, folder))
     for study in studies:
         if server_figure.has_data(study.loads):
             drawings.append(_draw_servers(study, folder))
         for case, lines in _cases(study):
             drawings += _draw_case(study, case, lines, folder)
     return drawings
+
+
+def _draw_bounds(lines: Lines, folder: Path) -> Drawing:
+    path = folder / "bounds.png"
+    svg = _save(lambda: link_figure.steps_beside_bounds(lines), path)
+    return Drawing(path, link_figure.CAPTION, svg, looks.darkened(svg))
 
 
 def _draw_servers(study: Study, folder: Path) -> Drawing:

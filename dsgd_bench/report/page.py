@@ -6,7 +6,7 @@ from html import escape
 from typing import Protocol
 
 from dsgd_bench.analysis.comparison import Line
-from dsgd_bench.report import tables, verdicts
+from dsgd_bench.report import link_table, tables, verdicts, verification
 from dsgd_bench.report.looks import SPAN_COLORS
 from dsgd_bench.report.numbers import percent
 from dsgd_bench.report.study import Study
@@ -96,6 +96,7 @@ def render(studies: Sequence[Study], command: str, drawings: Sequence[Drawn]) ->
     """
     title = f"dsgd-bench: {', '.join(study.name for study in studies)}"
     body = [_study(study) for study in studies]
+    body += [_bounds(studies)]
     body += [_figure(drawing) for drawing in drawings]
     body += [_provenance(study) for study in studies if study.provenance]
     return (
@@ -116,6 +117,7 @@ def _study(study: Study) -> str:
     notes = "<br>".join(map(escape, study.notes))
     return (
         f'<section><h2>{escape(name)}</h2><p class="soft">{escape(rest)}</p>\n'
+        + verification.page(study.verified)
         + _cautions(study)
         + '<div class="card"><h3>Who reached the target, and where the time went</h3>'
         + _table(tables.without(study.results, tables.BARS), study.lines)
@@ -125,6 +127,17 @@ def _study(study: Study) -> str:
         + '<div class="card"><h3>Quality, work and traffic</h3>'
         + _table(study.work, ())
         + "</div></section>"
+    )
+
+
+def _bounds(studies: Sequence[Study]) -> str:
+    found = link_table.table(studies)
+    if found is None:
+        return ""
+    notes = "<br>".join(map(escape, link_table.NOTES))
+    return (
+        f'<section><div class="card"><h3>{link_table.TITLE}</h3>{_table(found, ())}'
+        f'<p class="note">{notes}</p></div></section>'
     )
 
 

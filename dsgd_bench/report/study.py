@@ -2,12 +2,16 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
+from dsgd_bench import placement
 from dsgd_bench.analysis.comparison import Line, compare
 from dsgd_bench.analysis.expectations import judge
 from dsgd_bench.analysis.findings import Answer
+from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.servers import Load
-from dsgd_bench.analysis.summary import Group, combine
+from dsgd_bench.analysis.summary import Group, Row, combine
+from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.report import tables, warnings
 from dsgd_bench.report.collect import Collected
 from dsgd_bench.report.tables import Table
@@ -32,6 +36,10 @@ class Study:
         What every trial with parameter servers asked of them.
     answers : tuple of Answer
         What became of the papers' expectations.
+    verified : tuple of Verification
+        Whether each finished trial is valid.
+    folder : Path
+        Where its results lie.
     """
 
     name: str
@@ -41,6 +49,8 @@ class Study:
     cautions: tuple[Caution, ...]
     loads: tuple[Load, ...] = ()
     answers: tuple[Answer, ...] = ()
+    verified: tuple[Verification, ...] = ()
+    folder: Path = Path()
 
     @classmethod
     def of(cls, collected: Collected) -> "Study":
@@ -49,7 +59,17 @@ class Study:
         cautions = tuple(warnings.cautions(Evidence(lines, collected)))
         results, work = tables.results(lines), tables.work(lines)
         loads, answers = tuple(collected.loads), tuple(judge(lines))
-        return cls(collected.name, lines, results, work, cautions, loads, answers)
+        return cls(
+            collected.name,
+            lines,
+            results,
+            work,
+            cautions,
+            loads,
+            answers,
+            tuple(collected.verified),
+            collected.folder,
+        )
 
     @property
     def notes(self) -> list[str]:
@@ -60,6 +80,11 @@ class Study:
     def groups(self) -> list[Group]:
         """The points of the study."""
         return [line.group for line in self.lines]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The trials of the study, point by point."""
+        return [row for group in self.groups for row in group.rows]
 
     @property
     def heading(self) -> str:
@@ -83,7 +108,10 @@ class Study:
         found: dict[str, Counter[str]] = {}
         for group in self.groups:
             for row in group.rows:
-                for name, value in warnings.facts(row.provenance).items():
+                facts = warnings.facts(row.provenance)
+                places = placement.lines(fact(row.provenance, "placement") or ())
+                facts |= {f"node {host}": text for host, text in places.items()}
+                for name, value in facts.items():
                     found.setdefault(name, Counter())[value] += 1
         return {name: " | ".join(found[name]) for name in found}
 

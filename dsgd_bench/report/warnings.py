@@ -18,7 +18,16 @@ PASSIVE = "passive"
 """The progress verdict under which one-sided operations need no help."""
 COARSE = 0.1
 """Gap between copies, as a part of the time to target, above which we warn."""
-VOLATILE = ("environment", "time_utc", "load_average", "executable", "cpus_allowed")
+VOLATILE = (
+    "environment",
+    "time_utc",
+    "load_average",
+    "executable",
+    "cpus_allowed",
+    "placement",
+    "known_bugs",
+    "links",  # a condition of its own: points of other links are other points
+)
 """Provenance that may differ between runs of one table."""
 
 
@@ -140,9 +149,7 @@ def oversubscribed(evidence: Evidence) -> Iterator[str]:
     if not rows:
         return
     ranks = max(row.ranks for row in rows)
-    known = rows[0].provenance
-    cores = fact(known, "cores") or fact(known, "cores_allowed")
-    where = f"on {cores} cores" if isinstance(cores, int) else "shared cores"
+    where = _shared_cores(rows[0])
     if all(row.factors.get("compute.mode") == "emulated" for row in rows):
         yield (
             f"{ranks} ranks {where}: computing is emulated by sleep and so not"
@@ -155,6 +162,30 @@ def oversubscribed(evidence: Evidence) -> Iterator[str]:
             f"{ranks} ranks {where}: ranks wait for each other's cores, which no"
             " algorithm is to blame for. Use at most one rank per core, or compute ="
             ' {mode = "emulated"}.'
+        )
+
+
+def _shared_cores(row: Row) -> str:
+    """Say in a few words which cores the ranks of a run shared."""
+    places = fact(row.provenance, "placement")
+    cores = fact(row.provenance, "cores") or fact(row.provenance, "cores_allowed")
+    if places and not all(place["shares"] for place in places):
+        return f"of which {sum(place['shares'] for place in places)} shared cores"
+    if places and places[-1]["node"]:
+        return f"on {places[-1]['node'] + 1} nodes, sharing cores"
+    return f"on {cores} cores" if isinstance(cores, int) else "shared cores"
+
+
+def known_bugs(evidence: Evidence) -> Iterator[str]:
+    """Name bugs of the MPI library that the runs could have met."""
+    found: dict[str, int] = {}
+    for row in evidence.rows:
+        for sentence in fact(row.provenance, "known_bugs") or ():
+            found[sentence] = found.get(sentence, 0) + 1
+    for sentence, count in found.items():
+        yield (
+            f"{count} of {len(evidence.rows)} runs could have met a known bug of their"
+            f" MPI library: {sentence}."
         )
 
 
@@ -178,6 +209,20 @@ def needs_help(evidence: Evidence) -> Iterator[str]:
             " thread (verdict: with-thread). It takes time from computing on every"
             " rank. Compare with an MPI library whose verdict is passive (dsgd-bench"
             " doctor)."
+        )
+
+
+def interrupted(evidence: Evidence) -> Iterator[str]:
+    """Say which runs were stopped and went on later."""
+    rows = [row for row in evidence.rows if row.interruptions]
+    if rows:
+        most = max(row.interruptions for row in rows)
+        yield (
+            f"{len(rows)} of {len(evidence.rows)} runs were stopped before the end of"
+            f" their job, up to {most} times, and went on from a checkpoint. The clock"
+            " stood still meanwhile, but what was under way arrived first, caches were"
+            " cold again, and the nodes may be others. Run them in one piece where"
+            ' times matter: when_stopped = "rerun" in the machine file.'
         )
 
 
@@ -226,8 +271,10 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "unreached": unreached,
     "flatters": flatters,
     "mixed-provenance": mixed_provenance,
+    "known-bugs": known_bugs,
     "oversubscribed": oversubscribed,
     "progress": needs_help,
+    "interrupted": interrupted,
     "coarse-copies": coarse_copies,
     "few-repeats": few_repeats,
 }

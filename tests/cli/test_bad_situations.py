@@ -178,3 +178,23 @@ def test_two_runs_on_one_folder_share_the_work(dsgd_bench):
     assert {path.parent.name for path in results.glob(f"*/{READY}")} == ids
     finished = "".join(error for _, error in outputs).count(": finished")
     assert finished == len(ids), "every trial was run by exactly one of the two"
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [("run", "tiny.toml"), ("doctor-rank", "4", "auto"), ("bench-rank", "average")],
+    ids=lambda words: words[0],
+)
+def test_ranks_of_a_slurm_step_that_do_not_see_each_other_are_refused(dsgd_bench, verb):
+    """`srun -n 4` with ``MpiDefault=none``: four worlds of size one, and no warning."""
+    dsgd_bench.study()
+    step = {"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"}
+    first = dsgd_bench(*verb, **step, SLURM_PROCID="0")
+    assert first.returncode == 2
+    assert "4 ranks were asked for, but this MPI job has size 1" in first.stderr
+    assert "SLURM_STEP_NUM_TASKS=4" in first.stderr
+    assert "libmpi" in first.stderr
+    assert "start with" in first.stderr
+    other = dsgd_bench(*verb, **step, SLURM_PROCID="2")
+    assert (other.returncode, other.stderr) == (2, ""), "one of them speaks for all"
+    assert not (dsgd_bench.folder / "results").exists()

@@ -14,7 +14,7 @@ from dsgd_bench.trace.variables import VARIABLES
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path
-    for folder in (".", "configs", "docs", "jobs", "results")
+    for folder in (".", "configs", "contrib", "docs", "jobs", "results")
     for path in (ROOT / folder).glob("*.md")
 )
 

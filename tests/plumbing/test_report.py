@@ -202,12 +202,12 @@ def test_a_report_that_cannot_be_written_says_where(study, tmp_path):
     blocked = tmp_path / "a file"
     blocked.write_text("")
     with pytest.raises(TraceError, match="a file"):
-        report.write_report(study, blocked)
+        report.write_report(study, out=blocked)
 
 
 def test_the_report_can_be_written_elsewhere(study, tmp_path):
     out = tmp_path / "elsewhere"
-    found = report.write_report(study, out)
+    found = report.write_report(study, out=out)
     assert all(path.is_relative_to(out) for path in found.files)
     assert not (study / "report.md").exists()
 
@@ -264,6 +264,15 @@ def test_oversubscribed_cores_and_divergence_are_called_out(tmp_path):
     synthetic.save(toy, tmp_path / "hot")
     found = report.read_report(tmp_path / "hot")
     assert {"oversubscribed", "diverged", "few-repeats"} <= kinds_of(found)
+
+
+def test_a_run_that_was_stopped_and_went_on_is_called_out(tmp_path):
+    toy = synthetic.run(synthetic.trial())
+    toy.interruptions = [{"seconds": 3.0, "host": "node1"}] * 2
+    synthetic.save(toy, tmp_path / "resumed")
+    found = report.read_report(tmp_path / "resumed")
+    assert "interrupted" in kinds_of(found)
+    assert "up to 2 times" in said(found)
 
 
 def test_copies_that_are_far_apart_are_called_out(tmp_path):

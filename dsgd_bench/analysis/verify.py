@@ -1,0 +1,395 @@
+"""Whether a finished trial is valid: what theory guarantees, checked on its trace.
+
+Only what cannot fail by chance or by load is checked, from the trace alone, so a check
+that fails means that the program, the MPI library or the file is wrong. Tolerances are
+those of rounding and of clocks. (What papers *expect* is another matter:
+`analysis.expectations`.)
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import ceil, inf, sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.base import Algorithm
+from dsgd_bench.analysis import labels, readings
+from dsgd_bench.budget import COUNT_SHARE
+
+if TYPE_CHECKING:
+    from dsgd_bench.trace import Trace
+
+RESOLUTION = 1e-6
+"""Seconds by which sums of clock readings may be off: a reading of a clock that has run
+for months is rounded to 2 ns, and a step adds up at most some hundred differences."""
+
+LUCK = 8.0
+"""lambda of N. J. Higham and T. Mary (SIAM J. Sci. Comput. 41, 2019): k roundings add
+up to at most lambda sqrt(k) units, except with probability 2 exp(-lambda^2/2)."""
+
+UNREAD = ("swift", "dasgd")
+"""Algorithms that end with messages unread: newer ones, or those after the last read,
+are in nobody's account."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a valid trial has.
+
+    Attributes
+    ----------
+    name : str
+        What is checked.
+    passed : bool
+        Whether it is so.
+    found, expected : str
+        What the trace says, and what it should say, with units.
+    why : str
+        Why this must hold for this trial.
+    """
+
+    name: str
+    passed: bool
+    found: str
+    expected: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one trial.
+
+    Attributes
+    ----------
+    trial_id, label : str
+        Which trial.
+    checks : tuple of Check
+        Those that apply.
+    """
+
+    trial_id: str
+    label: str
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that do not hold."""
+        return tuple(check for check in self.checks if not check.passed)
+
+
+def verify(trace: "Trace") -> Verification:
+    """Check one finished trial; a diverged one has models that cannot be compared.
+
+    Parameters
+    ----------
+    trace : Trace
+        A merged trace.
+    """
+    trial = trace.trial
+    words = [f"{trial.label} on {trial.ranks} ranks", labels.slowdown(trial)]
+    label = f"{', '.join(words)}, seed {trial.seed}"
+    subject = _Subject(trace, ALGORITHMS[trial.algorithm.kind])
+    checks = tuple(check for find in CHECKS for check in find(subject))
+    return Verification(trial.id, label, checks)
+
+
+class _Subject:
+    """A trace, with what several checks want to know of it."""
+
+    def __init__(self, trace: "Trace", algorithm: Algorithm) -> None:
+        self.trace, self.trial, self.algorithm = trace, trace.trial, algorithm
+        self.works = np.asarray(trace["serves"] == 0.0)
+        self.workers = int(self.works.sum())
+        self.steps = trace["steps_done"][self.works]
+        self.unit = float(np.finfo(trace.trial.problem.dtype).eps) / 2
+
+    @property
+    def sound(self) -> bool:
+        """Whether the models were finite throughout."""
+        losses = self.trace["loss_of_mean"]
+        return self.trace.status != "diverged" and bool(np.isfinite(losses).all())
+
+    def carried(self, way: str, *, works: bool | None = None) -> float:
+        """Return the bytes of all ranks, or of one kind, with those after the end."""
+        every = np.ones_like(self.works)
+        ranks = every if works is None else self.works == works
+        names = (f"bytes_{way}", f"drain_bytes_{way}")
+        return sum(float(np.nansum(self.trace[name][ranks])) for name in names)
+
+
+def _spans(s: _Subject) -> Iterator[Check]:
+    trace = s.trace
+    lasted, other = trace["duration"], trace["other"]
+    known = np.isfinite(lasted)
+    error = np.abs(sum(trace[span] for span in readings.SPANS) - lasted)[known]
+    yield _at_most(
+        "spans add up",
+        error.max(initial=0.0),
+        RESOLUTION,
+        "s",
+        "every second of a step is booked on exactly one span",
+    )
+    yield _at_least(
+        "no second twice",
+        other[known].min(initial=0.0),
+        -RESOLUTION,
+        "s of 'other'",
+        "a second booked on two spans is missing in the rest",
+    )
+    ends = (trace["start"] + lasted)[:, :-1]
+    gaps = (trace["start"][:, 1:] - ends)[np.isfinite(trace["start"][:, 1:])]
+    yield _at_least(
+        "steps follow each other",
+        gaps.min(initial=0.0),
+        -RESOLUTION,
+        "s from one to the next",
+        "one thread takes the steps of a rank",
+    )
+
+
+def _gradients(s: _Subject) -> Iterator[Check]:
+    counted, batch = s.trace["samples_done"], s.trial.problem.batch
+    rows = np.isfinite(s.trace["duration"]).sum(axis=1)
+    missing = np.abs(rows - s.trace["steps_done"]).max()
+    yield _at_most(
+        "every step recorded", missing, 0.0, "steps", "each step leaves one row"
+    )
+    wrong = np.abs(counted - np.where(s.works, s.trace["steps_done"] * batch, 0.0))
+    yield _at_most(
+        "every gradient counted",
+        wrong.max(),
+        0.0,
+        "samples",
+        f"a worker's step is one gradient of {batch} samples, a server's none",
+    )
+
+
+def _lock_step(s: _Subject) -> Iterator[Check]:
+    if s.algorithm.synchronous:
+        yield _at_most(
+            "equal steps",
+            s.steps.max() - s.steps.min(),
+            0.0,
+            "steps apart",
+            "a synchronous algorithm: all workers end after the same step",
+        )
+
+
+def _budget(s: _Subject) -> Iterator[Check]:
+    """Compare with the limits of `budget.Budget`, as far as they are exact."""
+    budget, batch = s.trial.budget, s.trial.problem.batch
+    done, n = float(s.steps.sum()), s.workers
+    limits = [budget.steps * n] if budget.steps else []
+    limits += [ceil(budget.samples / batch)] if budget.samples else []
+    if budget.epochs:
+        limits.append(ceil(budget.epochs * s.trace.epoch_samples / batch))
+    if limits:
+        limit = min(limits)
+        over = n - 1
+        if not s.algorithm.synchronous:  # each reports its steps now and then
+            over = n * ceil(max(1.0, COUNT_SHARE * limit / n))
+        yield _at_most(
+            "within the budget",
+            done,
+            limit + over,
+            "gradients",
+            f"the budget is {limit} gradients, plus those begun when it was used up",
+        )
+    if limits and not budget.seconds:
+        why = "nothing else ends the run"
+        yield _at_least("budget used up", done, min(limits), "gradients", why)
+    lasted = np.nansum(s.trace["duration"], axis=1)[s.works]
+    if budget.seconds and not limits:
+        who = lasted[:1] if s.algorithm.synchronous else lasted
+        why = "nothing else ends the run"
+        least = budget.seconds - RESOLUTION
+        yield _at_least("budget used up", who.min(), least, "s", why)
+    if budget.seconds and not s.algorithm.synchronous:
+        last = s.steps.astype(int) - 1
+        final = s.trace["duration"][s.works][np.arange(n), last]
+        begun = float((lasted - final).max()) if (last >= 0).all() else 0.0
+        yield _at_most(
+            "no step too late",
+            begun,
+            budget.seconds + RESOLUTION,
+            "s before the last step",
+            "a worker looks at its clock before it begins a step",
+        )
+
+
+def _replicas(s: _Subject) -> Iterator[Check]:
+    """Compare replicas with their mean.
+
+    The mean of n equal numbers has n roundings. Where the same sums arrive in another
+    order everywhere, each gradient is one rounding at each replica.
+    """
+    apart, norm = s.trace["replica_distance"], s.trace["norm_of_mean"]
+    if not s.sound or not apart.size:
+        return
+    if "identical" in s.algorithm.traits:
+        # squares of differences are rounded too, so a little more than n
+        far = apart / np.maximum(norm, np.finfo(float).tiny)
+        yield _at_most(
+            "identical replicas",
+            far.max(),
+            2.0 * (s.trial.ranks + 1) * s.unit,
+            "of the model's length apart",
+            "all apply the same gradients to the same model; the mean has n roundings",
+        )
+    if "drains" in s.algorithm.traits:
+        roundings = float(s.steps.sum()) + s.trial.ranks
+        largest = float((norm + apart).max()) or 1.0
+        yield _at_most(
+            "equal when drained",
+            float(apart[-1]) / largest,
+            2.0 * LUCK * sqrt(roundings) * s.unit,
+            "of the model's length apart",
+            "in the end all have added the same gradients, in another order",
+        )
+
+
+def _weights(s: _Subject) -> Iterator[Check]:
+    weights = s.trace["weight"][s.works]
+    if "push-sum" not in s.algorithm.traits or not np.isfinite(weights).any():
+        return
+    yield Check(
+        "positive weights",
+        passed=bool(np.nanmin(weights) > 0.0),
+        found=f"{np.nanmin(weights):.4g}",
+        expected="above 0",
+        why="a rank keeps a part of its weight in every step, and receives only more",
+    )
+    if s.algorithm.synchronous:
+        steps = np.flatnonzero(np.isfinite(weights).all(axis=0))
+        off = np.abs(weights[:, steps].sum(axis=0) / s.workers - 1.0)
+        # per step a weight is split into, and put together from, at most n parts
+        allowed = 2.0 * (s.workers + 1) * s.unit * (steps + 1.0)
+        worst = int((off / allowed).argmax())
+        yield _at_most(
+            "weights add up to n",
+            off[worst],
+            allowed[worst],
+            f"of n in step {steps[worst]}",
+            "what one rank gives, another gets; every step rounds each part once",
+        )
+
+
+def _bytes(s: _Subject) -> Iterator[Check]:
+    """Compare the two sides' accounts, what was still under way at the end included."""
+    out, into = s.carried("out"), s.carried("in")
+    if s.trial.ranks > s.workers:
+        for way, sent, got in (
+            ("to servers", s.carried("out", works=True), s.carried("in", works=False)),
+            (
+                "from servers",
+                s.carried("out", works=False),
+                s.carried("in", works=True),
+            ),
+        ):
+            why = "each side books what it hands over and what it receives"
+            yield _equal(f"bytes {way}", got, sent, "bytes received", why)
+    elif s.algorithm.name in UNREAD:
+        why = "a message is booked by whoever reads it, and some are never read"
+        yield _at_most("nothing from nowhere", into, out, "bytes received", why)
+    else:
+        why = "both ends book every transfer, those that end after the run, too"
+        yield _equal("bytes in and out", into, out, "bytes received", why)
+
+
+def _clocks(s: _Subject) -> Iterator[Check]:
+    hosts = labels.fact(s.trace.provenance, "hosts")
+    error = s.trace["clock_error"]
+    offsets = np.abs(
+        np.stack([s.trace["clock_offset_start"], s.trace["clock_offset_end"]])
+    )
+    same = np.zeros(s.trial.ranks, bool)
+    same[0] = True
+    if isinstance(hosts, list) and len(hosts) == s.trial.ranks:
+        same = np.array([host == hosts[0] for host in hosts])
+    yield _at_most(
+        "one host, one clock",
+        (offsets - error)[:, same].max(),
+        0.0,
+        "s beyond the error",
+        "ranks on the host of rank 0 share its clock",
+    )
+
+
+def _moments(s: _Subject) -> Iterator[Check]:
+    times = s.trace["copy_time"]
+    if times.size:
+        yield _at_least(
+            "moments in order",
+            np.diff(times, axis=1).min(initial=0.0),
+            0.0,
+            "s from one to the next",
+            "copies are judged in the order in which they were taken",
+        )
+    met = bool(readings.at_target(s.trace).any())
+    stated = s.trace.status == "reached"
+    if s.sound:
+        yield Check(
+            "status",
+            passed=met == stated,
+            found=s.trace.status,
+            expected="reached" if met else "not reached",
+            why="the judged losses and accuracies say so",
+        )
+
+
+def _staleness(s: _Subject) -> Iterator[Check]:
+    stale = s.trace["staleness"][s.works]
+    stale = stale[np.isfinite(stale)]
+    if not stale.size:
+        return
+    limits: dict[str, Callable[[], float]] = {
+        "osgp": lambda: float(_setting(s, "tau")),
+        "odsgd": lambda: 1.0,
+    }
+    high = limits.get(s.algorithm.name, lambda: inf)()
+    if s.trace.interruptions and s.algorithm.name == "osgp":
+        high = inf  # nobody waits for a rank that has stopped: others are ahead then
+    yield Check(
+        "staleness",
+        passed=bool(stale.min() >= 0.0 and stale.max() <= high),
+        found=f"{stale.min():g} to {stale.max():g}",
+        expected="at least 0" if high == inf else f"0 to {high:g}",
+        why="no gradient is applied before it is taken"
+        + ("" if high == inf else ", and the rule waits for what would be older"),
+    )
+
+
+def _setting(s: _Subject, name: str) -> Any:
+    return s.trial.algorithm.settings.get(name, s.algorithm.settings[name][1])
+
+
+CHECKS: tuple[Callable[[_Subject], Iterator[Check]], ...] = (
+    _spans,
+    _gradients,
+    _lock_step,
+    _budget,
+    _replicas,
+    _weights,
+    _bytes,
+    _clocks,
+    _moments,
+    _staleness,
+)
+"""All there are; each yields those that apply to a trial."""
+
+
+def _equal(name: str, found: float, expected: float, unit: str, why: str) -> Check:
+    told = f"{found:.12g} {unit}"
+    return Check(name, found == expected, told, f"{expected:.12g}", why)
+
+
+def _at_most(name: str, found: float, high: float, unit: str, why: str) -> Check:
+    return Check(
+        name, bool(found <= high), f"{found:.4g} {unit}", f"<= {high:.4g}", why
+    )
+
+
+def _at_least(name: str, found: float, low: float, unit: str, why: str) -> Check:
+    return Check(name, bool(found >= low), f"{found:.4g} {unit}", f">= {low:.4g}", why)

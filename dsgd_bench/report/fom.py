@@ -1,0 +1,114 @@
+"""Lines for machines: figures of merit, and a last line that says whether all is well.
+
+``FOM <name> <value> <unit>``, one blank between them and none in any, for the regular
+expressions of ReFrame, Ramble, JUBE and their like; docs/output.md describes them.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from dsgd_bench.analysis.summary import Row
+from dsgd_bench.analysis.verify import Verification
+
+SENTINEL = "DSGD_BENCH_RESULT"
+
+METRICS = (
+    ("time_per_epoch", "s"),
+    ("loss", "1"),
+    ("accuracy", "1"),
+    ("staleness_mean", "count"),
+    ("bytes_per_gradient", "byte"),
+)
+"""Attributes of a row that are printed as they are, where it has them, and units."""
+
+NOT_RUN = ("crashed", "unreadable")
+"""Statuses of rows that have no numbers."""
+
+
+def lines(rows: Sequence[Row], verified: Sequence[Verification]) -> Iterator[str]:
+    """Yield the figures of merit of every trial, then those of all together.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        One per trial.
+    verified : sequence of Verification
+        Of those that finished.
+    """
+    ran = [row for row in rows if row.status not in NOT_RUN]
+    named = names(rows)
+    for row in ran:
+        label = named[row.study, row.trial_id]
+        for metric, value, unit in _metrics(row):
+            yield line(f"{metric}[{label}]", value, unit)
+    aimed = [row for row in ran if row.target]
+    yield line("trials", len(rows), "count")
+    yield line("trials_failed", len(rows) - len(ran), "count")
+    invalid = sum(bool(trial.failed) for trial in verified)
+    yield line("trials_invalid", invalid, "count")
+    if aimed:
+        yield line("trials_at_target", sum(row.reached for row in aimed), "count")
+
+
+def line(name: str, value: float, unit: str) -> str:
+    """Return one figure of merit; no part may have a blank."""
+    return f"FOM {name} {value:.6g} {unit}"
+
+
+def sentinel(valid: bool, ids: Iterable[str]) -> str:
+    """Return the last line: whether the results are valid, and a hash of the trials."""
+    digest = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:12]
+    return f"{SENTINEL} {'OK' if valid else 'FAIL'} id={digest}"
+
+
+def names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """Return a name without blanks for every trial, by study and id.
+
+    Algorithm with its settings, ranks, slowdown; whatever else differs between the
+    trials; the seed. The id follows where that is still not enough.
+    """
+    different = _different(rows)
+    several = len({row.study for row in rows}) > 1
+    found = {}
+    for row in rows:
+        words = [f"study={row.study}"] if several else []
+        words += [word.replace(" ", "=", 1) for word in row.label.split(", ")]
+        words += [f"ranks={row.ranks}", f"slowdown={row.slowdown}"]
+        words += [f"{name}={row.factors.get(name, '')}" for name in different]
+        words += [f"seed={row.seed}"]
+        found[row.study, row.trial_id] = ",".join(map(_plain, words))
+    twice = Counter(found.values())
+    return {
+        key: f"{name},id={key[1]}" if twice[name] > 1 else name
+        for key, name in found.items()
+    }
+
+
+def _metrics(row: Row) -> Iterator[tuple[str, float, str]]:
+    if row.target:
+        never = float("inf")
+        reached = row.time_to_target
+        yield "time_to_target", never if reached is None else reached, "s"
+    for name, unit in METRICS:
+        value = getattr(row, name)
+        if value is not None:
+            yield name, value, unit
+    if "waiting" in row.shares:
+        yield "waiting", row.shares["waiting"], "1"
+
+
+def _different(rows: Sequence[Row]) -> list[str]:
+    """Return the settings that differ between rows, but for those always named."""
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        for name, value in row.factors.items():
+            if name != "ranks" and not name.startswith(("algorithm.", "slowdown.")):
+                values.setdefault(name, set()).add(value)
+    return sorted(name for name, found in values.items() if len(found) > 1)
+
+
+def _plain(word: str) -> str:
+    """Return a word without blanks, brackets and commas, which part the lines."""
+    return re.sub(r"[\s,\[\]]+", "_", word)

@@ -1,0 +1,69 @@
+"""What the exit status and the last line say about a study that was run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+
+from dsgd_bench import launch
+from dsgd_bench.config import Machine
+
+MISSED = "measure.target={loss=1e-9}"
+REACHED = "measure.target={loss=100.0}"
+LAST = re.compile(r"DSGD_BENCH_RESULT (OK|FAIL) id=[0-9a-f]{12}")
+
+
+def last_word(done: subprocess.CompletedProcess[str]) -> str:
+    found = LAST.fullmatch(done.stdout.splitlines()[-1])
+    assert found, done.stdout + done.stderr
+    return found[1]
+
+
+def traces(results: Path) -> list[Path]:
+    return sorted(results.glob("*/trace.h5"))
+
+
+def test_a_target_that_is_reached_is_status_0_and_one_that_is_not_4(dsgd_bench):
+    study = dsgd_bench.study()
+    reached = dsgd_bench("run", study, "--set", REACHED)
+    assert (reached.returncode, last_word(reached)) == (0, "OK")
+    assert "all pass" in reached.stdout
+    assert re.search(r"^FOM time_to_target\[adpsgd,\S+\] 0 s$", reached.stdout, re.M)
+
+    missed = dsgd_bench("run", study, "--set", MISSED)
+    assert (missed.returncode, last_word(missed)) == (4, "OK"), missed.stderr
+    assert re.search(r"^FOM time_to_target\[adpsgd,\S+\] inf s$", missed.stdout, re.M)
+    # the other trial lies in the same folder, but is none of this study's
+    assert "FOM trials 1 count" in missed.stdout
+
+
+def test_a_trace_that_fails_verification_is_status_3_whatever_the_target(dsgd_bench):
+    study = dsgd_bench.study()
+    assert dsgd_bench("run", study, "--set", MISSED).returncode == 4
+    (path,) = traces(dsgd_bench.folder / "results" / "tiny")
+    with h5py.File(path, "r+") as file:
+        file["samples_done"][0] += 1.0
+    again = dsgd_bench("run", study, "--set", MISSED)
+    assert (again.returncode, last_word(again)) == (3, "FAIL")
+    assert "every gradient counted" in again.stdout
+    report = dsgd_bench("report", path.parents[1], "--mllog")
+    assert (report.returncode, last_word(report)) == (0, "FAIL")
+    assert report.stdout.count('"run_stop"') == 1
+
+
+def test_inside_an_mpi_job_the_status_is_the_same(dsgd_bench):
+    words = ("run", dsgd_bench.study(), "--set", MISSED)
+    done = subprocess.run(
+        [*launch.starter(2, Machine(), sys.executable), *dsgd_bench.words(*words)],
+        cwd=dsgd_bench.folder,
+        env=launch.environment(2, Machine(), sys.executable, dsgd_bench.environment()),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    assert len(LAST.findall(done.stdout)) == 1, "one rank speaks for all"
