@@ -124,7 +124,10 @@ def first_to_target(lines: Sequence[Line]) -> Iterator[Finding]:
 def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare the price of random delays with AllReduce-SGD's."""
     shown = [line for line in lines if line.group.first.algorithm in ABSORBING]
-    random = [line for line in shown if line.group.first.slow_factor is None]
+    kinds = ("transient", "heavy-tailed")
+    random = [
+        line for line in shown if line.group.first.factors.get("slowdown.kind") in kinds
+    ]
     for line in random:
         row = line.group.first
         reference = next(
@@ -147,9 +150,11 @@ def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
 
 
 def slow_network(lines: Sequence[Line]) -> Iterator[Finding]:
-    """Say that no link is slowed, where a paper speaks of slow networks."""
+    """Say what is not compared, where a paper speaks of slow networks."""
     if any(line.group.first.algorithm in NETWORKED for line in lines):
-        yield unknown(None, "the study slows workers, never links")
+        slow = any("links" in line.group.first.slowdown for line in lines)
+        never = "the study slows workers, never links"
+        yield unknown(None, "no paper has these slow links" if slow else never)
 
 
 def nobody_waits(lines: Sequence[Line]) -> Iterator[Finding]:

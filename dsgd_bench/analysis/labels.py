@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 def slowdown(trial: "Trial") -> str:
     """Return the slowdown in words; a factor of one is "none"."""
-    if not slowed(trial.slowdown, trial.ranks):
-        return "none"
+    spec = trial.slowdown
+    if not slowed(spec, trial.ranks):
+        return spec.links.label or "none"
     return trial.slowdown_label
 
 
@@ -22,7 +23,12 @@ def slowed(spec: "SlowdownSpec", workers: int) -> tuple[int, ...]:
 
 
 def slow_factor(spec: "SlowdownSpec") -> float | None:
-    """Return how many times slower: 1 without slowdown, None where it is random."""
+    """Return how many times slower a rank computes: 1 without slowdown.
+
+    None where it is random, and where links are slow: no factor says that.
+    """
+    if spec.links.label:
+        return None
     if spec.kind == "none" or spec.factor == 1.0:
         return 1.0
     return spec.factor if spec.kind == "constant" else None

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dsgd_bench.algorithms import ALGORITHMS
-from dsgd_bench.analysis import labels, readings
+from dsgd_bench.analysis import labels, readings, speed
+from dsgd_bench.analysis.bounds import Bound
 from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate, estimate, median
 
@@ -85,6 +86,17 @@ class Row:
         Sent and received by all servers together, per gradient; None without servers.
     exchanges_per_gradient : float or None
         Pairwise exchanges started, per gradient.
+    time_per_step : float or None
+        n over the gradients per second of all n workers, seconds; the first steps, in
+        which nothing is awaited, left out.
+    bound : Bound or None
+        The least time per step on links of the rates that the machine file names.
+    links : str
+        Those rates, in words; empty where unknown.
+    counted_bytes : float or None
+        Payload that the links' devices counted, over what the account of bytes says.
+    interruptions : int
+        How often the run was stopped and went on.
     curve : tuple of (float, float)
         (seconds, loss of the average model) at the judged moments.
     provenance, progress : dict
@@ -140,6 +152,11 @@ class Row:
     server_bytes_out: float | None = None
     server_bytes_in: float | None = None
     exchanges_per_gradient: float | None = None
+    time_per_step: float | None = None
+    bound: Bound | None = None
+    links: str = ""
+    counted_bytes: float | None = None
+    interruptions: int = 0
     curve: tuple[tuple[float, float], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
@@ -153,6 +170,13 @@ class Row:
     def shares(self) -> dict[str, float]:
         """Return the share of each span in the workers' time; empty without steps."""
         return shares(self.seconds)
+
+    @property
+    def over_bound(self) -> float | None:
+        """Time per step over its bound."""
+        if self.time_per_step is None or self.bound is None:
+            return None
+        return self.time_per_step / self.bound.seconds
 
     @property
     def slow_ranks(self) -> int:
@@ -242,7 +266,9 @@ def summarize(trace: "Trace") -> Row:
         fabric=trace.fabric,
         staleness_kind=trace.staleness,
         model_bytes=trace.model_bytes,
+        interruptions=len(trace.interruptions),
         **readings.read(trace),
+        **speed.read(trace),
     )
 
 
@@ -252,6 +278,8 @@ def labeled(trial: "Trial", *, study: str, status: str, **measured: Any) -> Row:
     A run that left no trace has nothing but `status` and `reason`.
     """
     factors = labels.factors(trial)
+    if measured.get("links"):
+        factors["links"] = measured["links"]
     algorithm = ALGORITHMS.get(trial.algorithm.kind)
     settings = trial.algorithm.settings
     servers = algorithm.servers(settings, trial.ranks) if algorithm else 0

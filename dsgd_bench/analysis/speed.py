@@ -1,0 +1,102 @@
+"""How long a step takes, beside its bound; and what links counted, beside our account.
+
+Times per step are means over a whole run, not medians of steps: steps differ where an
+exchange is due in some of them only.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.analysis.bounds import bound
+from dsgd_bench.analysis.links import Links
+
+if TYPE_CHECKING:
+    from dsgd_bench.config import Trial
+    from dsgd_bench.trace import Trace
+
+FILLING = 1
+"""Steps at the start that may wait for nothing, besides those of a warm-up setting."""
+
+FEWEST = 3
+"""Steps after these that a time per step takes."""
+
+PAYLOAD = 1448 / 1514
+"""Part of an Ethernet frame of 1500 bytes that TCP, with time stamps, carries."""
+
+ONE_SIDED = (
+    "adpsgd",
+    "adpsgd-overlapped",
+    "adpsgd-waitfree",
+    "adpsgd-delta",
+    "acid",
+)
+"""Whose exchanges are booked, both ways, by the worker that starts them alone."""
+
+ALL_REDUCED = ("allreduce", "localsgd", "postlocal")
+"""Who hands over one model, of which a ring sends 2(n - 1)/n."""
+
+
+def read(trace: "Trace") -> dict[str, Any]:
+    """Return time per step, bound, links and counted bytes, for a `summary.Row`."""
+    links = Links.of(trace.provenance)
+    return {
+        "time_per_step": time_per_step(trace),
+        "bound": bound(trace.trial, trace.model_bytes, links) if links else None,
+        "links": links.label if links else "",
+        "counted_bytes": counted_bytes(trace),
+    }
+
+
+def time_per_step(trace: "Trace") -> float | None:
+    """Return n over the gradients per second of all n workers; None for too few steps.
+
+    Parameters
+    ----------
+    trace : Trace
+        A merged trace.
+    """
+    works = trace["serves"] == 0.0
+    starts = trace["start"][works]
+    steps = np.isfinite(starts).sum(axis=1)
+    skipped = FILLING + _warm_up(trace.trial)
+    enough = bool((steps >= skipped + FEWEST).all()) and steps.size > 0
+    if trace.status == "crashed" or not enough:
+        return None
+    last = (np.arange(steps.size), steps - 1)
+    ends = starts[last] + trace["duration"][works][last]
+    rates = (steps - skipped) / (ends - starts[:, skipped])
+    return float(steps.size / rates.sum())
+
+
+def _warm_up(trial: "Trial") -> int:
+    """Return the steps at the start that are those of another algorithm."""
+    known = ALGORITHMS.get(trial.algorithm.kind)
+    default = known.settings["warmup"][1] if known and "warmup" in known.settings else 0
+    return int(trial.algorithm.settings.get("warmup", default))
+
+
+def counted_bytes(trace: "Trace") -> float | None:
+    """Return the payload that crossed the links over what the algorithm says it sent.
+
+    1 if both agree. The devices' counters include the headers of every frame, of which
+    `PAYLOAD` is the rest, and acknowledgments. None without counters, or where ranks
+    share a host: what they send each other passes no device.
+
+    Parameters
+    ----------
+    trace : Trace
+        A merged trace.
+    """
+    counted = np.asarray(trace["link_bytes_out"], np.float64)
+    kind, n = trace.trial.algorithm.kind, trace.trial.ranks
+    sent = float(np.nansum(trace["bytes_out"]) + np.nansum(trace["drain_bytes_out"]))
+    if kind in ONE_SIDED:
+        sent += float(np.nansum(trace["bytes_in"]) + np.nansum(trace["drain_bytes_in"]))
+    if kind in ALL_REDUCED:
+        sent *= 2 * (n - 1) / n
+    alone = counted.size == n and bool((trace["node_ranks"] == 1).all())
+    if not alone or not np.isfinite(counted).all() or not sent:
+        return None
+    return float(PAYLOAD * counted.sum() / sent)
