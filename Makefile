@@ -17,12 +17,12 @@ comma := ,
 EXTRAS := test$(if $(filter system,$(MPI)),,$(comma)$(MPI))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install smoke test check format clean
+.PHONY: help install smoke test test-slurm test-hosts check format clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
 	@echo "make TARGET [MPI=mpich|openmpi|impi|system] [PYTHON=python3]"
-	@sed -n 's/^\([a-z]*\):.*## /    \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /    \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 install: $(VENV)/installed ## make the environment of an MPI library
 smoke: install ## run a small study on 4 ranks and print its table
@@ -30,6 +30,17 @@ smoke: install ## run a small study on 4 ranks and print its table
 
 test: install ## run all tests: without MPI, on 2 to 8 ranks, the commands
 	$(BIN)/python tests/run.py
+
+# Root installs what is missing; without it, tests that cannot run say why.
+test-slurm: install ## run the tests on a virtual Slurm cluster on this machine
+	@command -v slurmctld || test -x /usr/sbin/slurmctld || \
+	    test "$$(id -u)" -ne 0 || jobs/emulate/slurm.sh install
+	$(BIN)/python tests/run.py slurm
+
+test-hosts: install ## run the tests on virtual hosts with slow links
+	@command -v ip || test "$$(id -u)" -ne 0 || { \
+	    apt-get update -qq && apt-get install -y -qq iproute2; }
+	$(BIN)/python tests/run.py hosts
 
 check: $(VENV)/checked ## lint, format and types; changes nothing
 	$(BIN)/ruff check .

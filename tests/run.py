@@ -1,10 +1,12 @@
 """Run the tests in three parts: without MPI, on 2 to 8 ranks, and the commands.
 
-    python tests/run.py [serial] [mpi] [cli] [-- options for pytest]
+    python tests/run.py [serial] [mpi] [cli] [slurm] [hosts] [-- options for pytest]
 
-All parts are run even if one fails. A test that runs on several ranks counts once per
-launch, with its worst outcome. The last line is ``N passed, N failed, N skipped``, and
-the exit status is 1 if anything failed. Reports of all ranks are left in build/tests.
+Two more parts are run only if named: slurm and hosts emulate a cluster and a network
+on this machine. All parts are run even if one fails. A test that runs on several ranks
+counts once per launch, with its worst outcome. The last line is ``N passed, N failed, N
+skipped``, and the exit status is 1 if anything failed. Reports of all ranks are left in
+build/tests.
 
 The same file is the program of every rank: ``python tests/run.py rank N FOLDER``. It
 stops unless there are N ranks: pytest-mpi skips where there are too few, so a launcher
@@ -26,6 +28,8 @@ EVERYTHING = ["tests/contracts", "tests/mpi"]
 PROMISES = ["tests/contracts/test_algorithms.py"]
 ON_RANKS = {2: EVERYTHING, 3: EVERYTHING, 4: EVERYTHING, 5: PROMISES, 8: PROMISES}
 """What is run on how many ranks; 3 and 5 find what holds for powers of two only."""
+ALONE = ("cli", "slurm", "hosts")
+"""Parts whose tests start ranks by themselves, one after the other."""
 LAUNCH_SECONDS = 300
 WORST = ("passed", "skipped", "failed")
 
@@ -55,8 +59,8 @@ def summary(total: Counter[str]) -> str:
 def plain(part: str, options: list[str]) -> Counter[str]:
     """Run the tests that start without MPI in one ordinary process."""
     words = [sys.executable, "-m", "pytest"]
-    if part == "cli":
-        return judge(part, words, ["tests/cli"], options, ranks=1)
+    if part in ALONE:
+        return judge(part, words, [f"tests/{part}"], options, ranks=1)
     # virtual time does not care how many tests share the cores
     words += ["-n", "auto", "--dist", "worksteal"]
     return judge(part, words, ["tests/contracts", "tests/plumbing"], options, ranks=1)

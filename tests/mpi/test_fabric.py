@@ -21,6 +21,7 @@ from dsgd_bench.arrays import Array
 from dsgd_bench.fabric import progress
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.replicas import DifferenceReplicas, Replicas
+from dsgd_bench.state import State
 
 pytestmark = pytest.mark.mpi
 
@@ -234,6 +235,7 @@ class Hurried:
     lead = 1
 
     def __init__(self, fabric: Fabric, dimension: int, kind: str) -> None:
+        self.state = State()
         self.fabric, self.rank, self.size = fabric, fabric.rank, fabric.size
         self.workers = self.size - ALGORITHMS[kind].servers({}, self.size)
         self.serves = self.rank >= self.workers

@@ -17,7 +17,12 @@ LAYERS = (
         "arrays",
         "clock",
         "graphs",
+        "known_bugs",
+        "nics",
+        "placement",
         "slowdown",
+        "state",
+        "stopping",
         "streams",
         "strict",
         "surroundings",
@@ -25,20 +30,22 @@ LAYERS = (
     },
     {"copies", "fabric", "optimizer", "problems"},
     {"algorithms", "budget", "judge"},
-    {"config", "rules", "specs"},
-    {"launch", "plan", "processes", "provenance", "trace", "watchdog"},
+    {"batch", "config", "rules", "specs"},
+    {"claims", "launch", "plan", "processes", "provenance", "trace", "watchdog"},
     {"worker"},
+    {"run"},
     {"rank"},
     {"runner"},
     {"analysis"},
     {"report"},
-    {"bench", "doctor"},
+    {"bench", "doctor", "slurm"},
     {"display"},
+    {"cluster", "rank_verbs"},
     {"cli", "__main__"},
 )
 """A room imports from its own layer and from those above it in this list."""
 
-RUNNING = {"fabric", "worker", "rank", "runner"}
+RUNNING = {"fabric", "worker", "run", "rank", "runner"}
 
 APART = {
     "fabric": {"problems"},
@@ -60,6 +67,8 @@ DOORS = {
     "greenlet": {"fabric/world.py"},
     "h5py": {"trace"},
     "cupy": {"arrays.py"},
+    "jinja2": {"slurm/script.py"},
+    "markupsafe": {"slurm/script.py"},
     "pooch": {"problems/fetch.py"},
     "sklearn": {"problems/formats.py"},
 }

@@ -1,0 +1,52 @@
+"""What a batch system does to a running study: arrays, dependencies, failures."""
+
+from virtual_cluster import LAUNCHERS, ROOT, STUDY, until
+
+from dsgd_bench.config import read_study
+from dsgd_bench.rank import ERROR
+
+LAUNCHER = next(iter(LAUNCHERS.values()), [])
+SABOTAGE = ROOT / "tests" / "cli" / "sabotage"
+
+RUN = "$PYTHON -m dsgd_bench run {study} --machine {machine}"
+
+
+def test_a_rank_that_raises_ends_its_job_and_those_that_depend_on_it(slurm):
+    study = slurm.write("tiny.toml", STUDY.replace("0.5", "60"))
+    machine = slurm.machine(LAUNCHER)
+    (trial,) = read_study(study).trials
+    folder = slurm.folder / "results" / "tiny" / trial.id
+    broken = f"raise:1:{folder / 'rank-0001.h5'}"
+    job = slurm.submit(
+        f"export PYTHONPATH={SABOTAGE}:$PYTHONPATH DSGD_TEST_SABOTAGE={broken}\n"
+        + RUN.format(study=study, machine=machine),
+    )
+    after = slurm.submit(
+        "echo never", f"--dependency=afterok:{job}", "--kill-on-invalid-dep=yes"
+    )
+    ended = slurm.wait(job)
+    assert ended["JobState"] == "FAILED"
+    assert ended["ExitCode"] == "1:0"
+    assert "rank 1 raised ArithmeticError" in (folder / ERROR).read_text()
+    assert slurm.wait(after, seconds=30)["JobState"] == "CANCELLED"
+    assert slurm.output(after) == ""
+
+
+def test_a_requeued_job_runs_only_what_is_not_finished(slurm):
+    text = STUDY.replace("ranks = 4", "ranks = 2\nrepeats = 2").replace("0.5", "6")
+    study = slurm.write("tiny.toml", text)
+    # not srun: what a killed MPICH leaves in /dev/shm has the step's name, which PMI2
+    # gives the next one as well
+    machine = slurm.machine([*LAUNCHERS.values()][-1])
+    results = slurm.folder / "results" / "tiny"
+    job = slurm.submit(RUN.format(study=study, machine=machine), nodes=1)
+    until(lambda: len([*results.glob("*/READY")]) == 1, 60, slurm.report(job))
+    (first,) = results.glob("*/READY")
+    finished = first.stat().st_mtime_ns
+    slurm.ask("scontrol", "requeue", job)
+    slurm.start_now(job)
+    ended = slurm.wait(job)
+    assert ended["JobState"] == "COMPLETED", slurm.output(job)
+    assert ended["Restarts"] == "1"
+    assert len([*results.glob("*/READY")]) == 2
+    assert first.stat().st_mtime_ns == finished, "what was finished was not run again"
