@@ -25,7 +25,8 @@ class Window(Protocol):
     """One vector per rank that the others reach one-sidedly, epoch always open.
 
     `get`, `put`, `fetch` and `accumulate` only start: their local buffer belongs to the
-    fabric until `flush` of that rank. `get` and `put` are atomic for no unit at all;
+    fabric until `flush` of that rank. `getting` is a `get` that can be waited for by
+    itself: it returns what waits. `get` and `put` are atomic for no unit at all;
     `fetch`, `accumulate`, `add` and `compare_and_swap` are atomic per element. On one
     element only `compare_and_swap`, or only sums beside fetches, may ever be used.
     """
@@ -33,6 +34,9 @@ class Window(Protocol):
     memory: NDArray[Any]
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None: ...
+    def getting(
+        self, rank: int, part: slice, out: NDArray[Any]
+    ) -> Callable[[], None]: ...
     def put(self, values: NDArray[Any], rank: int, part: slice) -> None: ...
     def fetch(self, rank: int, part: slice, out: NDArray[Any]) -> None: ...
     def accumulate(self, values: NDArray[Any], rank: int, part: slice) -> None: ...

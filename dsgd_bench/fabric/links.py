@@ -22,7 +22,7 @@ adds what a ring all-reduce takes through the slowest link, 2 (n - 1) messages a
 
 import threading
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
@@ -207,6 +207,17 @@ class SlowWindow:
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         self._begin(rank, back=out.nbytes)
         self._window.get(rank, part, out)
+
+    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
+        self._begin(rank, back=out.nbytes)
+        due, wait = self._due.get(rank), self._window.getting(rank, part, out)
+
+        def wait_for_the_link() -> None:
+            wait()
+            if due is not None:
+                self._links.pause_until(due)
+
+        return wait_for_the_link
 
     def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
         self._begin(rank, there=values.nbytes)

@@ -3,9 +3,11 @@
 Written once over `base.Window`, for MPI and for virtual time. Two variants:
 
 `Replicas`
-    atomic at both ends. A lock word per rank, taken by compare-and-swap in ascending
-    rank order, so no cycle of waiting ranks exists on any graph; both replicas hold the
-    same average afterwards. Torn reads are impossible.
+    atomic at both ends. A lock word per rank, taken by compare-and-swap; both replicas
+    hold the same average afterwards. Torn reads are impossible. Who cannot have both
+    locks keeps none, so nobody waits for a rank that only waits itself. Of those who
+    try, one succeeds: locks are taken in ascending rank order, and whoever fails at a
+    second lock that no exchange holds fails because of a rank that is further up.
 `DifferenceReplicas`
     lock-free. Half differences go to both ends by accumulate, reads are fetches; only
     sums meet fetches, so the sum over all replicas is conserved under every
@@ -14,6 +16,7 @@ Written once over `base.Window`, for MPI and for virtual time. Two variants:
 Both are one-sided: the partner's processor takes no part.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +33,10 @@ STEP = 1 << 32
 """A history counts changes of a replica, and in steps of this its owner's gradients.
 
 In one word, so that whoever counts an averaging learns the age of what it mixes in."""
+
+AHEAD = 4
+"""Blocks that are asked for before the first one is here, so that a link is never idle
+for a round trip; each has a scratch of its own."""
 
 READ_TRIES = 3
 """Reads of `DifferenceReplicas` before a mixed one is taken as it is, and counted."""
@@ -66,9 +73,10 @@ class _Shared(Resource):
         self._models.sync()
         self._words.sync()
         # views of every block, scratch and own, so that an exchange makes none
+        scratch = [self._scratch, *(Scratch(x) for _ in range(AHEAD - 1))]
         self._blocks = [
-            (part, self._scratch[part], self._own[part])
-            for part in blocks(x.size, x.itemsize)
+            (part, scratch[number % AHEAD][part], self._own[part])
+            for number, part in enumerate(blocks(x.size, x.itemsize))
         ]
         self._changes_read = 0
         self._steps = state.step  # own gradients in the own replica
@@ -181,8 +189,8 @@ class Replicas(_Shared):
     def _average(self, neighbor: int, spans: Spans) -> None:
         """x_i, x_j <- (x_i + x_j) / 2, by this rank, in blocks that fit the cache.
 
-        A block is averaged while it is in the cache and its put runs under the next
-        block's get. The last one is flushed before a lock is released.
+        A block is averaged while it is in the cache, and its put runs under the gets of
+        the next ones. The last one is flushed before a lock is released.
         """
         models, words, now = self._models, self._words, self._fabric.now
         with self._holding(spans, self._rank, neighbor):
@@ -190,13 +198,19 @@ class Replicas(_Shared):
             mixing = 0.0
             words.memory[HISTORY] += 1
             history = words.add(1, neighbor, HISTORY)
-            for part, theirs, ours in self._blocks:
-                models.get(neighbor, part, theirs)
-                models.flush(neighbor)
+            pieces = self._blocks
+            coming = deque(
+                models.getting(neighbor, part, theirs)
+                for part, theirs, _ in pieces[:AHEAD]
+            )
+            for number, (part, theirs, ours) in enumerate(pieces, AHEAD):
+                coming.popleft()()  # this block is here
                 mixing -= now()
                 average(theirs, ours)
                 mixing += now()
                 models.put(ours, neighbor, part)
+                for later, same, _ in pieces[number : number + 1]:
+                    coming.append(models.getting(neighbor, later, same))
             models.flush(neighbor)
             spans.mixing += mixing
             spans.moving += now() - started - mixing
@@ -222,20 +236,27 @@ class _Holding:
         self._ranks = sorted(ranks)
 
     def __enter__(self) -> Spans:
-        r, retries = self._replicas, 0
-        swap, mine = r._words.compare_and_swap, r._rank + 1
+        r, tries = self._replicas, 0
         started = r._fabric.now()
-        for rank in self._ranks:
-            tries = 0
-            while swap(0, mine, rank, LOCK) != 0:
-                r._fabric.pause(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
-                tries += 1
-            retries += tries
+        while not self._all():
+            r._fabric.pause(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
+            tries += 1
         r._models.sync()
         r._words.sync()
         self._spans.waiting += r._fabric.now() - started
-        r._ledger.counts["lock_retries"] += retries
+        r._ledger.counts["lock_retries"] += tries
         return self._spans
+
+    def _all(self) -> bool:
+        """Take all locks, or none."""
+        r = self._replicas
+        swap, mine = r._words.compare_and_swap, r._rank + 1
+        for number, rank in enumerate(self._ranks):
+            if swap(0, mine, rank, LOCK) != 0:
+                for held in self._ranks[:number]:
+                    swap(mine, 0, held, LOCK)
+                return False
+        return True
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:

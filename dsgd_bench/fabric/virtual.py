@@ -14,6 +14,7 @@ One-sided transfers arrive in pieces, so a read without protection comes out tor
 Times are virtual and never share a table with measured ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -202,6 +203,19 @@ class VirtualWindow:
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         self._begin("get", rank, part, out, poison=True)
+
+    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
+        self.get(rank, part, out)
+        transfer = self._pending[rank][-1]
+
+        def wait() -> None:
+            begun = self._pending.get(rank, [])
+            left = [each for each in begun if each is not transfer]
+            if len(left) < len(begun):  # else it was flushed
+                self._pending[rank] = left
+                self._complete(transfer, rank)
+
+        return wait
 
     def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
         self._begin("put", rank, part, values)

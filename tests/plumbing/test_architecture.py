@@ -63,7 +63,8 @@ APART = {
 """Room -> rooms it must not know although the layers would allow it."""
 
 DOORS = {
-    "mpi4py": {"fabric/mpi.py", "fabric/bare.py"},  # bare: MPI without the fabric
+    # bare: MPI without the fabric
+    "mpi4py": {"fabric/mpi.py", "fabric/mpi_window.py", "fabric/bare.py"},
     "greenlet": {"fabric/world.py"},
     "h5py": {"trace"},
     "cupy": {"arrays.py"},
