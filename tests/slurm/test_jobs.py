@@ -35,8 +35,8 @@ def test_a_rank_that_raises_ends_its_job_and_those_that_depend_on_it(slurm):
 def test_a_requeued_job_runs_only_what_is_not_finished(slurm):
     text = STUDY.replace("ranks = 4", "ranks = 2\nrepeats = 2").replace("0.5", "6")
     study = slurm.write("tiny.toml", text)
-    # not srun: what a killed MPICH leaves in /dev/shm has the step's name, which PMI2
-    # gives the next one as well
+    # not srun, under which MPICH failed to start again in some runs: perhaps because
+    # what a killed one leaves in /dev/shm has the step's name, and so has the next
     machine = slurm.machine([*LAUNCHERS.values()][-1])
     results = slurm.folder / "results" / "tiny"
     job = slurm.submit(RUN.format(study=study, machine=machine), nodes=1)

@@ -1,0 +1,167 @@
+"""Emulated hosts for the tests of this folder, and jobs that run on them.
+
+Where this machine cannot have such hosts, every test is skipped and says why.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dsgd_bench import launch, processes
+from dsgd_bench.config import read_machine
+from dsgd_bench.specs import Machine
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "jobs/emulate/hosts.sh"
+CANNOT = 77
+SECONDS = 100
+"""Far more than any job here takes; a hang ends the test."""
+
+
+@dataclass
+class Hosts:
+    """The hosts of one prefix; those of others on this machine are not touched."""
+
+    prefix: str
+
+    def script(self, *words: object, check: bool = True) -> str:
+        """Run hosts.sh; return what it printed, complaints included."""
+        done = self.attempt(*words)
+        if check and done.returncode:
+            pytest.fail(f"hosts.sh {words}: {done.stdout}")
+        return done.stdout
+
+    def attempt(
+        self, *words: object, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SCRIPT, "--prefix", self.prefix, *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            **options,
+        )
+
+    def namespaces(self) -> list[str]:
+        paths = Path("/run/netns").glob(f"{self.prefix}*")
+        return sorted(path.name for path in paths)
+
+    def processes(self) -> list[int]:
+        """Return whatever runs in any of the namespaces."""
+        return [
+            int(pid)
+            for name in self.namespaces()
+            for pid in subprocess.run(
+                ["ip", "netns", "pids", name],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.split()
+        ]
+
+    def empty(self) -> bool:
+        return eventually(lambda: not self.processes())
+
+    @property
+    def machine(self) -> Machine:
+        """The machine file that users have, from whatever folder."""
+        machine = read_machine(ROOT / "jobs/emulated-hosts.toml")
+        ours = {"DSGD_BENCH_HOSTS": self.prefix, "PYTHONPATH": str(ROOT)}
+        return msgspec.structs.replace(
+            machine,
+            launcher=(str(SCRIPT), *machine.launcher[1:]),
+            env=machine.env | ours,
+        )
+
+    def machine_file(self, folder: Path) -> Path:
+        """Write it for the command line."""
+        machine = self.machine
+        lines = [f"launcher = {json.dumps(machine.launcher)}", "[env]"]
+        lines += [f"{name} = {json.dumps(text)}" for name, text in machine.env.items()]
+        path = folder / "machine.toml"
+        path.write_text("\n".join(lines))
+        return path
+
+    def start(self, ranks: int, words: list[str], log: Path) -> int:
+        """Run a Python program on `ranks` hosts; return the exit status."""
+        python, machine = sys.executable, self.machine
+        command = [*launch.starter(ranks, machine, python), python, "-m", "mpi4py"]
+        return processes.run(
+            ["timeout", str(SECONDS), *command, *words],
+            launch.environment(ranks, machine, python),
+            log,
+        )
+
+
+def eventually(happened: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not (done := happened()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return done
+
+
+def up(hosts: Hosts, *words: object) -> None:
+    done = hosts.attempt("up", *words)
+    if done.returncode == CANNOT:
+        pytest.skip(done.stdout.strip())
+    if done.returncode:
+        pytest.fail(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def all_hosts() -> Iterator[Hosts]:
+    hosts = Hosts(f"t{os.getpid()}-")
+    try:
+        up(hosts, "-n", 4)
+        yield hosts
+    finally:
+        if hosts.namespaces():
+            hosts.script("down")
+
+
+@pytest.fixture
+def hosts(all_hosts: Hosts) -> Iterator[Hosts]:
+    """Four hosts at 200 Mbit/s each, nothing running on them."""
+    up(all_hosts, "-n", 4, "--rate", "200mbit")
+    yield all_hosts
+    for pid in all_hosts.processes():  # of a test that failed
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+Job = Callable[..., Any]
+
+
+@pytest.fixture
+def job(hosts: Hosts, tmp_path: Path) -> Job:
+    """Run a function of `ranks.py` on some hosts; return every rank's result."""
+
+    def run(name: str, *words: object, ranks: int = 4) -> Any:
+        answer, log = tmp_path / "answer.json", tmp_path / "log.txt"
+        answer.unlink(missing_ok=True)
+        program = [str(Path(__file__).parent / "ranks.py"), str(answer), name]
+        status = hosts.start(ranks, [*program, *map(str, words)], log)
+        assert status == 0, log.read_text()
+        return json.loads(answer.read_text())
+
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.hosts)
