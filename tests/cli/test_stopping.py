@@ -84,14 +84,12 @@ def test_a_stopped_trial_goes_on_where_it_was(dsgd_bench, kind):
 
 
 def test_ranks_stop_by_themselves_before_the_job_ends(dsgd_bench):
-    study = dsgd_bench.study(text=TRIAL.replace("KIND", "adpsgd"))
-    changes = ("--set", "study.budget={ seconds = 60.0 }")
+    text = TRIAL.replace("KIND", "adpsgd").replace("steps = 150", "seconds = 60.0")
+    study = dsgd_bench.study(text=text)
     machine = dsgd_bench.machine("stop_margin = 30.0\n")
     end = str(int(time.time()) + 40)
     started = time.monotonic()
-    done = dsgd_bench(
-        "run", study, *changes, "--machine", machine, **{stopping.END: end}
-    )
+    done = dsgd_bench("run", study, "--machine", machine, **{stopping.END: end})
     assert done.returncode == 75, done.stderr
     assert time.monotonic() - started < 40
 
