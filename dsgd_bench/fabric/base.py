@@ -106,6 +106,8 @@ class Fabric(Protocol):
         Where the fabric books time and traffic.
     offsets : list of float
         Every rank's clock minus rank 0's in seconds; zeros until `clock_offset`.
+    near : frozenset of int
+        Ranks whose windows are plain memory for this one, itself among them.
     broken : bool
         Some rank failed: nobody can be met any more, and nothing is closed.
     """
@@ -115,6 +117,7 @@ class Fabric(Protocol):
     size: int
     ledger: Ledger
     offsets: list[float]
+    near: frozenset[int]
 
     @property
     def broken(self) -> bool: ...

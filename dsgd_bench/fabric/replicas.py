@@ -35,8 +35,9 @@ STEP = 1 << 32
 In one word, so that whoever counts an averaging learns the age of what it mixes in."""
 
 AHEAD = 4
-"""Blocks that are asked for before the first one is here, so that a link is never idle
-for a round trip; each has a scratch of its own."""
+"""Blocks of another node that are asked for before the first one is here, so that a
+link is never idle for a round trip; each has a scratch of its own. On one node a single
+block, which stays in the cache, is quicker."""
 
 READ_TRIES = 3
 """Reads of `DifferenceReplicas` before a mixed one is taken as it is, and counted."""
@@ -74,10 +75,13 @@ class _Shared(Resource):
         self._words.sync()
         # views of every block, scratch and own, so that an exchange makes none
         scratch = [self._scratch, *(Scratch(x) for _ in range(AHEAD - 1))]
-        self._blocks = [
-            (part, scratch[number % AHEAD][part], self._own[part])
-            for number, part in enumerate(blocks(x.size, x.itemsize))
-        ]
+        self._blocks = {
+            ahead: [
+                (part, scratch[number % ahead][part], self._own[part])
+                for number, part in enumerate(blocks(x.size, x.itemsize))
+            ]
+            for ahead in (1, AHEAD)
+        }
         self._changes_read = 0
         self._steps = state.step  # own gradients in the own replica
         self._thread = fabric.beside()
@@ -198,12 +202,13 @@ class Replicas(_Shared):
             mixing = 0.0
             words.memory[HISTORY] += 1
             history = words.add(1, neighbor, HISTORY)
-            pieces = self._blocks
+            ahead = 1 if neighbor in self._fabric.near else AHEAD
+            pieces = self._blocks[ahead]
             coming = deque(
                 models.getting(neighbor, part, theirs)
-                for part, theirs, _ in pieces[:AHEAD]
+                for part, theirs, _ in pieces[:ahead]
             )
-            for number, (part, theirs, ours) in enumerate(pieces, AHEAD):
+            for number, (part, theirs, ours) in enumerate(pieces, ahead):
                 coming.popleft()()  # this block is here
                 mixing -= now()
                 average(theirs, ours)

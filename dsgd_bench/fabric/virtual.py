@@ -42,6 +42,7 @@ class VirtualFabric:
         self.rank, self.size = rank, world.size
         self.ledger = Ledger(self.now)
         self.offsets = [0.0] * self.size
+        self.near = frozenset({rank})  # the others are as far as a network can be
         self._meetings = 0
         self._windows = 0
         self._channels = 0
