@@ -114,7 +114,7 @@ class Optimizer:
         if u is None:
             _descend(x, g, lr, s.weight_decay, self._step)
             return
-        for part in blocks(x.size, x.itemsize):
+        for part in blocks(x):
             step, gradient = self._step[part], g[part]
             if s.weight_decay:  # gradient = g + wd x
                 gradient = self._decayed[part]
@@ -146,7 +146,7 @@ def _descend(x: Array, g: Array, lr: float, decay: float, scratch: Scratch) -> N
     if not decay:
         axpy(-lr, g, x, scratch)
         return
-    for part in blocks(x.size, x.itemsize):
+    for part in blocks(x):
         step = scratch[part]
         np.multiply(x[part], decay, out=step)
         step += g[part]

@@ -62,7 +62,7 @@ class Compensation:
         """Bring `g`, taken at `before`, to `x`; arrays of shape (dim,)."""
         if not self._strength:
             return
-        for part in blocks(g.size, g.itemsize):
+        for part in blocks(g):
             change, rate = self._square[part], self._rate[part]
             np.multiply(g[part], g[part], out=change)
             if self._mean_square is not None:

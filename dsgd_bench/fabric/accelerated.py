@@ -66,7 +66,7 @@ class AcceleratedReplicas(Replicas):
         scratch = [(Scratch(x), Scratch(x)) for _ in range(2)]
         own, size, self._pairs = self._models.memory, x.size, []
         # every other block has other scratch: a put still runs under the next get
-        for number, part in enumerate(blocks(size, x.itemsize)):
+        for number, part in enumerate(blocks(x)):
             copy = slice(size + part.start, size + part.stop)
             for_x, for_y = scratch[number % 2]
             pairs = ((own[part], own[copy]), (for_x[part], for_y[part]))

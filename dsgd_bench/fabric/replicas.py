@@ -78,7 +78,7 @@ class _Shared(Resource):
         self._blocks = {
             ahead: [
                 (part, scratch[number % ahead][part], self._own[part])
-                for number, part in enumerate(blocks(x.size, x.itemsize))
+                for number, part in enumerate(blocks(x))
             ]
             for ahead in (1, AHEAD)
         }
@@ -338,7 +338,7 @@ class DifferenceReplicas(_Shared):
         words, history = self._words, 0
         for rank in pair:
             history = words.add(1, rank, BEGUN)
-        for part in blocks(models.memory.size, models.memory.itemsize):
+        for part in blocks(models.memory):
             half, ours = self._difference[part], self._scratch[part]
             models.fetch(neighbor, part, out=half)
             models.fetch(self._rank, part, out=ours)

@@ -67,7 +67,7 @@ DOORS = {
     "mpi4py": {"fabric/mpi.py", "fabric/mpi_window.py", "fabric/bare.py"},
     "greenlet": {"fabric/world.py"},
     "h5py": {"trace"},
-    "cupy": {"arrays.py"},
+    "cupy": {"arrays/cuda.py"},
     "jinja2": {"slurm/script.py"},
     "markupsafe": {"slurm/script.py"},
     "pooch": {"problems/fetch.py"},

@@ -1,0 +1,138 @@
+"""Vectors on the host or on a GPU: in-place operations, and the way between the two.
+
+Nothing of a model's size is ever allocated. On the host, an operation that needs an
+intermediate result goes through the vector in blocks that stay in the cache; on a GPU
+it is one kernel. Either way memory is read and written once however many terms there
+are. `dsgd_bench.arrays.cuda`, the only door to CuPy, is loaded when a GPU is asked for.
+
+What a kernel writes is complete only once `finish` was called, or another function here
+that says so: MPI, other threads and other processes must not look before.
+"""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.floating[Any]]
+"""A model, gradient or buffer: one flat, contiguous vector, of NumPy or of CuPy."""
+
+BLOCK_BYTES = 128 * 1024
+"""Bytes of one vector that are worked on at a time; several of them fit the L2 cache.
+
+Measured for the average of two models of 100 MiB: two to three times as fast as whole
+vectors."""
+
+
+def on_gpu(x: NDArray[Any]) -> bool:
+    """Tell whether `x` lies on a GPU."""
+    return not isinstance(x, np.ndarray)
+
+
+def blocks(x: NDArray[Any]) -> Sequence[slice]:
+    """Return slices that cover `x`: of at most `BLOCK_BYTES`, on a GPU a single one."""
+    step = BLOCK_BYTES // x.itemsize
+    if x.size <= step or on_gpu(x):  # a loop would cost more than the arithmetic
+        return (slice(0, x.size),)
+    return [slice(start, min(start + step, x.size)) for start in range(0, x.size, step)]
+
+
+class Scratch:
+    """One block of memory for intermediate results, made before the clock starts."""
+
+    def __init__(self, like: Array) -> None:
+        size = max(part.stop - part.start for part in blocks(like))
+        self._block: Array = np.empty_like(like, shape=size)
+
+    def __getitem__(self, part: slice) -> Array:
+        return self._block[: part.stop - part.start]
+
+
+class Host:
+    """Host memory, and NumPy to work on it.
+
+    Attributes
+    ----------
+    kind : str
+        ``"cpu"`` or ``"cuda"``.
+    xp : module
+        ``numpy`` or ``cupy``.
+    """
+
+    kind = "cpu"
+    xp: ModuleType = np
+
+    def put(self, values: ArrayLike) -> NDArray[Any]:
+        """Return a copy of host `values` in this memory."""
+        return np.array(values)
+
+    def finish(self) -> None:
+        """Wait until all that this thread has started here is done."""
+
+
+HOST = Host()
+
+
+def device(kind: str, local_rank: int = 0) -> Host:
+    """Return the memory to compute in: ``"cpu"``, or ``"cuda"``, a GPU of this host.
+
+    Parameters
+    ----------
+    kind : str
+        As above.
+    local_rank : int
+        Number of this rank on its host: ranks are dealt to the GPUs in turn.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such GPU, CuPy is missing, or driver and CuPy do not fit.
+    """
+    if kind == "cpu":
+        return HOST
+    from dsgd_bench.arrays import cuda
+
+    return cuda.Gpu(local_rank)
+
+
+def finish(x: NDArray[Any]) -> None:
+    """Wait until all that this thread has started on the device of `x` is done."""
+    if on_gpu(x):
+        from dsgd_bench.arrays import cuda
+
+        cuda.finish()
+
+
+def host(x: NDArray[Any]) -> NDArray[Any]:
+    """Return `x` itself if it lies on the host, else a copy there, complete."""
+    return x.get() if on_gpu(x) else x  # type: ignore[attr-defined]
+
+
+def copy(values: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy `values` to `out`, whatever memory they lie in; complete on return.
+
+    Both are contiguous and of one type and size. `values` and `out` on a GPU are of
+    this process, or mapped into it.
+    """
+    if not on_gpu(values) and not on_gpu(out):
+        np.copyto(out, values)
+        return
+    from dsgd_bench.arrays import cuda
+
+    cuda.copy(values, out)
+
+
+def axpy(a: float, x: Array, y: Array, scratch: Scratch) -> None:
+    """Compute ``y <- y + a x`` in place."""
+    for part in blocks(y):
+        ax = scratch[part]
+        np.multiply(x[part], a, out=ax)
+        y[part] += ax
+
+
+def average(x: Array, y: Array) -> None:
+    """Compute ``y <- (x + y) / 2`` in place."""
+    np.add(x, y, out=y)
+    y *= 0.5
