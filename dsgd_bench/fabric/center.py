@@ -8,10 +8,11 @@ single rank is worker and server at once, without a message.
     answers every worker at once, in the order of arrival.
 `SynchronousCenter`
     waits for all workers, adds up what they sent, in the order of their ranks, and
-    answers all of them.
+    answers one after the other, so that the first send again while others are answered.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -89,8 +90,10 @@ class Center(Resource):
         self._outgoing = np.zeros((fabric.size, 4))
         self._incoming = np.zeros((fabric.size, 4))
         self._header = np.zeros(4)
-        # two channels: servers take headers from anybody, vectors from whom they choose
+        # servers take headers from anybody, vectors from whom they choose; and they may
+        # answer on one thread while they receive on another
         self._headers, self._messages = fabric.messages(), fabric.messages()
+        self._answers = fabric.messages()
         self._thread = fabric.beside()
         self._here = workers
         self._served_at, self._last = -np.inf, fabric.rank
@@ -123,11 +126,11 @@ class Center(Resource):
             self._known[0] = self._versions[0]
             self._ledger.staleness = self._known.item(0) - 1 - self._basis.item(0)
             return
-        headers, messages = self._headers, self._messages
+        headers, messages, back = self._headers, self._messages, self._answers
         own = self._fabric.offsets[self._rank]
         for server, part in self._parts.items():
-            headers.receive(self._incoming[server], server)
-            messages.receive(into[part], server)
+            back.receive(self._incoming[server], server)
+            back.receive(into[part], server)
         for server, part in self._parts.items():
             header = self._outgoing[server]
             header[SENT_AT] = self._fabric.now() - own
@@ -136,6 +139,7 @@ class Center(Resource):
             messages.send(out[part], server)
         headers.wait()
         messages.wait()
+        back.wait()
         answers = self._incoming[self.workers :]
         self._known[self.workers :] = answers[:, VERSION]
         slowest = answers[:, SENT_AT].argmax()
@@ -162,7 +166,8 @@ class Center(Resource):
         while (sender := self._next()) is not None:
             self._receive(sender, self._message)
             self._reply(sender, self._worked(self._message, sender), self._rank)
-            self._sent()
+            self._answers.wait()
+            self._moved()
             yield self._x
 
     def _next(self) -> int | None:
@@ -206,15 +211,9 @@ class Center(Resource):
         header[VERSION] = version = self._versions.item(0)
         header[STALENESS] = version - 1 - self._incoming[worker, VERSION]
         header[LAST] = last
-        self._headers.send(header, worker)
-        self._messages.send(answer, worker)
+        self._answers.send(header, worker)
+        self._answers.send(answer, worker)
         self._ledger.traffic.sent(answer.nbytes)
-
-    def _sent(self) -> None:
-        """Wait until the answers have been sent."""
-        self._headers.wait()
-        self._messages.wait()
-        self._moved()
 
     def _moved(self) -> None:
         """Book the time since the last mark as moving."""
@@ -231,12 +230,19 @@ class Center(Resource):
         self._thread.close()
         self._headers.close()
         self._messages.close()
+        self._answers.close()
 
 
 class SynchronousCenter(Center):
-    """A center that answers all workers at once; parameters as for `Center`.
+    """A center that waits for all workers; parameters as for `Center`.
 
-    `answer` gets the mean of what they sent, and the rank that sent last.
+    `answer` gets the mean of what they sent, and the rank that sent last. It does not
+    return the mean: the next one comes into that memory while answers are under way.
+
+    All answers at once would arrive together, and the servers' links stand idle the
+    other way until then. One after the other they end no later, but the first to be
+    answered sends its next gradient meanwhile. Nobody is waited for: a worker is ready
+    for its answer before it sends.
     """
 
     def __init__(
@@ -249,28 +255,52 @@ class SynchronousCenter(Center):
     ) -> None:
         super().__init__(fabric, x, answer, servers, state)
         self._one = np.empty_like(self._message)
+        # several servers begin with different workers, whose links they would share
+        first = max(self._rank - self.workers, 0) * self.workers // max(servers, 1)
+        self._turns = [(first + turn) % self.workers for turn in range(self.workers)]
 
     def serve(self) -> Iterator[Array]:
         """Answer until the workers have left; yield the model after each message."""
         yield self._x
-        while (last := self._all_ready()) is not None:
-            for worker in range(self.workers):
-                self._receive(worker, self._one)
-                self._add(self._one, worker)
-            self._message *= 1 / self.workers
+        answering = False
+        while True:
+            last = self._add_up()
+            if answering:
+                self._thread.join()  # only now may the model change
+            if last is None:
+                return
             answer = self._worked(self._message, last)
-            for worker in range(self.workers):
-                self._reply(worker, answer, last)
-            self._sent()
+            self._thread.start(partial(self._answer_all, answer, last))
+            answering = True
             for _ in range(self.workers):
                 yield self._x
 
-    def _all_ready(self) -> int | None:
-        """Wait until every worker has begun to send; return who was last, or None."""
-        last = None
-        for _ in range(self.workers):
-            last = self._next()
-        return last
+    def _answer_all(self, answer: Array, last: int) -> None:
+        """Answer one worker after the other, beside the next gradients' arrival."""
+        started = self._fabric.now()
+        for worker in self._turns:
+            self._reply(worker, answer, last)
+            if worker not in self._fabric.near:  # on this node they share no link
+                self._answers.wait()
+        self._answers.wait()
+        self._ledger.beside.moving += self._fabric.now() - started
+
+    def _add_up(self) -> int | None:
+        """Form the mean of what all workers send; return who sent last.
+
+        In the order of ranks, whoever comes first. None if the workers have left.
+        """
+        ready: set[int] = set()
+        for worker in range(self.workers):
+            while worker not in ready:
+                sender = self._next()
+                if sender is None:
+                    return None
+                ready.add(sender)
+            self._receive(worker, self._one)
+            self._add(self._one, worker)
+        self._message *= 1 / self.workers
+        return int(self._incoming[: self.workers, SENT_AT].argmax())
 
     def _add(self, one: Array, worker: int) -> None:
         if worker == 0:

@@ -41,6 +41,19 @@ def test_the_synchronous_server_walks_as_allreduce_does(servers: int) -> None:
         np.testing.assert_allclose(ours.models, theirs.models, rtol=0, atol=1e-14)
 
 
+def test_who_is_answered_first_sends_while_the_others_are_answered() -> None:
+    """Models of 10 ms: three answers, one after the other, then the last gradient."""
+    network = Network(latency=0.0, bandwidth=DIMENSION * 8 / 0.01)
+    more = {"network": network, "compute": 0.0, "slope": flat, "steps": 6}
+    workers, _ = run(4, "ssgd", **more)
+    for number, w in enumerate(workers):
+        begun = w.column("start")[2:]
+        # a header, of 6 ms here, goes beside its model
+        np.testing.assert_allclose(np.diff(begun), 0.04, rtol=0, atol=1e-3)
+        later = begun - workers[0].column("start")[2:]
+        np.testing.assert_allclose(later, 0.01 * number, rtol=0, atol=1e-3)
+
+
 def test_momentum_lives_at_the_server(world: Ranks, size: int) -> None:
     optimizer = OptimizerSpec(lr=0.1, momentum=0.9)
 
