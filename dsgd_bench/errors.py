@@ -1,4 +1,4 @@
-"""The four ways dsgd_bench says no: each message says what, where and what to do."""
+"""The five ways dsgd_bench says no: each message says what, where and what to do."""
 
 
 class DsgdError(Exception):
@@ -15,6 +15,10 @@ class LaunchError(DsgdError):
 
 class FabricError(DsgdError):
     """The communication layer was used in a way that MPI forbids, or failed."""
+
+
+class GpuError(DsgdError):
+    """A GPU has too little memory for what a trial asks."""
 
 
 class TraceError(DsgdError):

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dsgd_bench.arrays import Array, Scratch, axpy, blocks
+from dsgd_bench.arrays import Array, Scratch, updates
 from dsgd_bench.state import State
 
 
@@ -96,7 +96,7 @@ class Optimizer:
         self._velocity = (
             state.keep("velocity", np.zeros_like(like)) if settings.momentum else None
         )
-        self._step, self._decayed = Scratch(like), Scratch(like)
+        self._scratch = updates.Pair.like(like)
         self._descent = Scratch(like)  # its own: `descend` may run beside `update`
         self.lr = settings.lr * share
         self.schedule(0.0)
@@ -112,24 +112,10 @@ class Optimizer:
         s, u = self._settings, self._velocity
         lr = self.lr  # once: another thread may `schedule` meanwhile
         if u is None:
-            _descend(x, g, lr, s.weight_decay, self._step)
+            updates.descend(x, g, lr, s.weight_decay, self._scratch.step)
             return
-        for part in blocks(x):
-            step, gradient = self._step[part], g[part]
-            if s.weight_decay:  # gradient = g + wd x
-                gradient = self._decayed[part]
-                np.multiply(x[part], s.weight_decay, out=gradient)
-                gradient += g[part]
-            velocity = u[part]  # u <- mu u + gradient
-            velocity *= s.momentum
-            velocity += gradient
-            if s.nesterov:  # step = lr (gradient + mu u)
-                np.multiply(velocity, s.momentum, out=step)
-                step += gradient
-                step *= lr
-            else:
-                np.multiply(velocity, lr, out=step)
-            x[part] -= step
+        rule = updates.Rule(lr, s.momentum, s.weight_decay, s.nesterov)
+        updates.update(x, g, u, rule, self._scratch)
 
     def descend(self, x: Array, g: Array, scale: float = 1.0) -> None:
         """Compute ``x <- x - scale lr (g + wd x)`` in place, without momentum.
@@ -138,17 +124,4 @@ class Optimizer:
         `update`.
         """
         decay = self._settings.weight_decay
-        _descend(x, g, scale * self.lr, decay, self._descent)
-
-
-def _descend(x: Array, g: Array, lr: float, decay: float, scratch: Scratch) -> None:
-    """Compute ``x <- x - lr (g + decay x)`` in place, in one pass over memory."""
-    if not decay:
-        axpy(-lr, g, x, scratch)
-        return
-    for part in blocks(x):
-        step = scratch[part]
-        np.multiply(x[part], decay, out=step)
-        step += g[part]
-        step *= lr
-        x[part] -= step
+        updates.descend(x, g, scale * self.lr, decay, self._descent)

@@ -1,9 +1,11 @@
 """Run the tests in three parts: without MPI, on 2 to 8 ranks, and the commands.
 
-    python tests/run.py [serial] [mpi] [cli] [slurm] [hosts] [-- options for pytest]
+    python tests/run.py [serial] [mpi] [cli] [-- options for pytest]
+    python tests/run.py [kernels] [gpu] [slurm] [hosts] [-- options for pytest]
 
-Two more parts are run only if named: slurm and hosts emulate a cluster and a network
-on this machine. All parts are run even if one fails. A test that runs on several ranks
+Those of the second line are run only if named: kernels compiles the GPU's kernels and
+runs them on the host, gpu needs one, slurm and hosts emulate a cluster and a network on
+this machine. All parts are run even if one fails. A test that runs on several ranks
 counts once per launch, with its worst outcome. The last line is ``N passed, N failed, N
 skipped``, and the exit status is 1 if anything failed. Reports of all ranks are left in
 build/tests.
@@ -28,8 +30,28 @@ EVERYTHING = ["tests/contracts", "tests/mpi"]
 PROMISES = ["tests/contracts/test_algorithms.py"]
 ON_RANKS = {2: EVERYTHING, 3: EVERYTHING, 4: EVERYTHING, 5: PROMISES, 8: PROMISES}
 """What is run on how many ranks; 3 and 5 find what holds for powers of two only."""
-ALONE = ("cli", "slurm", "hosts")
-"""Parts whose tests start ranks by themselves, one after the other."""
+ON_DEVICE = [*PROMISES, "tests/contracts/test_device.py"]
+STAND_IN = {
+    "stand-in:staged": [*ON_DEVICE, "tests/contracts/test_servers.py"],
+    "stand-in:ipc": [
+        *ON_DEVICE,
+        "tests/contracts/test_dasgd.py",
+        "tests/contracts/test_swift.py",
+    ],
+}
+"""Where models lie, and what is run there: on a stand-in for a GPU, on 3 ranks."""
+ON_GPU = {way.replace("stand-in", "cuda"): where for way, where in STAND_IN.items()}
+"""The same on a real one."""
+DEVICE = "DSGD_BENCH_TEST_DEVICE"
+ALONE = ("cli", "slurm", "hosts", "gpu")
+"""Parts whose tests run one after the other: they start ranks, or share a GPU."""
+FOLDERS = {
+    "serial": ["tests/contracts", "tests/plumbing"],
+    "gpu": ["tests/gpu", "tests/kernels"],
+}
+"""What a part runs, where that is not the folder of its name."""
+MARKED = {"kernels": ["-m", "not gpu"], "gpu": ["-m", "gpu"]}
+"""What of its folders a part runs, where that is not everything."""
 LAUNCH_SECONDS = 300
 WORST = ("passed", "skipped", "failed")
 
@@ -44,10 +66,28 @@ def main(words: list[str]) -> int:
         if part == "mpi":
             for size, where in ON_RANKS.items():
                 total += on_ranks(size, where, options)
+            for device, where in STAND_IN.items():
+                total += on_ranks(3, where, options, device)
         else:
             total += plain(part, options)
+        if part == "gpu" and has_gpu():
+            for device, where in ON_GPU.items():
+                total += on_ranks(3, where, options, device)
     print(summary(total))
     return 1 if total["failed"] else 0
+
+
+def has_gpu() -> bool:
+    """Tell whether models can lie on a GPU here; say why not."""
+    from dsgd_bench import arrays
+    from dsgd_bench.errors import ConfigError
+
+    try:
+        arrays.device("cuda")
+    except ConfigError as error:
+        print(f"contracts on a GPU: skipped, since {error}", flush=True)
+        return False
+    return True
 
 
 def summary(total: Counter[str]) -> str:
@@ -59,15 +99,17 @@ def summary(total: Counter[str]) -> str:
 def plain(part: str, options: list[str]) -> Counter[str]:
     """Run the tests that start without MPI in one ordinary process."""
     words = [sys.executable, "-m", "pytest"]
-    if part in ALONE:
-        return judge(part, words, [f"tests/{part}"], options, ranks=1)
-    # virtual time does not care how many tests share the cores
-    words += ["-n", "auto", "--dist", "worksteal"]
-    return judge(part, words, ["tests/contracts", "tests/plumbing"], options, ranks=1)
+    folders = FOLDERS.get(part, [f"tests/{part}"])
+    if part not in ALONE:
+        # virtual time does not care how many tests share the cores
+        words += ["-n", "auto", "--dist", "worksteal"]
+    return judge(part, words, folders, MARKED.get(part, []) + options, ranks=1)
 
 
-def on_ranks(size: int, where: list[str], options: list[str]) -> Counter[str]:
-    """Run the tests in some folders or files on `size` ranks.
+def on_ranks(
+    size: int, where: list[str], options: list[str], device: str = ""
+) -> Counter[str]:
+    """Run the tests in some folders or files on `size` ranks, models on `device`.
 
     What needs one rank only is left out where it has been run on fewer.
     """
@@ -76,8 +118,14 @@ def on_ranks(size: int, where: list[str], options: list[str]) -> Counter[str]:
 
     words = launch.starter(size, Machine(), sys.executable)
     words += [sys.executable, "-m", "mpi4py", __file__, "rank", str(size)]
-    alone = ["-k", "not mpi-1"] if size > min(ON_RANKS) and not options else []
-    return judge(f"{size}-ranks", words, where, [*alone, *options], ranks=size)
+    again = size > min(ON_RANKS) and not device
+    alone = ["-k", "not mpi-1"] if again and not options else []
+    name = f"{size}-ranks-{device}".replace(":", "-") if device else f"{size}-ranks"
+    os.environ[DEVICE] = device
+    try:
+        return judge(name, words, where, [*alone, *options], ranks=size)
+    finally:
+        del os.environ[DEVICE]
 
 
 def judge(
@@ -170,12 +218,12 @@ def as_rank(size: int, reports: Path, words: list[str]) -> int:
 
     world = MPI.COMM_WORLD
     if world.size != size:
-        from dsgd_bench import provenance
+        from dsgd_bench import surroundings
 
         print(
             f"launched {size} ranks, but this one sees {world.size}: the launcher does "
-            f"not belong to the MPI library {provenance.libmpi()}; take the mpiexec of "
-            "that library",
+            f"not belong to the MPI library {surroundings.libmpi()}; take the mpiexec "
+            "of that library",
             file=sys.stderr,
         )
         return 2

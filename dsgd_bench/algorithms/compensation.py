@@ -16,12 +16,11 @@ from typing import Literal
 
 import numpy as np
 
-from dsgd_bench.arrays import Array, Scratch, blocks
+from dsgd_bench.arrays import Array
+from dsgd_bench.arrays.updates import Pair, compensate, compensate_adaptively
 from dsgd_bench.state import State
 
 Kind = Literal["none", "constant", "adaptive"]
-
-EPSILON = 1e-7
 
 
 class Compensation:
@@ -51,29 +50,20 @@ class Compensation:
     ) -> None:
         state = state or State()
         self._strength = 0.0 if kind == "none" else strength
-        self._adaptive = kind == "adaptive"
         self._memory = memory
         self._mean_square = (
-            state.keep("mean square", np.zeros_like(like)) if self._adaptive else None
+            state.keep("mean square", np.zeros_like(like))
+            if kind == "adaptive"
+            else None
         )
-        self._square, self._rate = Scratch(like), Scratch(like)
+        self._scratch = Pair.like(like)
 
     def __call__(self, g: Array, x: Array, before: Array) -> None:
         """Bring `g`, taken at `before`, to `x`; arrays of shape (dim,)."""
         if not self._strength:
             return
-        for part in blocks(g):
-            change, rate = self._square[part], self._rate[part]
-            np.multiply(g[part], g[part], out=change)
-            if self._mean_square is not None:
-                mean = self._mean_square[part]
-                mean *= self._memory
-                np.multiply(change, 1 - self._memory, out=rate)
-                mean += rate
-                np.add(mean, EPSILON, out=rate)
-                np.sqrt(rate, out=rate)
-                change /= rate
-            np.subtract(x[part], before[part], out=rate)
-            change *= rate
-            change *= self._strength
-            g[part] += change
+        if self._mean_square is None:
+            compensate(g, x, before, self._strength, self._scratch)
+        else:
+            rates = (self._strength, self._memory)
+            compensate_adaptively(g, x, before, self._mean_square, rates, self._scratch)

@@ -10,11 +10,16 @@ that says so: MPI, other threads and other processes must not look before.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from dsgd_bench.arrays.kernels import Kernels
 
 Array = NDArray[np.floating[Any]]
 """A model, gradient or buffer: one flat, contiguous vector, of NumPy or of CuPy."""
@@ -40,13 +45,21 @@ def blocks(x: NDArray[Any]) -> Sequence[slice]:
 
 
 class Scratch:
-    """One block of memory for intermediate results, made before the clock starts."""
+    """One block of memory for intermediate results, made before the clock starts.
+
+    On a GPU, where the operations here need none, it is made when first asked for.
+    """
 
     def __init__(self, like: Array) -> None:
         size = max(part.stop - part.start for part in blocks(like))
-        self._block: Array = np.empty_like(like, shape=size)
+        self._like, self._size = like[:0], size
+        self._block: Array | None = None
+        if not on_gpu(like):
+            self._block = np.empty_like(like, shape=size)
 
     def __getitem__(self, part: slice) -> Array:
+        if self._block is None:
+            self._block = np.empty_like(self._like, shape=self._size)
         return self._block[: part.stop - part.start]
 
 
@@ -59,14 +72,36 @@ class Host:
         ``"cpu"`` or ``"cuda"``.
     xp : module
         ``numpy`` or ``cupy``.
+    precision : str
+        How matrices are multiplied, see `dsgd_bench.arrays.layers.matmul`.
     """
 
     kind = "cpu"
     xp: ModuleType = np
+    precision = "float32"
+
+    def describe(self) -> dict[str, Any]:
+        """Return what provenance wants to know."""
+        return {}
+
+    @property
+    def place(self) -> str:
+        """Which of its host's it is; two ranks with the same one share it."""
+        return self.kind
+
+    def divide(self, ranks: int, share: float) -> None:
+        """Take a part of the memory, if `ranks` of them have `share` of it together."""
+
+    def guard(self, rank: int) -> AbstractContextManager[None]:  # noqa: ARG002
+        """Say in one sentence what `rank` lacks, if its memory does not suffice."""
+        return nullcontext()
 
     def put(self, values: ArrayLike) -> NDArray[Any]:
         """Return a copy of host `values` in this memory."""
         return np.array(values)
+
+    def use(self) -> None:
+        """Make this thread compute here."""
 
     def finish(self) -> None:
         """Wait until all that this thread has started here is done."""
@@ -75,7 +110,11 @@ class Host:
 HOST = Host()
 
 
-def device(kind: str, local_rank: int = 0) -> Host:
+def device(
+    kind: str,
+    local_rank: int = 0,
+    precision: str = "float32",
+) -> Host:
     """Return the memory to compute in: ``"cpu"``, or ``"cuda"``, a GPU of this host.
 
     Parameters
@@ -84,6 +123,9 @@ def device(kind: str, local_rank: int = 0) -> Host:
         As above.
     local_rank : int
         Number of this rank on its host: ranks are dealt to the GPUs in turn.
+    precision : str
+        How a GPU multiplies matrices of float32: ``"float32"``, ``"tf32"`` or
+        ``"bfloat16"``.
 
     Raises
     ------
@@ -94,7 +136,7 @@ def device(kind: str, local_rank: int = 0) -> Host:
         return HOST
     from dsgd_bench.arrays import cuda
 
-    return cuda.Gpu(local_rank)
+    return cuda.Gpu(local_rank, precision)
 
 
 def finish(x: NDArray[Any]) -> None:
@@ -124,8 +166,32 @@ def copy(values: NDArray[Any], out: NDArray[Any]) -> None:
     cuda.copy(values, out)
 
 
+def load(values: NDArray[Any], out: NDArray[Any]) -> None:
+    """Start to copy host `values` to `out`, in order with this thread's kernels.
+
+    `values` may change as soon as this returns.
+    """
+    if not on_gpu(out):
+        np.copyto(out, values)
+        return
+    from dsgd_bench.arrays import cuda
+
+    cuda.load(values, out)
+
+
+@cache
+def gpu() -> "Kernels":
+    """Return the kernels of this process's GPU, compiled when one is first called."""
+    from dsgd_bench.arrays import cuda
+
+    return cuda.kernels()
+
+
 def axpy(a: float, x: Array, y: Array, scratch: Scratch) -> None:
     """Compute ``y <- y + a x`` in place."""
+    if on_gpu(y):
+        gpu().axpy(a, x, y)
+        return
     for part in blocks(y):
         ax = scratch[part]
         np.multiply(x[part], a, out=ax)
@@ -134,5 +200,8 @@ def axpy(a: float, x: Array, y: Array, scratch: Scratch) -> None:
 
 def average(x: Array, y: Array) -> None:
     """Compute ``y <- (x + y) / 2`` in place."""
+    if on_gpu(y):
+        gpu().average(x, y)
+        return
     np.add(x, y, out=y)
     y *= 0.5
