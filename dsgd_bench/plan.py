@@ -17,6 +17,9 @@ START_SECONDS = 2.0
 INTERPRETER_BYTES = 60 * 2**20
 """What a Python process with its libraries takes, roughly."""
 
+LIBRARY_BYTES = {"torch": 200 * 2**20}
+"""What a library that only one kind of problem loads takes besides, roughly."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -76,6 +79,7 @@ def cost(trial: Trial) -> Cost:
     )
     model = problem.dimension * problem.dtype.itemsize
     vectors = algorithm.vectors + trial.measure.copies + bool(trial.optimizer.momentum)
+    libraries = INTERPRETER_BYTES + LIBRARY_BYTES.get(trial.problem.kind, 0)
     settings = trial.algorithm.settings
     sent = algorithm.sent(settings, trial.ranks)
     graph = algorithm.graphs(settings, trial.ranks).get("graph")
@@ -83,7 +87,7 @@ def cost(trial: Trial) -> Cost:
         trial=trial,
         model_bytes=model,
         bytes_per_step=None if sent is None else sent * model,
-        memory_per_rank=vectors * model + problem.data_bytes + INTERPRETER_BYTES,
+        memory_per_rank=vectors * model + problem.data_bytes + libraries,
         graph=graph.name if graph else "",
         messages_per_step=sent if graph else None,
         spectral_gap=_gap(graph) if graph else None,

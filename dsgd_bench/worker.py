@@ -13,11 +13,16 @@ from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.optimizer import Optimizer
 from dsgd_bench.problems import Batches, Problem
+from dsgd_bench.problems.base import Ready
 from dsgd_bench.slowdown import Slowdown
 from dsgd_bench.state import State
 
 STAGGER = 0.8
 """Share of the emulated time over which the ranks' real gradients are spread."""
+
+FORWARD = 1 / 3
+"""Share of a gradient's time before its first part is ready: backpropagation takes
+twice as many operations as the way forward."""
 
 
 class Worker:
@@ -74,7 +79,7 @@ class Worker:
         self._gradients = state.keep("gradients", np.zeros(1, np.int64))
         self.loss = float("nan")
 
-    def gradient(self, x: Array, out: Array) -> float:
+    def gradient(self, x: Array, out: Array, ready: Ready | None = None) -> float:
         """Compute the mean gradient of the next mini-batch; then be as slow as asked.
 
         Emulated compute ends at the earliest `seconds` after this rank was last done
@@ -84,30 +89,45 @@ class Worker:
 
         When in that time the real gradient is computed is another one on every rank:
         ranks that share cores would otherwise hold each other up at the start.
+
+        `ready` is told of each part of `out` once it is final. If computing is emulated
+        or slowed down, that is stretched over the whole time: see `Parts`.
         """
         fabric, ledger, seconds = self.fabric, self.fabric.ledger, self._compute.seconds
         step = self._gradients.item(0)
         self._gradients += 1
+        factor = self._slowdown.factor(step)
         started = fabric.now()
         began = ledger.free_since if seconds else started
         if seconds:
             fabric.pause(seconds * STAGGER * self.rank / self.size)
-        self.loss = self.problem.gradient(x, self._batches.indices(step), out)
+        parts = Parts(fabric, ready, later=bool(seconds) or factor != 1.0)
+        self.loss = self._compute_gradient(x, step, out, parts)
         computed = fabric.now()
-        factor = self._slowdown.factor(step)
         unslowed = max(computed, began + seconds)
         if self._minimum:
             end = max(computed, began + seconds * factor)
         else:
             end = began + (unslowed - began) * factor
+        parts.pass_on(began, end)
         if end > computed:
             fabric.pause(max(0.0, end - fabric.now()))
-        whole = fabric.now() - started
+        whole = fabric.now() - started - parts.spent
         injected = 0.0 if factor == 1.0 else whole - (unslowed - started)
         ledger.front.compute += whole - injected
         ledger.front.injected += injected
-        ledger.injected_asked += (factor - 1) * (seconds or computed - started)
+        asked = seconds or computed - started
+        ledger.injected_asked += (factor - 1) * asked
         return self.loss
+
+    def _compute_gradient(
+        self, x: Array, step: int, out: Array, parts: "Parts"
+    ) -> float:
+        indices = self._batches.indices(step)
+        if not parts.wanted:
+            return self.problem.gradient(x, indices, out)
+        with parts:
+            return self.problem.gradient(x, indices, out, parts.ready)
 
     @property
     def lr(self) -> float:
@@ -139,6 +159,73 @@ class Worker:
         draws = streams.Draws(self._seed, "neighbor", self.rank)
         count = self.state.keep("neighbors", np.zeros(1, np.int64))
         return RandomNeighbors(near, draws, count)
+
+
+class Parts:
+    """Tells an algorithm which parts of a gradient are ready, perhaps as slow as asked.
+
+    A part of an emulated or slowed gradient is ready as far into the whole time as it
+    was into the real computation. Where no time passes in that, in virtual time, the
+    forward pass takes `FORWARD` of the whole, and each part its share by size of the
+    rest.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        Whose clock counts.
+    ready : callable, optional
+        What the algorithm wants to have called.
+    later : bool
+        Whether that waits for `pass_on`; else it is called at once.
+
+    Attributes
+    ----------
+    spent : float
+        Seconds that the algorithm took in these calls: no part of computing.
+    """
+
+    def __init__(self, fabric: Fabric, ready: Ready | None, *, later: bool) -> None:
+        self._fabric, self._ready, self._later = fabric, ready, later
+        self._noted: list[tuple[slice, float]] = []
+        self._span = (0.0, 0.0)
+        self.spent = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody wants to know."""
+        return self._ready is not None
+
+    def __enter__(self) -> None:
+        self._span = (self._fabric.now(), 0.0)
+
+    def __exit__(self, *_: object) -> None:
+        self._span = (self._span[0], self._fabric.now())
+
+    def ready(self, part: slice) -> None:
+        """Take note of a part, or tell of it at once."""
+        if self._later:
+            self._noted.append((part, self._fabric.now()))
+        else:
+            self._tell(part)
+
+    def pass_on(self, began: float, end: float) -> None:
+        """Tell of all that was noted, as if computing had lasted from began to end."""
+        fabric, (first, last) = self._fabric, self._span
+        size = self._noted[0][0].stop if self._noted else 0
+        for part, at in self._noted:
+            share = FORWARD + (1 - FORWARD) * (1 - part.start / max(size, 1))
+            if last > first:
+                share = (at - first) / (last - first)
+            left = began + share * (end - began) - fabric.now()
+            if left > 0.0:
+                fabric.pause(left)
+            self._tell(part)
+
+    def _tell(self, part: slice) -> None:
+        if self._ready is not None:
+            started = self._fabric.now()
+            self._ready(part)
+            self.spent += self._fabric.now() - started
 
 
 class RandomNeighbors:

@@ -6,6 +6,7 @@ from dsgd_bench.algorithms.adpsgd_delta import adpsgd_delta
 from dsgd_bench.algorithms.adpsgd_overlapped import adpsgd_overlapped
 from dsgd_bench.algorithms.adpsgd_waitfree import adpsgd_waitfree
 from dsgd_bench.algorithms.allreduce import allreduce
+from dsgd_bench.algorithms.allreduce_bucketed import allreduce_bucketed
 from dsgd_bench.algorithms.asgd import asgd
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.algorithms.dasgd import dasgd
@@ -26,6 +27,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     entry.name: entry
     for entry in (
         allreduce,
+        allreduce_bucketed,
         dpsgd,
         dpsgd_atc,
         localsgd,

@@ -95,8 +95,14 @@ class Worker(Protocol):
     @property
     def fabric(self) -> Fabric: ...
 
-    def gradient(self, x: Array, out: Array) -> float:
-        """Compute the mean gradient of the next mini-batch at `x` into `out`."""
+    def gradient(
+        self, x: Array, out: Array, ready: Callable[[slice], None] | None = None
+    ) -> float:
+        """Compute the mean gradient of the next mini-batch at `x` into `out`.
+
+        `ready` is called with every part of `out`, from its end to its start, once it
+        is final; where computing is emulated or slowed down, as late as that has it.
+        """
 
     def update(self, x: Array, g: Array) -> None:
         """Move `x` by the gradient `g` as the optimizer says, in place."""

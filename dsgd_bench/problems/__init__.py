@@ -5,14 +5,18 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Protocol
 
+from dsgd_bench.arrays import HOST, Host
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.base import Judgment, Problem
+from dsgd_bench.problems.lenet import LeNet
 from dsgd_bench.problems.logistic import Logistic
 from dsgd_bench.problems.message import Message
 from dsgd_bench.problems.mlp import MLP
 from dsgd_bench.problems.quadratic import Quadratic
+from dsgd_bench.problems.resnet20 import ResNet20
 from dsgd_bench.problems.shards import Batches
 from dsgd_bench.problems.softmax import Softmax
+from dsgd_bench.problems.torch_kind import torch_module
 
 __all__ = ["PROBLEMS", "Batches", "Judgment", "Problem", "make", "settings"]
 
@@ -20,12 +24,15 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "logistic": Logistic,
     "softmax": Softmax,
     "mlp": MLP,
+    "lenet": LeNet,
+    "resnet20": ResNet20,
     "quadratic": Quadratic,
     "message": Message,
+    "torch": torch_module,
 }
 """Every problem by its kind; its settings are its keyword-only arguments."""
 
-NOT_SETTINGS = ("seed", "dtype")
+NOT_SETTINGS = ("seed", "dtype", "device")
 """Arguments that every problem has, and that a trial gives elsewhere."""
 
 
@@ -58,7 +65,7 @@ def settings(kind: str) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def make(spec: Spec, seed: int) -> Problem:
+def make(spec: Spec, seed: int, *, device: Host = HOST) -> Problem:
     """Build the problem of a trial: the same on every rank.
 
     Parameters
@@ -67,6 +74,8 @@ def make(spec: Spec, seed: int) -> Problem:
         Its kind, element type and settings.
     seed : int
         Seed of the trial.
+    device : Host
+        Where it computes: its data and models lie there.
 
     Raises
     ------
@@ -79,7 +88,9 @@ def make(spec: Spec, seed: int) -> Problem:
             raise ConfigError(
                 f"problem {spec.kind!r} has no setting {name!r}; {_use(name, known)}"
             )
-    return PROBLEMS[spec.kind](**spec.settings, dtype=spec.dtype, seed=seed)
+    return PROBLEMS[spec.kind](
+        **spec.settings, dtype=spec.dtype, seed=seed, device=device
+    )
 
 
 def _use(name: str, known: Mapping[str, object]) -> str:

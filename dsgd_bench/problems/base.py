@@ -1,5 +1,6 @@
 """What a problem is: data and a model, seen as loss and gradient of one flat vector."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,9 @@ from dsgd_bench.errors import ConfigError
 
 DTYPES = ("float32", "float64")
 """Names of the element types that a model may have."""
+
+Ready = Callable[[slice], None]
+"""Called with each part of a gradient once it is final, the end of the model first."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Judgment:
 
 class Problem(Protocol):
     """Loss and gradient of one flat model; a pure function of its settings and seed.
+
+    Model and gradient lie where the problem was told to compute, on the host or on a
+    GPU, and so do its data; the numbers of samples come from the host. Random numbers
+    are drawn on the host: they are the same wherever it computes.
 
     Attributes
     ----------
@@ -60,12 +68,18 @@ class Problem(Protocol):
     def initial(self) -> Array:
         """Return the first model as a new array: the same on every rank."""
 
-    def gradient(self, x: Array, indices: NDArray[np.intp], out: Array) -> float:
+    def gradient(
+        self,
+        x: Array,
+        indices: NDArray[np.intp],
+        out: Array,
+        ready: Ready | None = None,
+    ) -> float:
         """Write the mean gradient over some training samples into `out`.
 
         Nothing of the model's size is allocated, nor, after the first call with a
         batch size, anything of the batch's. A diverged model gives infinities or NaN
-        and no warning.
+        and no warning. On return everything is complete, on a GPU, too.
 
         Parameters
         ----------
@@ -76,6 +90,11 @@ class Problem(Protocol):
             is the caller's promise and not checked.
         out : Array
             Receives the gradient, shape (dimension,).
+        ready : callable, optional
+            Called with every part of the gradient, disjoint slices of `out` from its
+            end to its start, as soon as it will not change any more; on a GPU the
+            kernels that write it were started before, on this thread's stream. A
+            problem whose gradient comes all at once calls it once.
 
         Returns
         -------

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.arrays import Array, Scratch, axpy
+from dsgd_bench import arrays
+from dsgd_bench.arrays import HOST, Array, Host, Scratch, axpy, host
+from dsgd_bench.arrays.layers import gather
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.problems.base import Judgment, at_least, dtype_of
+from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
 from dsgd_bench.problems.data import Data, Size, load
 from dsgd_bench.problems.mlp import CHUNK
 
@@ -26,6 +28,7 @@ from dsgd_bench.problems.mlp import CHUNK
 class _Workspace:
     """Buffers for one batch size: its samples, and a number for each of them."""
 
+    indices: NDArray[np.int64]
     inputs: Array
     signs: Array
     margins: Array
@@ -50,6 +53,8 @@ class Logistic:
         Seed of generated data; the first model is zero for every seed.
     dtype : str
         ``"float32"`` or ``"float64"``.
+    device : Host
+        Where to compute; models are judged on the host.
 
     Raises
     ------
@@ -67,6 +72,7 @@ class Logistic:
         features: int = Size.features,
         seed: int = 0,
         dtype: str = "float32",
+        device: Host = HOST,
     ) -> None:
         at_least(0, regularization=regularization)
         if data not in ("digits", "generated"):
@@ -86,21 +92,31 @@ class Logistic:
         self.optimum: float | None = None
         self.dimension = features + 1
         self._regularization = regularization
-        self._scratch = Scratch(np.empty(self.dimension, self.dtype))
+        self._device = device
+        self._there = self._data.inputs, self._signs
+        if device.kind != "cpu":
+            self._there = device.put(self._data.inputs), device.put(self._signs)
+        self._scratch = Scratch(device.xp.empty(self.dimension, self.dtype))
         self._workspaces: dict[int, _Workspace] = {}
 
     def initial(self) -> Array:
         """Return the first model, zero, as a new array."""
-        return np.zeros(self.dimension, self.dtype)
+        return self._device.put(np.zeros(self.dimension, self.dtype))
 
     # exp(-margin) of a sample that is far on its side is zero, and should be.
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
-    def gradient(self, x: Array, indices: NDArray[np.intp], out: Array) -> float:
+    def gradient(
+        self,
+        x: Array,
+        indices: NDArray[np.intp],
+        out: Array,
+        ready: Ready | None = None,
+    ) -> float:
         """Write the mean gradient over `indices` into `out`; return the mean loss."""
         work = self._workspace(len(indices))
-        # Any mode but "raise" lets take write to its destination without a copy.
-        np.take(self._data.inputs, indices, 0, out=work.inputs, mode="clip")
-        np.take(self._signs, indices, 0, out=work.signs, mode="clip")
+        arrays.load(np.asarray(indices, np.int64), work.indices)
+        gather(self._there[0], work.indices, work.inputs)
+        gather(self._there[1], work.indices, work.signs)
         z = work.margins
         np.matmul(work.inputs, x[:-1], out=z)
         z += x[-1]
@@ -118,12 +134,14 @@ class Logistic:
         out[-1] = z.sum()
         if self._regularization > 0:
             axpy(self._regularization, x, out, self._scratch)  # out <- out + c x
+        if ready is not None:
+            ready(slice(0, self.dimension))
         return loss + self._penalty(x)
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def evaluate(self, x: Array) -> Judgment:
         """Judge a model by all training samples and by the held-out ones."""
-        data = self._data
+        data, x = self._data, host(x)
         loss, correct = 0.0, 0
         for part, scores in _scores(x, data.inputs):
             margins = self._signs[part] * scores
@@ -140,9 +158,11 @@ class Logistic:
 
     def _workspace(self, batch: int) -> _Workspace:
         if batch not in self._workspaces:
+            xp = self._device.xp
             self._workspaces[batch] = _Workspace(
-                np.empty((batch, self.dimension - 1), self.dtype),
-                *(np.empty(batch, self.dtype) for _ in range(3)),
+                xp.zeros(batch, np.int64),
+                xp.empty((batch, self.dimension - 1), self.dtype),
+                *(xp.empty(batch, self.dtype) for _ in range(3)),
             )
         return self._workspaces[batch]
 

@@ -9,8 +9,8 @@ The gradient is zero and costs nothing. So that even that much memory is left un
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.arrays import Array
-from dsgd_bench.problems.base import Judgment, at_least, dtype_of
+from dsgd_bench.arrays import HOST, Array, Host
+from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
 
 
 class Message:
@@ -26,6 +26,8 @@ class Message:
         Not used: the first model is zero for every seed.
     dtype : str
         ``"float32"`` or ``"float64"``.
+    device : Host
+        Where the model lies.
 
     Raises
     ------
@@ -40,6 +42,7 @@ class Message:
         samples: int = 65_536,
         seed: int = 0,
         dtype: str = "float32",
+        device: Host = HOST,
     ) -> None:
         at_least(1, dimension=dimension, samples=samples)
         self.dimension = dimension
@@ -48,13 +51,22 @@ class Message:
         self.data_bytes = 0
         self.labels: NDArray[np.int64] | None = None
         self.optimum: float | None = None
+        self._device = device
 
     def initial(self) -> Array:
         """Return the first model, zero, as a new array."""
-        return np.zeros(self.dimension, self.dtype)
+        return self._device.put(np.zeros(self.dimension, self.dtype))
 
-    def gradient(self, x: Array, indices: NDArray[np.intp], out: Array) -> float:
+    def gradient(
+        self,
+        x: Array,
+        indices: NDArray[np.intp],
+        out: Array,
+        ready: Ready | None = None,
+    ) -> float:
         """Leave `out`, which the caller made of zeros, alone; return the loss, zero."""
+        if ready is not None:
+            ready(slice(0, self.dimension))
         return 0.0
 
     def evaluate(self, x: Array) -> Judgment:

@@ -9,12 +9,24 @@ Optimum   f* = 1/2 sum_d h_d var(c_d), at x = m; `spread` is the standard deviat
           the centers around m, so spread = 0 makes every gradient exact
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench import streams
-from dsgd_bench.arrays import Array
-from dsgd_bench.problems.base import Judgment, at_least, dtype_of
+from dsgd_bench.arrays import HOST, Array, Host, host, load
+from dsgd_bench.arrays.layers import gather
+from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
+
+
+@dataclass(frozen=True)
+class _Workspace:
+    """Room for one batch of centers, and the weights of a mean over it."""
+
+    indices: NDArray[np.int64]
+    offsets: Array
+    mean: Array
 
 
 class Quadratic:
@@ -34,6 +46,8 @@ class Quadratic:
         Seed of the centers; the first model is zero for every seed.
     dtype : str
         ``"float32"`` or ``"float64"``.
+    device : Host
+        Where to compute.
 
     Raises
     ------
@@ -41,7 +55,7 @@ class Quadratic:
         For settings that cannot be.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (every setting is an argument)
         self,
         *,
         dimension: int = 100,
@@ -50,6 +64,7 @@ class Quadratic:
         spread: float = 1.0,
         seed: int = 0,
         dtype: str = "float32",
+        device: Host = HOST,
     ) -> None:
         at_least(1, dimension=dimension, samples=samples, conditioning=conditioning)
         at_least(0, spread=spread)
@@ -69,7 +84,10 @@ class Quadratic:
         variance = self._centers.var(axis=0, dtype=np.float64)
         self._lowest = 0.5 * float(self._h @ variance)
         self.optimum: float | None = self._lowest
-        self._workspaces: dict[int, tuple[Array, Array]] = {}
+        self._device = device
+        if device.kind != "cpu":
+            self._centers, self._h = device.put(self._centers), device.put(self._h)
+        self._workspaces: dict[int, _Workspace] = {}
 
     def solution(self) -> NDArray[np.float64]:
         """Return the model of lowest loss, shape (dimension,), in double precision."""
@@ -77,29 +95,42 @@ class Quadratic:
 
     def initial(self) -> Array:
         """Return the first model, zero, as a new array."""
-        return np.zeros(self.dimension, self.dtype)
+        return self._device.put(np.zeros(self.dimension, self.dtype))
 
     @np.errstate(over="ignore", invalid="ignore")
-    def gradient(self, x: Array, indices: NDArray[np.intp], out: Array) -> float:
+    def gradient(
+        self,
+        x: Array,
+        indices: NDArray[np.intp],
+        out: Array,
+        ready: Ready | None = None,
+    ) -> float:
         """Write the mean gradient over `indices` into `out`; return the mean loss."""
-        offsets, mean = self._workspace(len(indices))
-        # Any mode but "raise" lets take write to its destination without a copy.
-        np.take(self._centers, indices, 0, out=offsets, mode="clip")
+        work = self._workspace(len(indices))
+        load(np.asarray(indices, np.int64), work.indices)
+        offsets, mean = work.offsets, work.mean
+        gather(self._centers, work.indices, offsets)
         np.subtract(x, offsets, out=offsets)
         np.matmul(mean, offsets, out=out)
         out *= self._h
+        if ready is not None:
+            ready(slice(0, self.dimension))
         np.square(offsets, out=offsets)
         return 0.5 * float(mean @ (offsets @ self._h))
 
     @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self, x: Array) -> Judgment:
         """Judge a model by the formula: exact, and never below the optimum."""
-        excess = 0.5 * float(self._h @ np.square(x - self._mean))
+        h = host(self._h)
+        excess = 0.5 * float(h @ np.square(host(x) - self._mean))
         return Judgment(loss=self._lowest + excess, accuracy=float("nan"))
 
-    def _workspace(self, batch: int) -> tuple[Array, Array]:
-        """Return room for one batch of centers, and the weights of a mean over it."""
+    def _workspace(self, batch: int) -> "_Workspace":
         if batch not in self._workspaces:
-            rows: Array = np.empty((batch, self.dimension), self.dtype)
-            self._workspaces[batch] = (rows, np.full(batch, 1 / batch, self.dtype))
+            xp = self._device.xp
+            self._workspaces[batch] = _Workspace(
+                indices=xp.zeros(batch, np.int64),
+                offsets=xp.empty((batch, self.dimension), self.dtype),
+                mean=xp.full(batch, 1 / batch, self.dtype),
+            )
         return self._workspaces[batch]

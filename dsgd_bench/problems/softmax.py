@@ -10,7 +10,7 @@ This is the network of `dsgd_bench.problems.mlp` without hidden layers.
 
 import numpy as np
 
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import HOST, Array, Host
 from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.data import Size
 from dsgd_bench.problems.mlp import MLP
@@ -32,10 +32,14 @@ class Softmax(MLP):
         The factor c of the squared norm of the model, biases included.
     samples, features, classes : int
         Size of generated data.
+    recorded : bool
+        Whether a GPU's kernels are recorded and started as a whole.
     seed : int
         Seed of generated data; the first model is zero for every seed.
     dtype : str
         ``"float32"`` or ``"float64"``.
+    device : Host
+        Where to compute.
 
     Raises
     ------
@@ -53,8 +57,10 @@ class Softmax(MLP):
         samples: int = Size.samples,
         features: int = Size.features,
         classes: int = Size.classes,
+        recorded: bool = True,
         seed: int = 0,
         dtype: str = "float32",
+        device: Host = HOST,
     ) -> None:
         super().__init__(
             data=data,
@@ -65,10 +71,12 @@ class Softmax(MLP):
             samples=samples,
             features=features,
             classes=classes,
+            recorded=recorded,
             seed=seed,
             dtype=dtype,
+            device=device,
         )
 
     def initial(self) -> Array:
         """Return the first model, zero, as a new array."""
-        return np.zeros(self.dimension, self.dtype)
+        return self._device.put(np.zeros(self.dimension, self.dtype))

@@ -25,8 +25,11 @@ SIZES: dict[str, dict[str, Any]] = {
     "logistic": TWO_CLASSES,
     "softmax": SMALL,
     "mlp": SMALL,
+    "lenet": {"data": "digits"},
+    "resnet20": {"samples": 12, "classes": 3},
     "quadratic": {"dimension": 9, "samples": 60},
     "message": {"dimension": 9, "samples": 60},
+    "torch": SMALL,
 }
 """Kind -> settings of a small problem."""
 
@@ -39,6 +42,8 @@ class Spec:
 
 
 def small(kind: str, dtype: str = "float64", **more: Any) -> Any:
+    if kind == "torch":
+        pytest.importorskip("torch", reason="PyTorch is an extra, and not installed")
     return make(Spec(kind, dtype, {**SIZES[kind], **more}), seed=3)
 
 
@@ -328,7 +333,7 @@ def test_missing_scikit_learn_is_said_in_one_sentence(
     [
         (
             Spec("sofmax"),
-            r"logistic, softmax, mlp, quadratic, message \(did you mean 'softmax'",
+            r"logistic, softmax, mlp, lenet, .*, torch \(did you mean 'softmax'",
         ),
         (Spec("mlp", settings={"hiden": 3}), "'hiden'.*did you mean 'hidden'"),
         (Spec("softmax", settings={"seed": 3}), "no setting 'seed'"),
