@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsgd_bench import arrays
 from dsgd_bench.arrays import Array
 
 Sample = tuple[Array, float]
@@ -66,7 +67,7 @@ class Copies:
         if position < self._due:
             return False
         slot = self._free.pop()
-        np.copyto(self._memory[slot], x)
+        arrays.copy(x, self._memory[slot])
         self.taken.append(Copy(position, time, slot))
         self._due = self._after(position)
         return True

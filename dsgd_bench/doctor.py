@@ -7,9 +7,11 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from dsgd_bench import (
+    arrays,
     known_bugs,
     launch,
     placement,
@@ -17,7 +19,7 @@ from dsgd_bench import (
     rank,
     surroundings,
 )
-from dsgd_bench.errors import LaunchError
+from dsgd_bench.errors import ConfigError, GpuError, LaunchError
 from dsgd_bench.fabric import progress
 from dsgd_bench.specs import Machine
 
@@ -48,7 +50,27 @@ def _here(machine: Machine) -> list[Finding]:
         Finding("cores", f"{cores} cores, {cpus} hardware threads allowed here", GOOD),
         Finding("BLAS threads", f"{threads} per rank, set for every rank", GOOD),
         _hdf5(),
+        _gpu(),
     ]
+
+
+def _gpu() -> Finding:
+    """Say what `compute.device = "cuda"` would find here."""
+    if find_spec("cupy") is None:
+        return Finding("GPU", "CuPy is not installed: ranks compute on the host", GOOD)
+    try:
+        place = arrays.device("cuda")
+        with place.guard(0):
+            gpu = place.describe()
+    except (ConfigError, GpuError) as error:
+        return Finding("GPU", str(error), NOTE)
+    mps = "runs" if gpu["mps"] else "does not run, so ranks on one GPU take turns"
+    return Finding(
+        "GPU",
+        f"{gpu['name']}, {gpu['memory'] / 2**30:.0f} GiB, CuPy {gpu['cupy']}; the "
+        f"Multi-Process Service {mps}",
+        GOOD,
+    )
 
 
 def _hdf5() -> Finding:
@@ -159,7 +181,7 @@ def on_rank(ranks: int, mode: str) -> int:
         print(f"dsgd-bench: {error}", file=sys.stderr)
         return rank.REFUSED
     answer = fabric.describe() | {
-        "libmpi_path": provenance.libmpi(),
+        "libmpi_path": surroundings.libmpi(),
         "environment": provenance.environment() | _site_variables(),
         "progress": progress.preflight(fabric, mode),
     }

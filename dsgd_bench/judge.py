@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import Array, copy
 from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.problems import Problem
@@ -77,6 +77,12 @@ def judge(
     if moments[-1] < last:
         moments.append(last)
     result = Judgments(*(np.full(len(moments), np.nan) for _ in fields(Judgments)))
+    there = problem.initial()
+
+    def placed(model: Array) -> Array:
+        copy(model, there)
+        return there
+
     mean = np.empty_like(final[0])
     difference = np.empty_like(final[0])
     for m, moment in enumerate(moments):
@@ -90,12 +96,12 @@ def judge(
             if servers:  # the parts add up to the center
                 mean *= fabric.size
             if not serves:
-                own = problem.evaluate(model)
+                own = problem.evaluate(placed(model))
                 result.local_loss[m], result.local_accuracy[m] = own.loss, own.accuracy
                 np.subtract(model, mean, out=difference)
                 result.distance_squared[m] = float(difference @ difference)
             if m % fabric.size == fabric.rank:
-                best = problem.evaluate(mean)
+                best = problem.evaluate(placed(mean))
                 result.loss_of_mean[m] = best.loss
                 result.accuracy_of_mean[m] = best.accuracy
                 result.norm_of_mean[m] = float(np.linalg.norm(mean))

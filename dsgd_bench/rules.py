@@ -61,7 +61,13 @@ SECTIONS = ("study", "problem", "algorithm", *PLAIN, "measure")
 
 EFFECTIVE: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "problem.shards": ("by", {"dirichlet": ("alpha",)}),
-    "compute": ("mode", {"emulated": ("seconds",)}),
+    "compute": (
+        "mode",
+        {
+            "measured": ("device", "precision"),
+            "emulated": ("seconds", "device", "precision"),
+        },
+    ),
     "slowdown": (
         "kind",
         {
@@ -168,7 +174,16 @@ def check(trial: Trial) -> None:
     ConfigError
         Naming the key and the way out.
     """
-    rules = (_without_effect, _optimizer, _plain, _servers, _slowdown, _links, _ends)
+    rules = (
+        _without_effect,
+        _optimizer,
+        _plain,
+        _servers,
+        _slowdown,
+        _precision,
+        _links,
+        _ends,
+    )
     for rule in rules:
         for broken, sentence in rule(trial):
             if broken:
@@ -276,6 +291,21 @@ def _slowdown(trial: Trial) -> Iterator[tuple[object, str]]:
         s.kind != "none" and s.mode == "minimum" and c.mode == "measured",
         "slowdown.mode minimum needs compute.mode emulated: emulate, or choose "
         "slowdown.mode added",
+    )
+
+
+def _precision(trial: Trial) -> Iterator[tuple[object, str]]:
+    c = trial.compute
+    reduced = c.precision != "float32"
+    yield (
+        reduced and c.device == "cpu",
+        f"compute.precision {c.precision} needs compute.device cuda: choose both, or "
+        "neither",
+    )
+    yield (
+        reduced and trial.problem.dtype != "float32",
+        f"compute.precision {c.precision} is for models of float32, but problem.dtype "
+        f"is {trial.problem.dtype}: leave one of them out",
     )
 
 

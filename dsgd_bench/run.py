@@ -3,17 +3,17 @@
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 
-from dsgd_bench import problems, trace
+from dsgd_bench import arrays, problems, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import Array, Host
 from dsgd_bench.budget import Budget, Service
 from dsgd_bench.config import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
 from dsgd_bench.copies import Copies
@@ -22,6 +22,7 @@ from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.judge import judge
 from dsgd_bench.problems import Problem
+from dsgd_bench.specs import GpuSpec
 from dsgd_bench.state import State
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.worker import Worker, drive
@@ -78,6 +79,8 @@ class Run:
         Tells rank 0 whether to stop before the budget is used up.
     resumes : bool
         Whether a stopped trial goes on where it was; else it starts again.
+    gpu : GpuSpec
+        How ranks use their GPUs.
     """
 
     trial: Trial
@@ -87,6 +90,7 @@ class Run:
     provenance: dict[str, Any]
     stop: Callable[[], bool] | None = None
     resumes: bool = True
+    gpu: GpuSpec = field(default_factory=GpuSpec)
 
     def __call__(self, fabric: Fabric) -> bool:
         """Run this rank of the trial, or go on where it was stopped; collective.
@@ -102,16 +106,45 @@ class Run:
             If problem, graph and number of ranks do not fit.
         TraceError
             If the trace cannot be written, or a checkpoint not be read.
+        GpuError
+            If a GPU has too little memory.
         """
+        place = self._device(fabric)
+        with place.guard(fabric.rank):
+            return self._run(fabric, place)
+
+    def _device(self, fabric: Fabric) -> Host:
+        """Return where this rank computes: those of a host share its GPUs evenly."""
+        nodes = fabric.nodes()
+        mine = [rank for rank, node in enumerate(nodes) if node == nodes[fabric.rank]]
+        compute = self.trial.compute
+        place = arrays.device(
+            compute.device, mine.index(fabric.rank), compute.precision
+        )
+        places = fabric.gather((nodes[fabric.rank], place.place))
+        place.divide(places.count(places[fabric.rank]), self.gpu.memory)
+        return place
+
+    def _reaching(self, fabric: Fabric, place: Host) -> Fabric:
+        """Return a fabric for vectors that lie in `place`."""
+        if place.kind == "cpu":
+            return fabric
+        from dsgd_bench.arrays.cuda import Gpu
+        from dsgd_bench.fabric.device import on_gpus
+
+        return cast(Fabric, on_gpus(fabric, cast(Gpu, place), self.gpu.transport))
+
+    def _run(self, fabric: Fabric, place: Host) -> bool:
         trial = self.trial
         algorithm = ALGORITHMS[trial.algorithm.kind]
-        problem = problems.make(trial.problem, trial.seed)
+        problem = problems.make(trial.problem, trial.seed, device=place)
+        fabric = self._reaching(fabric, place)
         verdict = progress.preflight(fabric, self.progress)
         self._warm_up(algorithm, problem, fabric)
         facts = trace.Facts(
             trial=trial,
             study=self.study,
-            provenance=self.provenance,
+            provenance=self.provenance | _describe(fabric, place),
             progress=verdict,
             epoch_samples=problem.samples,
             fabric=fabric.kind,
@@ -194,7 +227,8 @@ class Run:
             shard.drained = fabric.ledger.drained()
             drained = fabric.now() - fabric.ledger.origin
         end = worker.round(fabric.ledger.steps) if algorithm.synchronous else elapsed
-        return Ended(copies, (x, end, drained), elapsed, state, budget.stopped)
+        final = arrays.host(x), end, drained
+        return Ended(copies, final, elapsed, state, budget.stopped)
 
     def _stop(self, fabric: Fabric) -> Callable[[], bool] | None:
         """Return what tells when to stop; None on all ranks if it is on rank 0."""
@@ -224,7 +258,7 @@ class Run:
             self.folder,
             fabric.rank,
             shard.checkpoint(
-                ended.state.arrays,
+                {name: arrays.host(kept) for name, kept in ended.state.arrays.items()},
                 ended.copies.pack(),
                 elapsed=elapsed,
                 origin=origin,
@@ -266,3 +300,13 @@ class Run:
             stop=stop,
             step=worker.state.step,
         )
+
+
+def _describe(fabric: Fabric, place: Host) -> dict[str, Any]:
+    """Return what the trace says of the GPUs of all ranks; nothing on hosts."""
+    gpus = fabric.gather(place.describe())
+    if place.kind == "cpu":
+        return {}
+    transport = asdict(fabric.transport)  # type: ignore[attr-defined]
+    kinds = {f"{g['name']}, CuPy {g['cupy']}, CUDA {g['runtime']}" for g in gpus}
+    return {"gpu": sorted(kinds), "gpus": gpus, "gpu_transport": transport}

@@ -88,10 +88,16 @@ class ProblemSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ComputeSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """Real gradients, measured, or padded by sleep to `seconds` each."""
+    """Real gradients, measured, or padded by sleep to `seconds` each.
+
+    They are computed on the host, or on a GPU; there matrices of float32 may be
+    multiplied in less `precision`, and the sums are float32 all the same.
+    """
 
     mode: Literal["measured", "emulated"] = "measured"
     seconds: NotNegative = 0.0
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
 
 class SlowLinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -272,6 +278,19 @@ class LinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
     hosts: dict[str, Positive] = {}
 
 
+class GpuSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """How ranks use their GPUs.
+
+    `transport` is how vectors on a GPU reach other ranks: ``staged`` through pinned
+    host memory, ``ipc`` from GPU to GPU on one host, handed to a ``gpu-aware`` MPI
+    library as they are, or ``auto``, the best of what proves itself. `memory` is the
+    share of a GPU's memory that all ranks on it may take together.
+    """
+
+    transport: Literal["auto", "staged", "gpu-aware", "ipc"] = "auto"
+    memory: Annotated[float, Meta(gt=0, le=1)] = 0.9
+
+
 class Machine(Struct, frozen=True, forbid_unknown_fields=True):
     """Where trials run.
 
@@ -297,6 +316,8 @@ class Machine(Struct, frozen=True, forbid_unknown_fields=True):
         The batch system; None if there is none.
     links : LinksSpec
         What the links of the hosts can carry, as far as known.
+    gpu : GpuSpec
+        How ranks use their GPUs, where a study computes on them.
     """
 
     launcher: tuple[str, ...] = ("mpiexec", "-n", "{ranks}")
@@ -308,6 +329,7 @@ class Machine(Struct, frozen=True, forbid_unknown_fields=True):
     when_stopped: Literal["resume", "rerun"] = "resume"
     slurm: SlurmSpec | None = None
     links: LinksSpec = LinksSpec()
+    gpu: GpuSpec = GpuSpec()
 
 
 class Job(Struct, frozen=True, forbid_unknown_fields=True):

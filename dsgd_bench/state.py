@@ -8,8 +8,9 @@ of draws.
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
+
+from dsgd_bench.arrays import copy
 
 Kept = TypeVar("Kept", bound=NDArray[Any])
 
@@ -55,6 +56,6 @@ class State:
             Changed in place only, and final once its owner is closed.
         """
         if name in self._saved:
-            np.copyto(array, self._saved[name])
+            copy(self._saved[name], array)
         self.arrays[name] = array
         return array

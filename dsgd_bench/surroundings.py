@@ -1,8 +1,10 @@
 """What this process finds around it: looked at before anything heavy is imported."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that tell linear algebra libraries how many threads to start."""
@@ -134,3 +136,17 @@ def limit_threads() -> None:
     """
     for name in THREADS:
         os.environ.setdefault(name, "1")
+
+
+def libmpi() -> str | None:
+    """Return the real path of the MPI library in this process, None if there is none.
+
+    This is the library that is used, whatever variables and modules promise.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return None
+    pattern = re.compile(r"/\S*/libmpi(?:_abi|_cray|_gnu\w*|_intel)?\.(?:so|dylib)\S*$")
+    found = {match[0] for line in maps.splitlines() if (match := pattern.search(line))}
+    return str(Path(min(found, key=len)).resolve()) if found else None

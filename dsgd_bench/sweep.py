@@ -6,6 +6,7 @@ Swept keys form a product, except those that are zipped: they advance together.
 
 import copy
 import itertools
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,10 +27,15 @@ def leaves(table: Table, above: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield (*above, key), value
 
 
+WORD = re.compile(r"(^[^=]+=\s*)(?!(?:true|false|inf|nan)$)([A-Za-z][\w-]*)$")
+"""An assignment of a word that is no value of TOML's own."""
+
+
 def override(table: Table, changes: Sequence[str]) -> Table:
     """Return `table` with changes such as ``"optimizer.lr=[0.1, 0.2]"`` made.
 
-    A change to a table of alternatives is made in each of them.
+    A change to a table of alternatives is made in each of them. A single word needs no
+    quotes, which a shell would take away: ``compute.device=cuda``.
 
     Raises
     ------
@@ -38,7 +44,7 @@ def override(table: Table, changes: Sequence[str]) -> Table:
     """
     for change in changes:
         try:
-            table = _merged(table, tomllib.loads(change))
+            table = _merged(table, tomllib.loads(WORD.sub(r'\1"\2"', change)))
         except tomllib.TOMLDecodeError:
             raise ConfigError(
                 f"the override {change} cannot be read: write TABLE.KEY=VALUE with a "

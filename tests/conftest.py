@@ -6,6 +6,7 @@ MPI on the virtual fabric for every number in `SIZES`. Under ``mpiexec`` with
 out, so that not every rank repeats it.
 """
 
+import os
 import sys
 import time
 import traceback
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import Network, World
 
@@ -24,6 +26,10 @@ ALL = 0
 """As many ranks as were launched."""
 
 NAP = 1e-4
+
+DEVICE = "DSGD_BENCH_TEST_DEVICE"
+"""Environment variable: where models of the contracts lie, and how they reach others,
+such as ``stand-in:ipc`` or ``cuda:staged``; by default on the host."""
 
 Work = Callable[[Fabric], Any]
 
@@ -87,7 +93,7 @@ class MpiRanks:
         from dsgd_bench.fabric.mpi import MpiFabric
 
         try:
-            fabric = MpiFabric(group)
+            fabric = on_device(MpiFabric(group))
             results = fabric.gather(work(fabric))
             fabric.close()
         except BaseException:  # the other ranks would wait for this one
@@ -95,6 +101,26 @@ class MpiRanks:
             group.Abort(1)
             raise
         return results
+
+
+def on_device(fabric: Fabric) -> Any:
+    """Return `fabric`, on the GPU that the environment names, or the stand-in."""
+    way = os.environ.get(DEVICE)
+    if not way:
+        return fabric
+    device, _, transport = way.partition(":")
+    if device == "stand-in":
+        import stand_in_gpu
+
+        stand_in_gpu.install()
+        gpu: Any = stand_in_gpu.Gpu()
+    else:
+        from dsgd_bench import arrays
+
+        gpu = arrays.device(device, fabric.rank)
+    from dsgd_bench.fabric.device import on_gpus
+
+    return on_gpus(fabric, gpu, transport)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -121,6 +147,18 @@ def size(request: pytest.FixtureRequest) -> int:
     from mpi4py import MPI
 
     return int(MPI.COMM_WORLD.size)
+
+
+@pytest.fixture(scope="session")
+def device() -> Any:
+    """The GPU; without one, or without CuPy, the test is skipped and says why."""
+    try:
+        from dsgd_bench.arrays import cuda
+    except DsgdError as error:
+        pytest.skip(str(error))
+    if not cuda.cupy.cuda.is_available():
+        pytest.skip("there is no CUDA device, or no driver for it")
+    return cuda.Gpu(0)
 
 
 @pytest.fixture(autouse=True, scope="module")

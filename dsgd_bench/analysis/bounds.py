@@ -145,6 +145,15 @@ def _allreduce(case: Case) -> Bound:
     return Bound(seconds, "t + 2(n-1)/n·M/B")
 
 
+def _bucketed(case: Case) -> Bound:
+    """Sum in a ring beside the way back; nothing is ready before its end begins.
+
+    How much hides depends on the layers: the least is that all but an instant does.
+    """
+    seconds = max(case.compute.max(), _ring(case).max())
+    return Bound(seconds, "max(t, 2(n-1)/n·M/B)")
+
+
 def _localsgd(case: Case) -> Bound:
     """Reduce every H-th step only."""
     seconds = case.compute.max() + _ring(case).max() / case.every
@@ -248,6 +257,7 @@ def _free(case: Case) -> Bound:
 
 RULES: dict[str, Callable[[Case], Bound | None]] = {
     "allreduce": _allreduce,
+    "allreduce-bucketed": _bucketed,
     "localsgd": _localsgd,
     "dpsgd": _dpsgd,
     "dpsgd-atc": _in_turn,

@@ -34,6 +34,7 @@ CLEAR = 4.0
 
 BESIDE = {
     "dpsgd": "dpsgd-atc",
+    "allreduce-bucketed": "allreduce",
     "localsgd": "allreduce",
     "odsgd": "ssgd",
     "osgp": "sgp",

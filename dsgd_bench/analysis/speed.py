@@ -34,7 +34,7 @@ ONE_SIDED = (
 )
 """Whose exchanges are booked, both ways, by the worker that starts them alone."""
 
-ALL_REDUCED = ("allreduce", "localsgd", "postlocal")
+ALL_REDUCED = ("allreduce", "allreduce-bucketed", "localsgd", "postlocal")
 """Who hands over one model, of which a ring sends 2(n - 1)/n."""
 
 

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from dsgd_bench.arrays import Array, Scratch, average, blocks
+from dsgd_bench.arrays import Array, Scratch, average, blocks, copy
 from dsgd_bench.clock import Spans
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.replicas import HISTORY, Replicas, Update
@@ -59,23 +59,26 @@ class AcceleratedReplicas(Replicas):
         self._kappa, self._alpha = kappa, alpha
         self._move_model = update
         self._before = np.empty_like(x)
-        self._difference = Scratch(x)
+        self._difference = Scratch(self._own)
         self._ours = self._words.memory.view(float)
         self._record = np.zeros(3, np.int64)
         self._theirs = self._record.view(float)
-        scratch = [(Scratch(x), Scratch(x)) for _ in range(2)]
         own, size, self._pairs = self._models.memory, x.size, []
+        parts = blocks(self._own)
+        scratch = [
+            (Scratch(self._own), Scratch(self._own)) for _ in range(min(2, len(parts)))
+        ]
         # every other block has other scratch: a put still runs under the next get
-        for number, part in enumerate(blocks(x)):
-            copy = slice(size + part.start, size + part.stop)
-            for_x, for_y = scratch[number % 2]
-            pairs = ((own[part], own[copy]), (for_x[part], for_y[part]))
-            self._pairs.append((part, copy, *pairs))
+        for number, part in enumerate(parts):
+            second = slice(size + part.start, size + part.stop)
+            for_x, for_y = scratch[number % len(scratch)]
+            pairs = ((own[part], own[second]), (for_x[part], for_y[part]))
+            self._pairs.append((part, second, *pairs))
 
     def _fill(self, state: State) -> None:
         self._copy = state.keep("copy", self._x.copy())
         self._times = state.keep("times", np.zeros(2))
-        self._models.memory[self._x.size :] = self._copy
+        copy(self._copy, self._models.local[self._x.size :])
         self._words.memory.view(float)[TIME : TALLY + 1] = self._times
 
     def _move(self, x: Array, g: Array) -> None:
@@ -85,8 +88,8 @@ class AcceleratedReplicas(Replicas):
         self._mix_own(max(ours.item(TALLY), ours.item(TIME)))
         self._before[:] = x
         self._move_model(x, g)
-        copy = self._models.memory[x.size :]
-        copy += np.subtract(x, self._before, out=self._before)
+        own_copy = self._models.local[x.size :]
+        own_copy += np.subtract(x, self._before, out=self._before)
 
     def _mix_own(self, time: float) -> None:
         """Let this rank's model and copy flow until `time`."""
@@ -116,9 +119,9 @@ class AcceleratedReplicas(Replicas):
             time = max(tally, our_time, their_time)
             our_share = self._share(time - our_time)
             their_share = self._share(time - their_time)
-            for part, copy, mine, yours in self._pairs:
+            for part, second, mine, yours in self._pairs:
                 models.get(neighbor, part, yours[0])
-                models.get(neighbor, copy, yours[1])
+                models.get(neighbor, second, yours[1])
                 models.flush(neighbor)
                 mixing -= now()
                 scratch = self._difference[part]
@@ -127,7 +130,7 @@ class AcceleratedReplicas(Replicas):
                 exchange(mine, yours, self._alpha, scratch)
                 mixing += now()
                 models.put(mine[0], neighbor, part)  # the same at both ends
-                models.put(yours[1], neighbor, copy)
+                models.put(yours[1], neighbor, second)
             models.flush(neighbor)
             words.memory[HISTORY] += 1
             record[0] = history + 1
@@ -144,7 +147,7 @@ class AcceleratedReplicas(Replicas):
     def _settle(self) -> None:
         """Mix everybody up to the same time: only then are the sums what they were."""
         self._mix_own(max(self._fabric.gather(self._ours.item(TIME))))
-        self._copy[:] = self._models.memory[self._x.size :]
+        copy(self._models.local[self._x.size :], self._copy)
         self._times[:] = self._ours[TIME : TALLY + 1]
         self._pairs.clear()
         del self._ours

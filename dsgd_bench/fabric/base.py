@@ -29,9 +29,16 @@ class Window(Protocol):
     itself: it returns what waits. `get` and `put` are atomic for no unit at all;
     `fetch`, `accumulate`, `add` and `compare_and_swap` are atomic per element. On one
     element only `compare_and_swap`, or only sums beside fetches, may ever be used.
+
+    `memory` is where transfers read and write this rank's vector; `local` is the same
+    memory as the vectors see it that the window was made for: on the GPU, if they lie
+    there. `within_reach` is the vector of another rank, if this one can compute on it.
     """
 
     memory: NDArray[Any]
+    local: NDArray[Any]
+
+    def within_reach(self, rank: int) -> NDArray[Any] | None: ...
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None: ...
     def getting(
@@ -134,8 +141,13 @@ class Fabric(Protocol):
     def averaging(self, x: Array) -> AbstractContextManager[None]:
         """Start `average` on entry and finish it on exit; `x` is lent meanwhile."""
 
-    def window(self, length: int, dtype: DTypeLike) -> Window:
-        """Open a window of `length` zeros on every rank; collective."""
+    def window(
+        self, length: int, dtype: DTypeLike, like: NDArray[Any] | None = None
+    ) -> Window:
+        """Open a window of `length` zeros on every rank; collective.
+
+        It will be used with vectors that lie where `like` does, by default on the host.
+        """
 
     def messages(self) -> Messages:
         """Open a channel for two-sided messages; collective."""

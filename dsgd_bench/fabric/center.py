@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import Array, finish
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
 from dsgd_bench.state import State
 
@@ -198,6 +198,7 @@ class Center(Resource):
     def _worked(self, message: Array, sender: int) -> Array:
         """Let the algorithm change the model; return its answer."""
         answer = self._answer(self.part, message, sender)
+        finish(self.part)
         now = self._fabric.now()
         self._ledger.front.mixing += now - self._mark
         self._mark = now
@@ -307,6 +308,7 @@ class SynchronousCenter(Center):
             np.copyto(self._message, one)
         else:
             self._message += one
+        finish(one)
         now = self._fabric.now()
         self._ledger.front.mixing += now - self._mark
         self._mark = now

@@ -13,7 +13,7 @@ from types import TracebackType
 
 import numpy as np
 
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import Array, copy, finish
 from dsgd_bench.fabric.base import Fabric, ends_well
 from dsgd_bench.fabric.replicas import HISTORY, STEP, Replicas, Update
 from dsgd_bench.state import State
@@ -83,6 +83,7 @@ class HandoverReplicas(Replicas):
         with self._mutex:
             entered = fabric.now()
             self._sum += g
+            finish(g)  # the other thread may take it as soon as it has the mutex
             self._handed += 1
             self._handed_changes = self._changes_read
         self._last = g
@@ -104,14 +105,14 @@ class HandoverReplicas(Replicas):
             history = self._words.memory.item(HISTORY)
             changes = history % STEP
             if included > self._included:
-                self._update(self._own, self._taken)
+                self._update(self._model, self._taken)
                 self._taken.fill(0.0)
                 fresh = included - self._included
                 self._words.memory[HISTORY] = history + fresh * STEP + 1
                 self._steps = self._earlier + included
                 self._ledger.changes = changes - changes_read
                 changes += 1
-            self._back[:] = self._own
+            copy(self._model, self._back)
             spans.mixing += self._fabric.now() - started
         with self._mutex:
             self._middle, self._back = self._back, self._middle

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.arrays import Array, Scratch, axpy
+from dsgd_bench.arrays import Array, Scratch, axpy, finish
 from dsgd_bench.clock import Spans
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
@@ -59,7 +59,8 @@ class _Slots(Resource):
             target: self._everybody[target][0].index(fabric.rank)
             for target in self.targets
         }
-        self._payloads = fabric.window(max(1, places * slots * like.size), like.dtype)
+        length = max(1, places * slots * like.size)
+        self._payloads = fabric.window(length, like.dtype, like)
         self._stamps = fabric.window(max(1, places * slots), np.int64)
         self._versions = fabric.window(max(1, places), np.int64)
         self._sent = dict.fromkeys(self.targets, 0)
@@ -394,6 +395,7 @@ class Newest(_Slots):
             stamp = self.newest(source, self._theirs)
             started = now()
             axpy(float(weights[source]), self._theirs, x, self._scratch)
+            finish(x)
             ledger.front.mixing += now() - started
             ledger.mixed(step - stamp)
         if self.sources:

@@ -17,7 +17,7 @@ their receivers when they left, so ports are exact for them; one-sided operation
 several origins on one slow target each find its ports free. They wait at `flush`,
 messages at `arrive` and `wait`, collectives before they return: for those, every rank
 adds what a ring all-reduce takes through the slowest link, 2 (n - 1) messages and
-2 (n - 1) / n of the bytes.
+2 (n - 1) / n of the bytes. Collectives that are under way together follow each other.
 """
 
 import threading
@@ -89,6 +89,7 @@ class SlowLinks:
         )
         self._all = not settings.ranks and not settings.pairs
         self._busy_until: dict[Hashable, float] = defaultdict(lambda: -np.inf)
+        self._ring_until = -np.inf  # when started collectives are through
         self._lock = threading.Lock()  # helper threads send, too
 
     def __getattr__(self, name: str) -> Any:
@@ -169,11 +170,13 @@ class SlowLinks:
     @contextmanager
     def averaging(self, x: Array) -> Iterator[None]:
         """Start `average` on entry and finish it on exit; `x` is lent meanwhile."""
-        entered = self._fabric.now()
+        n = self._fabric.size
+        entered = max(self._fabric.now(), self._ring_until)
+        self._ring_until = entered + 2 * (n - 1) / n * x.nbytes * self._per_byte
+        due = self._ring_until + 2 * (n - 1) * self.seconds
         with self._fabric.averaging(x):
             yield
-        done = self._fabric.now()
-        self._meet(done, entered + self._ring(x.nbytes))
+        self._meet(self._fabric.now(), due)
 
     def _ring(self, nbytes: int) -> float:
         n = self._fabric.size
@@ -185,9 +188,11 @@ class SlowLinks:
             self.pause_until(until)
             self._fabric.ledger.met(since, self._fabric.now())
 
-    def window(self, length: int, dtype: DTypeLike) -> Window:
+    def window(
+        self, length: int, dtype: DTypeLike, like: NDArray[Any] | None = None
+    ) -> Window:
         """Open a window of `length` zeros on every rank; collective."""
-        return cast(Window, SlowWindow(self, self._fabric.window(length, dtype)))
+        return cast(Window, SlowWindow(self, self._fabric.window(length, dtype, like)))
 
     def messages(self) -> Messages:
         """Open a channel for two-sided messages; collective."""
@@ -200,6 +205,10 @@ class SlowWindow:
     def __init__(self, links: SlowLinks, window: Window) -> None:
         self._links, self._window = links, window
         self._due: dict[int, float] = {}
+
+    def within_reach(self, rank: int) -> NDArray[Any] | None:
+        # what is computed on directly would not be slow
+        return None if self._links.is_slow(rank) else self._window.within_reach(rank)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._window, name)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from dsgd_bench.arrays import Array, Scratch, axpy
+from dsgd_bench.arrays import Array, Scratch, axpy, finish
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
 from dsgd_bench.fabric.exchange import Exchange
 from dsgd_bench.graphs import Graph
@@ -53,6 +53,7 @@ class Mixer(Resource):
         x *= self._weights[fabric.rank]
         for theirs, rank in self._theirs:
             axpy(self._weights[rank], theirs, x, self._scratch)
+        finish(x)
         fabric.ledger.front.mixing += fabric.now() - started
 
     def close(self) -> None:

@@ -8,12 +8,14 @@ Waiting is polite where ranks share cores: a rank gives its core away, because s
 ranks keep the one they wait for from running.
 """
 
+import ctypes
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any
 
@@ -21,8 +23,8 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike, NDArray
 
-from dsgd_bench import nics, placement
-from dsgd_bench.arrays import Array
+from dsgd_bench import nics, placement, surroundings
+from dsgd_bench.arrays import Array, finish
 from dsgd_bench.clock import Ledger, monotonic
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.mpi_window import MpiWindow
@@ -44,6 +46,9 @@ SWITCH_INTERVAL = 1e-3
 
 ROUND_TRIPS = 50
 """Messages there and back by which two clocks are compared."""
+
+LAST_WORDS = 0.2
+"""Seconds in which a launcher reads what a rank has said before it ends the job."""
 
 PROGRESS_PERIOD = 1e-3
 """Seconds between two visits of the progress thread to the MPI library."""
@@ -124,11 +129,15 @@ class MpiFabric:
         quicker than the non-blocking form, which the library serves by other means.
         """
         entered = self.now()
+        self.sum(x)
+        self.averaged(x, entered)
+
+    def sum(self, x: Array) -> None:
+        """Replace `x` by its sum over all ranks; nothing is booked."""
         self.comm.Allreduce(MPI.IN_PLACE, x, op=MPI.SUM)
         self.beats += 1
-        self._averaged(x, entered)
 
-    def _averaged(self, x: Array, entered: float) -> None:
+    def averaged(self, x: Array, entered: float) -> None:
         """Book a sum that was waited for since `entered`, and make it a mean."""
         done = self.now()
         if self.size > 1:
@@ -136,13 +145,19 @@ class MpiFabric:
             self.ledger.traffic.received(x.nbytes)
             self.ledger.met(entered, done)
         x *= 1 / self.size
+        finish(x)
         self.ledger.front.mixing += self.now() - done
 
     def averaging(self, x: Array) -> "_Averaging":
         """Start the mean on entry (``MPI_Iallreduce``), finish it on exit."""
         return _Averaging(self, x)
 
-    def window(self, length: int, dtype: DTypeLike) -> "MpiWindow":
+    def window(
+        self,
+        length: int,
+        dtype: DTypeLike,
+        like: NDArray[Any] | None = None,  # noqa: ARG002 (all memory is the host's)
+    ) -> "MpiWindow":
         """Open a window of `length` zeros on every rank; collective."""
         return MpiWindow(self, length, np.dtype(dtype))
 
@@ -265,6 +280,19 @@ class MpiFabric:
         """Name and version of the MPI library, as it says itself."""
         return MPI.Get_library_version().partition("\n")[0].strip("\0 ")
 
+    def claims_gpu(self) -> bool:
+        """Tell whether the library says that it takes vectors on a GPU.
+
+        By the standard's list of kinds of memory (MPI 4.1), or the older question that
+        MPICH and Open MPI answer, asked of the very file that is loaded.
+        """
+        if "cuda" in (self.comm.Get_info().get("mpi_memory_alloc_kinds") or ""):
+            return True
+        path = surroundings.libmpi()
+        library = ctypes.CDLL(path) if path else None
+        ask = getattr(library, "MPIX_Query_cuda_support", lambda: 0)
+        return bool(ask())
+
     def describe(self) -> dict[str, Any]:
         """Return what provenance wants to know about MPI; collective."""
         places = placement.arrange(self.gather(placement.here(self._host())))
@@ -279,7 +307,14 @@ class MpiFabric:
         }
 
     def abort(self, status: int) -> None:
-        """End the whole job with exit `status`, whatever the other ranks do."""
+        """End the whole job with exit `status`, whatever the other ranks do.
+
+        What this rank has said is passed on first: launchers that see a job abort may
+        drop what they have not read yet.
+        """
+        sys.stdout.flush()
+        sys.stderr.flush()
+        time.sleep(LAST_WORDS)
         MPI.COMM_WORLD.Abort(status)
 
     @property
@@ -319,7 +354,7 @@ class _Averaging:
         fabric = self._fabric
         waited_from = fabric.now()
         fabric.wait(self._request)
-        fabric._averaged(self._x, waited_from)
+        fabric.averaged(self._x, waited_from)
 
 
 class MpiMessages:
@@ -338,9 +373,18 @@ class MpiMessages:
     def receive(self, out: NDArray[Any], rank: int) -> None:
         self._receives.append(self._comm.Irecv(out, rank))
 
-    def arrive(self) -> None:
-        for request in self._receives:
+    def arrive(self, landings: Sequence[Callable[[], None] | None] = ()) -> None:
+        """Wait until all that is to be received is here, one message after the other.
+
+        Parameters
+        ----------
+        landings : sequence of callable or None
+            Called once the message of the same number is here; one per message.
+        """
+        for request, landing in zip_longest(self._receives, landings):
             self._fabric.wait(request)
+            if landing is not None:
+                landing()
         self._receives.clear()
 
     def wait(self) -> None:

@@ -32,6 +32,7 @@ class MpiWindow:
             )
         self.memory: NDArray[Any] = np.asarray(self._win.tomemory()).view(dtype)
         self.memory[:] = 0
+        self.local = self.memory
         self._type = MPI.Datatype.fromcode(dtype.char)
         self._value = np.zeros(1, dtype)
         self._result = np.zeros(1, dtype)
@@ -46,6 +47,9 @@ class MpiWindow:
         self._words: dict[int, tuple[NDArray[Any], int, MPI.Datatype]] = {}
         fabric.barrier()
         self._win.Lock_all(MPI.MODE_NOCHECK)
+
+    def within_reach(self, rank: int) -> None:
+        """Return None: another rank's vector is reached through the library only."""
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         self._win.Get((out, self._type), rank, self._target(part))
@@ -123,5 +127,6 @@ class MpiWindow:
     def free(self) -> None:
         self._win.Unlock_all()
         win, self._win = self._win, MPI.WIN_NULL
-        self.memory = np.zeros(0, self.memory.dtype)  # no view may outlive the memory
+        # no view may outlive the memory
+        self.memory = self.local = np.zeros(0, self.memory.dtype)
         win.Free()

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import Array, copy, finish
+from dsgd_bench.arrays.updates import debias
 from dsgd_bench.clock import Spans
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
 from dsgd_bench.fabric.exchange import Exchange
@@ -40,7 +41,7 @@ class Mass:
 
     def __init__(self, start: Array) -> None:
         check_vector(start)
-        self.packet = np.ones(start.size + 1, start.dtype)
+        self.packet: Array = np.ones_like(start, shape=start.size + 1)
         self.x: Array = self.packet[:-1]
         self.x[:] = start
 
@@ -52,9 +53,9 @@ class Mass:
     def debias(self, z: Array, weights: bool) -> None:
         """Compute ``z <- x / w``; without `weights` z is x itself."""
         if weights:
-            np.divide(self.x, self.packet[-1], out=z)
+            debias(self.x, self.packet[-1:], z)
         else:
-            z[:] = self.x
+            copy(self.x, z)
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,14 @@ class _Push(Resource):
             parcels += [(packet, target) for target in targets]
         if parcels:
             mass *= phase.kept
+        finish(mass)
         self._ledger.front.mixing += self._fabric.now() - started
         return parcels
 
     def _add(self, packet: Array) -> None:
         started = self._fabric.now()
         self._mass.packet += packet
+        finish(packet)
         self._ledger.front.mixing += self._fabric.now() - started
 
     def _debias(self) -> None:

@@ -21,7 +21,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dsgd_bench.arrays import Array, Scratch, average, blocks
+from dsgd_bench.arrays import Array, Scratch, average, blocks, copy
+from dsgd_bench.arrays.updates import average_both
 from dsgd_bench.clock import Spans
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
@@ -63,22 +64,27 @@ class _Shared(Resource):
         self._rank = fabric.rank
         self._x = x
         self._update = update
-        self._scratch = Scratch(x)
-        self._models = fabric.window(self.VECTORS * x.size, x.dtype)
+        self._models = fabric.window(self.VECTORS * x.size, x.dtype, like=x)
         self._words = fabric.window(self.WORDS, np.int64)
+        # the replica, where exchanges find it and where gradients and copies lie
         self._own = self._models.memory[: x.size]
-        self._models.memory[:] = np.tile(x, self.VECTORS)
+        self._model = self._models.local[: x.size]
+        for start in range(0, self.VECTORS * x.size, x.size):
+            copy(x, self._models.local[start : start + x.size])
+        self._scratch = Scratch(self._own)
         for word in self.HISTORIES:
             self._words.memory[word] = state.step * STEP
         self._fill(state)
         self._models.sync()
         self._words.sync()
         # views of every block, scratch and own, so that an exchange makes none
-        scratch = [self._scratch, *(Scratch(x) for _ in range(AHEAD - 1))]
+        parts = blocks(self._own)
+        most = min(AHEAD, len(parts))
+        scratch = [self._scratch, *(Scratch(self._own) for _ in range(most - 1))]
         self._blocks = {
             ahead: [
-                (part, scratch[number % ahead][part], self._own[part])
-                for number, part in enumerate(blocks(x))
+                (part, scratch[number % min(ahead, most)][part], self._own[part])
+                for number, part in enumerate(parts)
             ]
             for ahead in (1, AHEAD)
         }
@@ -109,9 +115,9 @@ class _Shared(Resource):
         self._models.sync()
         self._words.sync()
         self._settle()
-        self._x[:] = self._own
+        copy(self._model, self._x)
         self._blocks.clear()  # no view may outlive the memory
-        del self._own
+        del self._own, self._model
         self._models.free()
         self._words.free()
 
@@ -167,7 +173,7 @@ class Replicas(_Shared):
         """Copy this rank's replica to `out`, whole, whoever averages meanwhile."""
         with self._holding(self._ledger.front, self._rank) as spans:
             started = self._fabric.now()
-            out[:] = self._own
+            copy(self._model, out)
             self._changes_read = self._words.memory.item(HISTORY) % STEP
             spans.mixing += self._fabric.now() - started
 
@@ -181,9 +187,9 @@ class Replicas(_Shared):
         with self._holding(self._ledger.front, self._rank) as spans:
             started = now()
             history = self._words.memory.item(HISTORY)
-            self._update(self._own, g)
+            self._update(self._model, g)
             self._words.memory[HISTORY] = history + STEP + 1
-            out[:] = self._own
+            copy(self._model, out)
             spans.mixing += now() - started
         changes = history % STEP
         self._steps += 1
@@ -191,36 +197,49 @@ class Replicas(_Shared):
         self._changes_read = changes + 1
 
     def _average(self, neighbor: int, spans: Spans) -> None:
-        """x_i, x_j <- (x_i + x_j) / 2, by this rank, in blocks that fit the cache.
+        """x_i, x_j <- (x_i + x_j) / 2, by this rank, at both ends.
 
-        A block is averaged while it is in the cache, and its put runs under the gets of
-        the next ones. The last one is flushed before a lock is released.
+        The last transfer is flushed before a lock is released.
         """
         models, words, now = self._models, self._words, self._fabric.now
         with self._holding(spans, self._rank, neighbor):
             started = now()
-            mixing = 0.0
             words.memory[HISTORY] += 1
             history = words.add(1, neighbor, HISTORY)
-            ahead = 1 if neighbor in self._fabric.near else AHEAD
-            pieces = self._blocks[ahead]
-            coming = deque(
-                models.getting(neighbor, part, theirs)
-                for part, theirs, _ in pieces[:ahead]
-            )
-            for number, (part, theirs, ours) in enumerate(pieces, ahead):
-                coming.popleft()()  # this block is here
-                mixing -= now()
-                average(theirs, ours)
-                mixing += now()
-                models.put(ours, neighbor, part)
-                for later, same, _ in pieces[number : number + 1]:
-                    coming.append(models.getting(neighbor, later, same))
+            theirs = models.within_reach(neighbor)
+            mixing = 0.0
+            if theirs is None:
+                mixing = self._average_blocks(neighbor)
+            else:
+                average_both(theirs[: self._own.size], self._own)
             models.flush(neighbor)
             spans.mixing += mixing
             spans.moving += now() - started - mixing
         self._ledger.exchanged(models.memory.nbytes, neighbor)
         self._mixed(history)
+
+    def _average_blocks(self, neighbor: int) -> float:
+        """Average in blocks that fit the cache; return the seconds of arithmetic.
+
+        A block is averaged while it is in the cache, and its put runs under the gets of
+        the next ones.
+        """
+        models, now = self._models, self._fabric.now
+        mixing = 0.0
+        ahead = 1 if neighbor in self._fabric.near else AHEAD
+        pieces = self._blocks[ahead]
+        coming = deque(
+            models.getting(neighbor, part, theirs) for part, theirs, _ in pieces[:ahead]
+        )
+        for number, (part, theirs, ours) in enumerate(pieces, ahead):
+            coming.popleft()()  # this block is here
+            mixing -= now()
+            average(theirs, ours)
+            mixing += now()
+            models.put(ours, neighbor, part)
+            for later, same, _ in pieces[number : number + 1]:
+                coming.append(models.getting(neighbor, later, same))
+        return mixing
 
     def _holding(self, spans: Spans, *ranks: int) -> "_Holding":
         """Hold the lock words of `ranks`; the time until they are held is waiting."""
@@ -295,8 +314,8 @@ class DifferenceReplicas(_Shared):
     ) -> None:
         self._before = np.empty_like(x)
         self._after = np.empty_like(x)
-        self._difference = Scratch(x)
         super().__init__(fabric, x, update, state)
+        self._difference = Scratch(self._own)
 
     def read(self, out: Array) -> None:
         """Copy this rank's replica to `out`, again if somebody changed it meanwhile."""
@@ -338,7 +357,7 @@ class DifferenceReplicas(_Shared):
         words, history = self._words, 0
         for rank in pair:
             history = words.add(1, rank, BEGUN)
-        for part in blocks(models.memory):
+        for part in blocks(self._own):
             half, ours = self._difference[part], self._scratch[part]
             models.fetch(neighbor, part, out=half)
             models.fetch(self._rank, part, out=ours)

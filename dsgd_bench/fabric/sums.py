@@ -12,7 +12,7 @@ A read may find part of a sum that is just arriving. The rest is in the next one
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import Array, copy
 from dsgd_bench.clock import Spans
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
 from dsgd_bench.state import State
@@ -52,7 +52,7 @@ class SumReplicas(Resource):
         size = fabric.size
         self._fabric, self._ledger, self._rank = fabric, fabric.ledger, fabric.rank
         self._x, self._whole = x, slice(0, x.size)
-        self._models = fabric.window(x.size, x.dtype)
+        self._models = fabric.window(x.size, x.dtype, like=x)
         self._counters = fabric.window(2 * size, np.int64)
         self._mine = slice(2 * self._rank, 2 * self._rank + 2)
         self._others = [(self._rank + hop) % size for hop in range(1, size)]
@@ -65,7 +65,7 @@ class SumReplicas(Resource):
         self._included, self._delivered = sum(before), before[self._rank]
         self._begun = self._under_way = False
         self._thread = fabric.beside()
-        self._models.memory[:] = x
+        copy(x, self._models.local)
         self._models.sync()
         self._counters.memory[::2] = before  # gradients; messages count from now on
         self._counters.sync()
@@ -151,7 +151,7 @@ class SumReplicas(Resource):
         self._fabric.barrier()
         self._models.sync()
         self._counters.sync()
-        self._x[:] = self._models.memory
+        copy(self._models.local, self._x)
         self._arrived.reshape(-1)[:] = self._counters.memory
         self._models.free()
         self._counters.free()

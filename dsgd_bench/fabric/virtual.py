@@ -44,6 +44,7 @@ class VirtualFabric:
         self.offsets = [0.0] * self.size
         self.near = frozenset({rank})  # the others are as far as a network can be
         self._meetings = 0
+        self._carrying_until = 0.0
         self._windows = 0
         self._channels = 0
 
@@ -64,7 +65,12 @@ class VirtualFabric:
         """Start the mean on entry, finish it on exit; `x` holds NaN in between."""
         return _Averaging(self, x)
 
-    def window(self, length: int, dtype: DTypeLike) -> "VirtualWindow":
+    def window(
+        self,
+        length: int,
+        dtype: DTypeLike,
+        like: NDArray[Any] | None = None,  # noqa: ARG002 (all memory is the host's)
+    ) -> "VirtualWindow":
         """Open a window of `length` zeros on every rank; collective."""
         number = self._windows
         self._windows += 1
@@ -122,13 +128,22 @@ class VirtualFabric:
                 world.wake(glet)
         return meeting
 
-    def finish(self, meeting: Meeting, cost: float = 0.0) -> dict[int, Any]:
-        """Wait until all have entered `meeting` and `cost` seconds more."""
+    def finish(
+        self, meeting: Meeting, seconds: float = 0.0, latency: float = 0.0
+    ) -> dict[int, Any]:
+        """Wait until all have entered `meeting`, and until it is through the network.
+
+        What takes some `seconds` there comes after what was started before; `latency`
+        occupies nothing.
+        """
         world = self.world
         if meeting.complete_at is None:
             world.park(f"waits in {meeting.what}", meeting.waiting)
-        ready_at = (meeting.complete_at or 0.0) + cost
-        world.sleep(max(0.0, ready_at - world.time))
+        ready_at = meeting.complete_at or 0.0
+        if seconds:
+            ready_at = max(ready_at, self._carrying_until) + seconds
+            self._carrying_until = ready_at
+        world.sleep(max(0.0, ready_at + latency - world.time))
         return meeting.values
 
     @property
@@ -169,8 +184,10 @@ class _Averaging:
                 "it is lent to the fabric until the block ends"
             )
         entered = fabric.now()
-        cost = network.latency + x.nbytes / network.bandwidth
-        values = fabric.finish(self._meeting, cost if fabric.size > 1 else 0.0)
+        seconds, latency = x.nbytes / network.bandwidth, network.latency
+        if fabric.size == 1:
+            seconds = latency = 0.0
+        values = fabric.finish(self._meeting, seconds, latency)
         np.copyto(x, values[0])
         for rank in range(1, fabric.size):  # in rank order: the same bits everywhere
             x += values[rank]
@@ -200,7 +217,10 @@ class VirtualWindow:
         self._parts = parts
         self._pending: dict[int, list[_Transfer]] = {}
         self._open = True
-        self.memory = parts[fabric.rank]
+        self.memory = self.local = parts[fabric.rank]
+
+    def within_reach(self, rank: int) -> None:
+        """Return None: another rank's vector is reached by transfers only."""
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         self._begin("get", rank, part, out, poison=True)
@@ -308,7 +328,7 @@ class VirtualWindow:
             )
         self._fabric.finish(self._fabric.meet("free a window", None))
         self._open = False
-        self.memory = np.zeros(0, self.memory.dtype)
+        self.memory = self.local = np.zeros(0, self.memory.dtype)
 
     def _check_open(self, what: str) -> None:
         if not self._open:

@@ -26,6 +26,7 @@ VOLATILE = (
     "cpus_allowed",
     "placement",
     "known_bugs",
+    "gpus",  # one entry per rank; their kind is "gpu"
     "links",  # a condition of its own: points of other links are other points
 )
 """Provenance that may differ between runs of one table."""
@@ -165,6 +166,19 @@ def oversubscribed(evidence: Evidence) -> Iterator[str]:
         )
 
 
+def shared_gpus(evidence: Evidence) -> Iterator[str]:
+    """Say where ranks took turns on a GPU."""
+    gpus = [gpu for row in evidence.rows for gpu in fact(row.provenance, "gpus") or ()]
+    most = max((gpu["ranks"] for gpu in gpus if not gpu["mps"]), default=1)
+    if most > 1:
+        yield (
+            f"{most} ranks computed on one GPU without NVIDIA's Multi-Process Service:"
+            " their kernels took turns, so a rank's compute holds time of the others."
+            " Start nvidia-cuda-mps-control -d before the ranks, or use one rank per"
+            " GPU."
+        )
+
+
 def _shared_cores(row: Row) -> str:
     """Say in a few words which cores the ranks of a run shared."""
     places = fact(row.provenance, "placement")
@@ -273,6 +287,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "mixed-provenance": mixed_provenance,
     "known-bugs": known_bugs,
     "oversubscribed": oversubscribed,
+    "shared-gpus": shared_gpus,
     "progress": needs_help,
     "interrupted": interrupted,
     "coarse-copies": coarse_copies,

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dsgd_bench.algorithms import ALGORITHMS, Algorithm
 from dsgd_bench.algorithms.base import Steps
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import HOST, Array, copy, host
 from dsgd_bench.budget import Budget, Service
 from dsgd_bench.clock import COLUMNS
 from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.problems import Judgment, Problem
+from dsgd_bench.problems.base import Ready
 from dsgd_bench.specs import (
     AlgorithmSpec,
     BudgetSpec,
@@ -32,6 +34,9 @@ SAMPLES = 1024
 
 Slope = Callable[[int, int, Array], Any]
 """``slope(rank, step, x)`` is the gradient of one rank in one step."""
+
+Put = Callable[[Array], Array]
+"""Copies a model to where it is to lie."""
 
 
 def flat(rank: int, step: int, x: Array) -> float:
@@ -56,18 +61,27 @@ class Sloped:
     optimum = None
     samples = SAMPLES
 
-    def __init__(self, rank: int, start: Array, slope: Slope) -> None:
+    def __init__(
+        self, rank: int, start: Array, slope: Slope, put: Put = HOST.put
+    ) -> None:
         self.dimension, self.dtype = start.size, start.dtype
         self.gradients: list[Array] = []
-        self._rank, self._start, self._slope = rank, start, slope
+        self._rank, self._start, self._slope, self._put = rank, start, slope, put
 
     def initial(self) -> Array:
-        return self._start.copy()
+        return self._put(self._start)
 
-    def gradient(self, x: Array, indices: Any, out: Array) -> float:
-        out[:] = self._slope(self._rank, len(self.gradients), x)
-        self.gradients.append(out.copy())
-        return float(out @ out)
+    def gradient(
+        self, x: Array, indices: Any, out: Array, ready: Ready | None = None
+    ) -> float:
+        g = np.empty_like(self._start)
+        g[:] = self._slope(self._rank, len(self.gradients), host(x))
+        copy(g, out)
+        self.gradients.append(g)
+        if ready is not None:  # in three parts, one of them empty
+            for end, start in pairwise((out.size, out.size // 2, out.size // 2, 0)):
+                ready(slice(start, end))
+        return float(g @ g)
 
     def evaluate(self, x: Array) -> Judgment:
         return Judgment(loss=float(x @ x), accuracy=float("nan"))
@@ -161,7 +175,8 @@ def walk(
         start = before.final
         state = State(before.state.step, 1.0, before.state.arrays)
         slope = later(slope, before)
-    problem = problem or Sloped(fabric.rank, start, slope)
+    put = getattr(fabric, "gpu", HOST).put
+    problem = problem or Sloped(fabric.rank, start, slope, put)
     trial = a_trial(fabric, kind=algorithm.name, settings=settings, **more)
     worker = Worker(trial, problem, fabric, state)
     x = problem.initial()
@@ -181,7 +196,7 @@ def walk(
     return Walk(
         models,
         list(getattr(problem, "gradients", [])),
-        x,
+        host(x),
         list(ledger.rows),
         dict(ledger.counts),
         dict(ledger.exchanges),
@@ -194,7 +209,7 @@ def walk(
 def saved(step: int, state: State) -> State:
     """Return a state as it would be read from a checkpoint."""
     copied = State(step)
-    copied.arrays = {name: array.copy() for name, array in state.arrays.items()}
+    copied.arrays = {name: host(array).copy() for name, array in state.arrays.items()}
     return copied
 
 
@@ -222,7 +237,7 @@ def noting(steps: Steps, models: list[Array]) -> Steps:
     """Yield what `steps` yields and keep a copy of it."""
     try:
         for x in steps:
-            models.append(x.copy())
+            models.append(host(x).copy())
             yield x
     finally:
         steps.close()

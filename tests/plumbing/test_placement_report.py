@@ -42,6 +42,15 @@ def test_ranks_pinned_to_one_core_are_counted(tmp_path):
     assert text.startswith("4 ranks of which 2 shared cores")
 
 
+def test_ranks_that_take_turns_on_a_gpu_are_counted(tmp_path):
+    gpu = {"name": "some", "mps": False, "ranks": 2}
+    (text,) = said(study(tmp_path / "turns", gpus=[gpu, gpu]), "shared-gpus")
+    assert text.startswith("2 ranks computed on one GPU without")
+    for number, better in enumerate(({**gpu, "mps": True}, {**gpu, "ranks": 1})):
+        found = study(tmp_path / str(number), gpus=[better, better])
+        assert said(found, "shared-gpus") == []
+
+
 def test_a_known_bug_is_named_once_with_the_runs_that_could_meet_it(tmp_path):
     found = study(tmp_path, known_bugs=["some/project#1: it hangs: use another"])
     (text,) = said(found, "known-bugs")

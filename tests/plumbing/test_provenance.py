@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import provenance
+from dsgd_bench import provenance, surroundings
 
 
 def test_provenance_is_json_and_complete():
@@ -80,8 +80,8 @@ def test_hardware_threads_of_one_core_count_once(monkeypatch):
 
 def test_no_mpi_library_is_loaded_or_reported_without_mpi():
     code = (
-        "import sys; from dsgd_bench import provenance as p; p.collect();"
-        "print(p.libmpi(), 'mpi4py' in sys.modules)"
+        "import sys; from dsgd_bench import provenance, surroundings;"
+        "provenance.collect(); print(surroundings.libmpi(), 'mpi4py' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
@@ -102,7 +102,7 @@ def test_no_mpi_library_is_loaded_or_reported_without_mpi():
 )
 def test_the_mpi_library_is_found_by_its_mapping(monkeypatch, line, path):
     monkeypatch.setattr(Path, "read_text", lambda self: line + "\n")
-    found = provenance.libmpi()
+    found = surroundings.libmpi()
     assert found is None if path is None else path in found
 
 

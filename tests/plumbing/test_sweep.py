@@ -229,7 +229,14 @@ def test_an_override_reaches_every_alternative(study):
     ]
 
 
+def test_a_word_needs_no_quotes_which_a_shell_takes_away(study):
+    result = study(["algorithm.kind=allreduce", "optimizer.nesterov=false"])
+    assert seen(result, "algorithm.kind", "optimizer.nesterov") == [
+        ("allreduce", False)
+    ]
+
+
 def test_an_override_that_is_no_assignment_is_refused(study):
-    for text in ("ranks", "algorithm.kind=allreduce"):
+    for text in ("ranks", "algorithm.kind=all reduce"):
         with pytest.raises(ConfigError, match=f"the override {text} cannot be read"):
             study([text])
