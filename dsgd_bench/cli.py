@@ -396,7 +396,10 @@ def _bench(verbs: Verbs) -> None:
         "bench",
         help="time the suite itself, as OSU times MPI; bench NAME -h tells more",
     )
-    verb.add_argument("name", choices=("average", "recording"))
+    verb.add_argument(
+        "name",
+        choices=("average", "kernels", "problems", "recording", "transports"),
+    )
     verb.add_argument("words", nargs=argparse.REMAINDER, metavar="...")
     verb.set_defaults(verb=bench)
 
@@ -408,4 +411,5 @@ def bench(arguments: argparse.Namespace) -> int:
 
     options = BENCHMARKS[arguments.name].options.from_argv(arguments.words)
     words = ["bench-rank", arguments.name, *arguments.words]
-    return rank.start(config.Machine(), options.ranks, words, print)
+    machine = config.Machine(threads_per_rank=getattr(options, "threads", 1))
+    return rank.start(machine, options.ranks, words, print)

@@ -1,4 +1,4 @@
-"""Benchmarks of the framework itself: what it adds to bare MPI, what recording costs.
+"""Benchmarks of the framework itself: beside bare MPI, the hardware, no recording.
 
 In the manner of the OSU benchmarks: lines that begin with ``#`` say what was used, then
 come tables, then a line ``FOM name value unit`` per figure of merit, and at last the
@@ -11,15 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsgd_bench.bench.averaging import AverageOptions, average
+from dsgd_bench.bench.gradient_times import ProblemOptions, gradients
+from dsgd_bench.bench.kernel_floor import KernelOptions, kernels
 from dsgd_bench.bench.record import RecordingOptions, recording
+from dsgd_bench.bench.transports import TransportOptions, transports
 
 __all__ = [
     "BENCHMARKS",
     "AverageOptions",
     "Benchmark",
+    "KernelOptions",
+    "ProblemOptions",
     "RecordingOptions",
+    "TransportOptions",
     "average",
+    "gradients",
+    "kernels",
     "recording",
+    "transports",
 ]
 
 
@@ -30,14 +39,15 @@ class Benchmark:
     Attributes
     ----------
     options : type
-        Has ``from_argv(words)``; the result says on how many ``ranks``.
+        Has ``from_argv(words)``; the result says on how many ``ranks``, and may say
+        with how many ``threads`` each.
     rank : callable
         ``rank(fabric, options)``, collective; rank 0 prints.
     summary : str
         What it is for, in one line.
     """
 
-    options: type[AverageOptions] | type[RecordingOptions]
+    options: type[Any]
     rank: Callable[[Any, Any], None]
     summary: str
 
@@ -46,8 +56,17 @@ BENCHMARKS = {
     "average": Benchmark(
         AverageOptions, average, "pairwise averaging and steps against bare MPI calls"
     ),
+    "kernels": Benchmark(
+        KernelOptions, kernels, "operations on models and layers against the hardware"
+    ),
     "recording": Benchmark(
         RecordingOptions, recording, "what the trace costs, and whether it adds up"
+    ),
+    "problems": Benchmark(
+        ProblemOptions, gradients, "gradients against the floor and PyTorch"
+    ),
+    "transports": Benchmark(
+        TransportOptions, transports, "models from GPU to GPU, every way that works"
     ),
 }
 """Every benchmark by its name."""

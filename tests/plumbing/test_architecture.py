@@ -67,11 +67,19 @@ DOORS = {
     "mpi4py": {"fabric/mpi.py", "fabric/mpi_window.py", "fabric/bare.py"},
     "greenlet": {"fabric/world.py"},
     "h5py": {"trace"},
-    "cupy": {"arrays/cuda.py"},
+    "cupy": {"arrays/cuda.py", "arrays/memory.py"},
+    "cupyx": {"arrays/cuda.py", "arrays/memory.py"},
     "jinja2": {"slurm/script.py"},
     "markupsafe": {"slurm/script.py"},
     "pooch": {"problems/fetch.py"},
     "sklearn": {"problems/formats.py"},
+    "torch": {
+        "bench/torch_forms.py",
+        "problems/torch_memory.py",
+        "problems/torch_models.py",
+        "problems/torch_problem.py",
+        "problems/torch_source.py",
+    },
 }
 """Foreign library -> the only files or folders that import it."""
 
@@ -196,7 +204,7 @@ def test_everything_public_has_a_docstring(path):
 @pytest.mark.parametrize("module", LIGHT)
 def test_importing_does_not_load_heavy_libraries(module):
     heavy = {"mpi4py", "h5py", "matplotlib", "scipy", "sklearn", "rich", "greenlet"}
-    heavy |= {"pooch", "requests"}
+    heavy |= {"pooch", "requests", "torch"}
     code = f"import sys, {module}; print(*({heavy} & sys.modules.keys()))"
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True

@@ -1,12 +1,16 @@
 """The benchmarks' flags, sizes, tables and figures of merit; no MPI, no timing."""
 
 import argparse
+import json
 
 import numpy as np
 import pytest
 
-from dsgd_bench.bench import AverageOptions, RecordingOptions, recording
+from dsgd_bench.bench import AverageOptions, KernelOptions, RecordingOptions, recording
+from dsgd_bench.bench import kernels as time_kernels
 from dsgd_bench.bench.averaging import Comparison, StepTimes, report
+from dsgd_bench.bench.kernel_cases import Case
+from dsgd_bench.bench.kernel_floor import Found
 from dsgd_bench.bench.output import MIB, short, size, sizes, table
 from dsgd_bench.bench.record import Witness, span_gaps
 from dsgd_bench.clock import SPANS
@@ -158,3 +162,32 @@ def test_recording_runs_in_virtual_time_and_costs_nothing_there(
     assert lines[0].startswith("# dsgd-bench recording")
     assert lines[-1] == "dsgd-bench bench recording -i 2"
     assert not list(tmp_path.iterdir()), "the shards are temporary"
+
+
+def test_kernels_are_timed_beside_their_naive_forms(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dsgd_bench.bench.kernel_floor.SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr("dsgd_bench.bench.kernel_floor.SIDES", {"cpu": 16})
+    words = ["-m", "1M", "-i", "2", "-x", "0", "--json", str(tmp_path / "out.json")]
+    options = KernelOptions.from_argv(words)
+    World(1).run(lambda fabric: time_kernels(fabric, options))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# dsgd-bench kernels")
+    assert lines[-1] == " ".join(["dsgd-bench bench kernels", *words])
+    found = figures(lines)
+    assert found["kernel_share_update_1MiB"][1] == "%"
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["provenance"]["host"]
+    rows = {row["kernel"]: row for row in written["rows"]}
+    assert len(rows["update"]["seconds"]) == 2
+    # the blocks of `Scratch` were made before; views and iterators are small
+    for name, row in rows.items():
+        if row["size"] and name != "cross-entropy, both ways":  # allocates per sample
+            assert row["temporary_bytes"] < 0.1 * 1024**2, name
+            assert row["naive_temporary_bytes"] > 0.2 * 1024**2, name
+
+
+def test_a_share_of_the_floor_is_the_bound_over_the_time():
+    case = Case("update", lambda: None, lambda: None, nbytes=500)
+    found = Found(case, "100", [4.0], [9.0], [1.0], 200, 0, 0)
+    # a copy moves 200 bytes per second: 500 take 2.5 seconds, and took 4
+    assert found.share == 2.5 / 4.0
