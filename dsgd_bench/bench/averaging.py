@@ -19,7 +19,6 @@ from dsgd_bench.bench.output import (
     fom,
     header,
     short,
-    sizes,
     spread,
     table,
 )
@@ -92,14 +91,7 @@ class AverageOptions:
     def from_argv(cls, words: Sequence[str]) -> Self:
         """Read the words of a command line; wrong ones end the program, as usual."""
         parser = Parser("average", iterations=cls.iterations, warm_up=cls.warm_up)
-        parser.add_argument(
-            "-m",
-            dest="sizes",
-            type=sizes,
-            metavar="[MIN:]MAX",
-            default=cls.sizes,
-            help="bytes of the models, with K, M or G; from MIN, doubling, to MAX",
-        )
+        parser.add_sizes(cls.sizes)
         return cls(**vars(parser.parse_args(words)), words=tuple(words))
 
 

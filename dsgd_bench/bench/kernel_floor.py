@@ -30,7 +30,6 @@ from dsgd_bench.bench.output import (
     fom,
     header,
     short,
-    sizes,
     spread,
     table,
 )
@@ -82,15 +81,7 @@ class KernelOptions:
         """Read the words of a command line; wrong ones end the program, as usual."""
         parser = Parser("kernels", iterations=cls.iterations, warm_up=cls.warm_up)
         add = parser.add_argument
-        add(
-            "-m",
-            "--size",
-            dest="sizes",
-            type=sizes,
-            metavar="[MIN:]MAX",
-            default=cls.sizes,
-            help="bytes of the models, with K, M or G; from MIN, doubling, to MAX",
-        )
+        parser.add_sizes(cls.sizes)
         add("--device", choices=("cpu", "cuda"), default=cls.device)
         add(
             "--precision",

@@ -48,6 +48,18 @@ class Parser(argparse.ArgumentParser):
             help="also print minimum, maximum and number of samples",
         )
 
+    def add_sizes(self, default: tuple[int, ...]) -> None:
+        """Add ``-m``, the sizes of what is measured, in bytes."""
+        self.add_argument(
+            "-m",
+            "--size",
+            dest="sizes",
+            type=sizes,
+            metavar="[MIN:]MAX",
+            default=default,
+            help="bytes of the models, with K, M or G; from MIN, doubling, to MAX",
+        )
+
 
 def count(text: str) -> int:
     """Read a number that is at least one."""

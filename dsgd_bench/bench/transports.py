@@ -19,7 +19,6 @@ from dsgd_bench.bench.output import (
     fom,
     header,
     short,
-    sizes,
     spread,
     table,
 )
@@ -69,14 +68,7 @@ class TransportOptions:
     def from_argv(cls, words: Sequence[str]) -> Self:
         """Read the words of a command line; wrong ones end the program, as usual."""
         parser = Parser("transports", iterations=cls.iterations, warm_up=cls.warm_up)
-        parser.add_argument(
-            "-m",
-            dest="sizes",
-            type=sizes,
-            metavar="[MIN:]MAX",
-            default=cls.sizes,
-            help="bytes of the models, with K, M or G; from MIN, doubling, to MAX",
-        )
+        parser.add_sizes(cls.sizes)
         parser.add_argument(
             "--device",
             choices=("cuda", "cpu"),
