@@ -27,9 +27,6 @@ from dsgd_bench.problems.layers.network import Builder, Network, Unit
 CHUNK = 4096
 """Samples judged at a time, which bounds the memory that judging needs."""
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
-"""How a GPU may multiply float32; sums are in float32."""
-
 
 class Batch:
     """A network for one batch size, and the numbers of the samples that it reads."""
