@@ -98,6 +98,26 @@ class Exactly:
         return steps < self._steps
 
 
+class InTurn(Exactly):
+    """As many steps, no rank more than one ahead, each with an averaging of its own.
+
+    How fast ranks that share cores get on is the operating system's affair: one may
+    take all its steps before another begins, or before its own communication thread
+    has averaged once.
+    """
+
+    def __init__(self, steps: int, fabric: Fabric, *, threaded: bool) -> None:
+        super().__init__(steps)
+        self._fabric = fabric
+        self._waits = threaded and fabric.size > 1
+
+    def lasts(self, steps: int, elapsed: float) -> bool:
+        while self._waits and self._fabric.ledger.exchanges.total() < steps:
+            self._fabric.pause(1e-4)
+        self._fabric.barrier()
+        return super().lasts(steps, elapsed)
+
+
 @dataclass
 class Walk:
     """What one rank saw: models as yielded, gradients as given, and its accounts."""
@@ -157,7 +177,7 @@ def walk(
     start: Array | None = None,
     problem: Problem | None = None,
     steps: int = 4,
-    budget: BudgetSpec | None = None,
+    budget: BudgetSpec | Exactly | None = None,
     settings: dict[str, Any] | None = None,
     before: Walk | None = None,
     **more: Any,
@@ -184,10 +204,10 @@ def walk(
     ledger = fabric.ledger
     copies = Copies(x, capacity=2, distance=1e9, by_step=True)
     with Board(fabric) as board:
-        until: Any = Exactly(steps)
+        until: Any = budget or Exactly(steps)
         if worker.serves:
             until = Service(1 / worker.problem.samples)
-        elif budget is not None:
+        elif isinstance(budget, BudgetSpec):
             until = a_budget(budget, board, worker, algorithm)
         walking = noting(algorithm.steps(x, worker, **(settings or {})), models)
         handed_over = ledger.traffic.bytes_out

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Ranks, VirtualRanks
-from driving import Walk, bowl, flat, start_of, walk
+from driving import InTurn, Walk, bowl, flat, start_of, walk
 
 from dsgd_bench import graphs, optimizer
 from dsgd_bench.algorithms import ALGORITHMS
@@ -348,16 +348,12 @@ def test_all_replicas_are_equal_after_the_drain(
 def test_without_gradients_the_workers_come_to_agree_on_their_mean(
     world: Ranks, size: int, kind: str
 ) -> None:
-    settings_of = ALGORITHMS[kind].settings
-
     def drive_on(settings: dict[str, Any]) -> list[Walk]:
-        if "interval" in settings_of:
-            settings = {**settings, "interval": 0.01 if world.kind == "virtual" else 0}
-
         def work(fabric: Fabric) -> Walk:
             start = start_of(fabric.rank)
+            budget = InTurn(40, fabric, threaded=kind == THREADED)
             return walk(
-                fabric, kind, slope=flat, start=start, steps=40, settings=settings
+                fabric, kind, slope=flat, start=start, budget=budget, settings=settings
             )
 
         return world.together(size, work)
@@ -369,7 +365,7 @@ def test_without_gradients_the_workers_come_to_agree_on_their_mean(
         # rounding of some hundred averagings
         np.testing.assert_allclose(mean(final), mean(starts), rtol=0, atol=1e-13)
         # On the ring of eight an averaging leaves 0.963 of the squared distance, so
-        # 40 steps of eight workers leave a factor of 0.963**160 = 0.0024 or less.
+        # 40 rounds of eight workers leave a factor of 0.963**160 = 0.0024 or less.
         assert np.abs(final - mean(starts)).max() <= 0.05 * apart
 
 
