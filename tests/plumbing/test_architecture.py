@@ -17,6 +17,7 @@ LAYERS = (
         "arrays",
         "clock",
         "graphs",
+        "interconnect",
         "known_bugs",
         "nics",
         "placement",
