@@ -1,5 +1,7 @@
 """A rank as an algorithm sees it, and the loop that drives its steps."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -232,7 +234,7 @@ class RandomNeighbors:
     """Uniformly random neighbors, a pure function of (seed, rank, draw)."""
 
     def __init__(
-        self, near: tuple[int, ...], draws: streams.Draws, count: NDArray[np.int64]
+        self, near: Sequence[int], draws: streams.Draws, count: NDArray[np.int64]
     ) -> None:
         self._near = near
         self._draws = draws

@@ -74,7 +74,7 @@ class Phase:
 
     kept: float
     sends: tuple[tuple[float, tuple[int, ...]], ...]
-    sources: tuple[int, ...]
+    sources: Sequence[int]
 
     @property
     def targets(self) -> tuple[int, ...]:

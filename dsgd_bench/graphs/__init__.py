@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import lru_cache
 
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs.base import Graph
@@ -84,9 +85,17 @@ def make(name: str, size: int) -> Graph:
             f"write {usage(base)}"
         )
     try:
-        graph = replace(GRAPHS[base](size, *words), name=name)
+        if base != "file":  # those are connected as they are built
+            return _built(name, size)
+        graph = replace(file(size, *words), name=name)
     except ConfigError as error:
         raise ConfigError(f"graph '{name}' {error}") from None
-    if base == "file":  # the others are connected as they are built
-        graph.reach()
+    graph.reach()
     return graph
+
+
+@lru_cache(maxsize=8)
+def _built(name: str, size: int) -> Graph:
+    """Build a graph that its name describes; one for all ranks of a process."""
+    base, *words = name.split(":")
+    return replace(GRAPHS[base](size, *words), name=name)

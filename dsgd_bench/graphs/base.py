@@ -1,8 +1,10 @@
 """What a graph is: its edges, its mixing matrices, and how fast news spread on it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +13,47 @@ from dsgd_bench.errors import ConfigError
 
 Matrix = NDArray[np.float64]
 
-Edges = tuple[tuple[int, ...], ...]
+Edges = tuple[Sequence[int], ...]
 """``edges[rank]``: ascending ranks that `rank` sends to, without itself."""
 
 ROUNDING = 1e-12
 """What products of a cycle's matrices may lack of an exact average."""
+
+
+class Others(Sequence[int]):
+    """All ranks but one, ascending, in no memory: a complete graph has many of these.
+
+    Parameters
+    ----------
+    rank : int
+        Who is left out.
+    size : int
+        Number of ranks.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        self._rank, self._size = rank, size
+
+    def __len__(self) -> int:
+        return self._size - 1
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
+    def __getitem__(self, index: int | slice) -> int | tuple[int, ...]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        place = range(self._size - 1)[index]
+        return place if place < self._rank else place + 1
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Others):
+            return (self._rank, self._size) == (other._rank, other._size)
+        return tuple(self) == other
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
 
 
 @dataclass(frozen=True)
@@ -61,6 +99,8 @@ class Graph:
     @cached_property
     def neighbors(self) -> Edges:
         """For every rank, ascending, those that it sends to in any step."""
+        if self.period == 1:
+            return self.phases[0]
         ranks = range(self.size)
         return tuple(
             tuple(sorted(set().union(*(phase[rank] for phase in self.phases))))
@@ -69,8 +109,11 @@ class Graph:
 
     @cached_property
     def _sources(self) -> tuple[Edges, ...]:
-        found = []
+        found: list[Edges] = []
         for phase in self.phases:
+            if isinstance(phase[0], Others):
+                found.append(phase)  # everybody hears from all others, too
+                continue
             senders: list[list[int]] = [[] for _ in phase]
             for rank, targets in enumerate(phase):
                 for target in targets:
@@ -78,11 +121,11 @@ class Graph:
             found.append(tuple(map(tuple, senders)))
         return tuple(found)
 
-    def targets(self, rank: int, step: int = 0) -> tuple[int, ...]:
+    def targets(self, rank: int, step: int = 0) -> Sequence[int]:
         """Return the ranks that `rank` sends to in `step`, ascending."""
         return self.phases[step % self.period][rank]
 
-    def sources(self, rank: int, step: int = 0) -> tuple[int, ...]:
+    def sources(self, rank: int, step: int = 0) -> Sequence[int]:
         """Return the ranks that `rank` receives from in `step`, ascending."""
         return self._sources[step % self.period][rank]
 
@@ -96,13 +139,18 @@ class Graph:
 
         ``W[i, j] = 1 / (1 + max(deg i, deg j))`` for neighbors, the rest on the
         diagonal: symmetric and doubly stochastic on every undirected graph (L. Xiao,
-        S. Boyd and S.-J. Kim, J. Parallel Distrib. Comput. 67, 2007).
+        S. Boyd and S.-J. Kim, J. Parallel Distrib. Comput. 67, 2007). Do not write
+        into it.
 
         Raises
         ------
         ConfigError
             If the graph is directed or changing.
         """
+        return self._weights
+
+    @cached_property
+    def _weights(self) -> Matrix:
         if self.directed or self.changing:
             kind = "directed" if self.directed else "changing"
             raise ConfigError(
@@ -114,6 +162,7 @@ class Graph:
             for j in near:
                 w[i, j] = 1 / (1 + max(len(near), len(self.neighbors[j])))
             w[i, i] = 1 - w[i].sum()
+        w.flags.writeable = False
         return w
 
     def shares(self, step: int = 0) -> Matrix:

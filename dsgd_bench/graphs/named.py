@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from math import isqrt
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.graphs.base import Graph
+from dsgd_bench.graphs.base import Graph, Others
 
 
 def from_hops(size: int, *phases: Iterable[int]) -> Graph:
@@ -97,7 +97,7 @@ def hypercube(size: int) -> Graph:
 
 def complete(size: int) -> Graph:
     """Every rank next to every other."""
-    return from_hops(size, range(1, size))
+    return Graph("", (tuple(Others(rank, size) for rank in range(size)),))
 
 
 def star(size: int) -> Graph:
