@@ -63,12 +63,15 @@ class Traffic:
 
     ``out`` leaves this rank, whoever started the transfer on it as origin; ``in`` is
     what this rank received or fetched. Control words (locks, versions) do not count.
+    `scale` is bytes on the wire per byte of a vector: not 1 only where a simulated
+    model stands for a larger one.
     """
 
     bytes_out: int = 0
     bytes_in: int = 0
     messages_out: int = 0
     messages_in: int = 0
+    scale: float = 1.0
 
     def sent(self, nbytes: int, messages: int = 1) -> None:
         """Book `nbytes` handed over to be sent."""
@@ -249,8 +252,8 @@ class Ledger:
             f.copying,
             b.moving + b.waiting + b.mixing,
             self.flushing,
-            t.bytes_out,
-            t.bytes_in,
+            t.bytes_out * t.scale,
+            t.bytes_in * t.scale,
             t.messages_out,
             t.messages_in,
         )

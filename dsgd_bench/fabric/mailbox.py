@@ -22,10 +22,11 @@ ANYBODY = -1
 
 @dataclass
 class Letter:
-    """One message under way: whose, what, when it arrives, whether it was asked for."""
+    """One message under way: whose, what, when it left, arrives, and is asked for."""
 
     source: int
     values: NDArray[Any]
+    left: float
     arrives: float
     asked_for: bool = False
     waiting: list[Task] = field(default_factory=list)
@@ -88,23 +89,27 @@ class VirtualMessages:
 
     def send(self, values: NDArray[Any], rank: int) -> None:
         box = self._boxes[rank]
-        source, network = self._fabric.rank, self._world.network
-        took = self._world.stretched(
-            network.latency + values.nbytes / network.bandwidth
-        )
-        arrives = max(self._world.time + took, box.last_arrival[source])
+        source, world = self._fabric.rank, self._world
+        left, arrives = world.network.message(source, rank, values.nbytes, world.time)
+        if world.strict:
+            left = arrives = world.time + world.stretched(arrives - world.time)
+        arrives = max(arrives, box.last_arrival[source])
         box.last_arrival[source] = arrives
-        letter = Letter(source, values.copy(), arrives)
+        letter = Letter(source, values.copy(), left, arrives)
         box.letters.append(letter)
-        self._sends.append((letter, values, values.tobytes()))
-        box.match(self._world)
+        self._sends.append((letter, values, self._lent(values)))
+        box.match(world)
+
+    def _lent(self, values: NDArray[Any]) -> bytes:
+        """Return what a buffer must still hold later, where anybody looks."""
+        return values.tobytes() if self._world.strict else b""
 
     def receive(self, out: NDArray[Any], rank: int) -> None:
-        self._receives.append((*self._post(out, rank), out.tobytes()))
+        self._receives.append((*self._post(out, rank), self._lent(out)))
         self._mine.match(self._world)
 
     def _post(self, out: NDArray[Any], rank: int) -> tuple[Request, NDArray[Any]]:
-        if out.dtype.kind == "f":
+        if self._world.strict and out.dtype.kind == "f":
             out.fill(np.nan)
         request = Request(rank)
         self._mine.requests.append(request)
@@ -113,7 +118,7 @@ class VirtualMessages:
     def arrive(self) -> None:
         for request, out, lent in self._receives:
             letter = self._letter(request)
-            if out.tobytes() != lent:
+            if self._lent(out) != lent:
                 raise FabricError(
                     f"rank {self._fabric.rank} touched the buffer of a receive from "
                     f"rank {letter.source} before it was waited for"
@@ -131,8 +136,8 @@ class VirtualMessages:
         for letter, values, lent in self._sends:
             while not letter.asked_for:
                 self._world.park("waits for its message to be taken", letter.waiting)
-            self._world.sleep(max(0.0, letter.arrives - self._world.time))
-            if values.tobytes() != lent:
+            self._world.sleep_until(letter.left)
+            if self._lent(values) != lent:
                 raise FabricError(
                     f"rank {self._fabric.rank} touched the buffer of a send before it "
                     "was waited for"
@@ -144,8 +149,7 @@ class VirtualMessages:
         whose = "anybody" if request.source == ANYBODY else f"rank {request.source}"
         while request.letter is None:
             self._world.park(f"waits for a message of {whose}", request.waiting)
-        arrives = request.letter.arrives
-        self._world.sleep(max(0.0, arrives - self._world.time))
+        self._world.sleep_until(request.letter.arrives)
         return request.letter
 
     def take(self, out: NDArray[Any]) -> tuple[int, int]:

@@ -262,8 +262,9 @@ class _Holding:
     def __enter__(self) -> Spans:
         r, tries = self._replicas, 0
         started = r._fabric.now()
-        while not self._all():
-            r._fabric.pause(BACK_OFF[min(tries, len(BACK_OFF) - 1)])
+        while (taken := self._take()) is not None:
+            rank, by = taken
+            r._words.rest(rank, LOCK, by, BACK_OFF[min(tries, len(BACK_OFF) - 1)])
             tries += 1
         r._models.sync()
         r._words.sync()
@@ -271,16 +272,16 @@ class _Holding:
         r._ledger.counts["lock_retries"] += tries
         return self._spans
 
-    def _all(self) -> bool:
-        """Take all locks, or none."""
+    def _take(self) -> tuple[int, int] | None:
+        """Take all locks, or none; return None, or which one is taken and by whom."""
         r = self._replicas
         swap, mine = r._words.compare_and_swap, r._rank + 1
         for number, rank in enumerate(self._ranks):
-            if swap(0, mine, rank, LOCK) != 0:
+            if by := swap(0, mine, rank, LOCK):
                 for held in self._ranks[:number]:
                     swap(mine, 0, held, LOCK)
-                return False
-        return True
+                return rank, by
+        return None
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:

@@ -11,13 +11,14 @@ networks. What MPI leaves undefined and usually forgives raises `FabricError` he
 - a deadlock, with what every rank waits for.
 
 One-sided transfers arrive in pieces, so a read without protection comes out torn.
-Times are virtual and never share a table with measured ones.
+
+Over an `Interconnect` the same ranks are priced, not tried: nothing is poisoned, torn
+or checked, so that thousands of them run on a laptop. Times are virtual and never share
+a table with measured ones.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -26,9 +27,18 @@ from dsgd_bench.arrays import Array
 from dsgd_bench.clock import Ledger
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.mailbox import VirtualMessages
-from dsgd_bench.fabric.world import HelperGreenlet, Meeting, Network, World
+from dsgd_bench.fabric.network import Interconnect, Network
+from dsgd_bench.fabric.virtual_window import PricedWindow, VirtualWindow
+from dsgd_bench.fabric.world import HelperGreenlet, Meeting, World
 
-__all__ = ["HelperGreenlet", "Network", "VirtualFabric", "VirtualWindow", "World"]
+__all__ = [
+    "HelperGreenlet",
+    "Interconnect",
+    "Network",
+    "VirtualFabric",
+    "VirtualWindow",
+    "World",
+]
 
 
 class VirtualFabric:
@@ -41,11 +51,11 @@ class VirtualFabric:
         self.world = world
         self.rank, self.size = rank, world.size
         self.ledger = Ledger(self.now)
-        self.offsets = [0.0] * self.size
+        self.ledger.traffic.scale = world.network.scale
+        self.offsets = world.zeros
         self.near = frozenset({rank})  # the others are as far as a network can be
         self._meetings = 0
         self._carrying_until = 0.0
-        self._windows = 0
         self._channels = 0
 
     def now(self) -> float:
@@ -70,14 +80,13 @@ class VirtualFabric:
         length: int,
         dtype: DTypeLike,
         like: NDArray[Any] | None = None,  # noqa: ARG002 (all memory is the host's)
-    ) -> "VirtualWindow":
+    ) -> VirtualWindow | PricedWindow:
         """Open a window of `length` zeros on every rank; collective."""
-        number = self._windows
-        self._windows += 1
-        memory = np.zeros(length, dtype)
-        parts = self.gather(memory)
-        self.world.windows.setdefault(number, parts)
-        return VirtualWindow(self, self.world.windows[number])
+        parts = self.gather(np.zeros(length, dtype))
+        network = self.world.network
+        if isinstance(network, Interconnect):
+            return PricedWindow(self, parts, network)
+        return VirtualWindow(self, parts, network)
 
     def messages(self) -> "VirtualMessages":
         """Open a channel for two-sided messages; collective."""
@@ -94,9 +103,12 @@ class VirtualFabric:
         self.finish(self.meet("barrier", None))
 
     def gather(self, value: object) -> list[Any]:
-        """Return everybody's `value`, by rank, on every rank."""
-        values = self.finish(self.meet("gather", value))
-        return [values[rank] for rank in range(self.size)]
+        """Return everybody's `value`, by rank: one list for all, not to be changed."""
+        meeting = self.meet("gather", value)
+        values = self.finish(meeting)
+        if meeting.result is None:
+            meeting.result = [values[rank] for rank in range(self.size)]
+        return cast(list[Any], meeting.result)
 
     def nodes(self) -> list[str]:
         """Return one name for all: there is one node."""
@@ -137,14 +149,19 @@ class VirtualFabric:
         occupies nothing.
         """
         world = self.world
-        if meeting.complete_at is None:
-            world.park(f"waits in {meeting.what}", meeting.waiting)
-        ready_at = meeting.complete_at or 0.0
-        if seconds:
-            ready_at = max(ready_at, self._carrying_until) + seconds
-            self._carrying_until = ready_at
-        world.sleep(max(0.0, ready_at + latency - world.time))
+        with world.in_call(self.rank):
+            ready_at = self.all_there(meeting)
+            if seconds:
+                ready_at = max(ready_at, self._carrying_until) + seconds
+                self._carrying_until = ready_at
+            world.sleep_until(ready_at + latency)
         return meeting.values
+
+    def all_there(self, meeting: Meeting) -> float:
+        """Wait until all have entered `meeting`; return when the last one did."""
+        if meeting.complete_at is None:
+            self.world.park(f"waits in {meeting.what}", meeting.waiting)
+        return meeting.complete_at or 0.0
 
     @property
     def broken(self) -> bool:
@@ -166,7 +183,8 @@ class _Averaging:
         x = self._x
         what = f"average of {x.size} x {x.dtype}"
         self._meeting = self._fabric.meet(what, x.copy())
-        x.fill(np.nan)
+        if self._fabric.world.strict:
+            x.fill(np.nan)
 
     def __exit__(
         self,
@@ -176,162 +194,28 @@ class _Averaging:
     ) -> None:
         if kind is not None:
             return
-        fabric, x = self._fabric, self._x
-        network = fabric.world.network
-        if not np.isnan(x).all():
+        fabric, x, meeting = self._fabric, self._x, self._meeting
+        world = fabric.world
+        if world.strict and not np.isnan(x).all():
             raise FabricError(
                 f"rank {fabric.rank} touched an array while it was being averaged: "
                 "it is lent to the fabric until the block ends"
             )
         entered = fabric.now()
-        seconds, latency = x.nbytes / network.bandwidth, network.latency
-        if fabric.size == 1:
-            seconds = latency = 0.0
-        values = fabric.finish(self._meeting, seconds, latency)
-        np.copyto(x, values[0])
-        for rank in range(1, fabric.size):  # in rank order: the same bits everywhere
-            x += values[rank]
-        x *= 1 / fabric.size
+        with world.in_call(fabric.rank):
+            complete_at = fabric.all_there(meeting)
+        seconds = latency = 0.0
+        if fabric.size > 1:
+            price = world.network.allreduce
+            seconds, latency = price(x.nbytes, fabric.rank, complete_at)
+        values = fabric.finish(meeting, seconds, latency)
+        if meeting.result is None:  # in rank order: the same bits every time
+            meeting.result = values[0]
+            for rank in range(1, fabric.size):
+                meeting.result += values[rank]
+            meeting.result *= 1 / fabric.size
+        np.copyto(x, meeting.result)
         if fabric.size > 1:
             fabric.ledger.traffic.sent(x.nbytes)
             fabric.ledger.traffic.received(x.nbytes)
             fabric.ledger.met(entered, fabric.now())
-
-
-@dataclass
-class _Transfer:
-    """One operation that was started and not yet completed."""
-
-    kind: str
-    local: NDArray[Any]
-    part: slice
-    lent: bytes  # what the local buffer must still hold when it completes
-
-
-class VirtualWindow:
-    """`base.Window` in virtual time: transfers happen at `flush`, in pieces."""
-
-    def __init__(self, fabric: VirtualFabric, parts: list[NDArray[Any]]) -> None:
-        self._fabric = fabric
-        self._world = fabric.world
-        self._parts = parts
-        self._pending: dict[int, list[_Transfer]] = {}
-        self._open = True
-        self.memory = self.local = parts[fabric.rank]
-
-    def within_reach(self, rank: int) -> None:
-        """Return None: another rank's vector is reached by transfers only."""
-
-    def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
-        self._begin("get", rank, part, out, poison=True)
-
-    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
-        self.get(rank, part, out)
-        transfer = self._pending[rank][-1]
-
-        def wait() -> None:
-            begun = self._pending.get(rank, [])
-            left = [each for each in begun if each is not transfer]
-            if len(left) < len(begun):  # else it was flushed
-                self._pending[rank] = left
-                self._complete(transfer, rank)
-
-        return wait
-
-    def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
-        self._begin("put", rank, part, values)
-
-    def fetch(self, rank: int, part: slice, out: NDArray[Any]) -> None:
-        self._begin("fetch", rank, part, out, poison=True)
-
-    def accumulate(self, values: NDArray[Any], rank: int, part: slice) -> None:
-        self._begin("accumulate", rank, part, values)
-
-    def _begin(
-        self,
-        kind: str,
-        rank: int,
-        part: slice,
-        local: NDArray[Any],
-        *,
-        poison: bool = False,
-    ) -> None:
-        self._check_open(kind)
-        if poison and local.dtype.kind == "f":
-            local.fill(np.nan)
-        transfer = _Transfer(kind, local, part, local.tobytes())
-        self._pending.setdefault(rank, []).append(transfer)
-
-    def flush(self, rank: int) -> None:
-        self._check_open("flush")
-        for transfer in self._pending.pop(rank, []):
-            self._complete(transfer, rank)
-
-    def _complete(self, transfer: _Transfer, rank: int) -> None:
-        local, remote = transfer.local, self._parts[rank][transfer.part]
-        count = min(self._world.network.pieces, local.size)
-        lent = transfer.lent
-        for number in range(count):
-            piece = slice(
-                local.size * number // count, local.size * (number + 1) // count
-            )
-            self._world.alive()
-            self._pass_time(rank, local.nbytes, 1 / count)
-            if local.tobytes() != lent:
-                raise FabricError(
-                    f"rank {self._fabric.rank} touched the buffer of a {transfer.kind} "
-                    f"to rank {rank} before it was flushed"
-                )
-            if transfer.kind == "put":
-                remote[piece] = local[piece]
-            elif transfer.kind == "accumulate":
-                remote[piece] += local[piece]
-            else:
-                local[piece] = remote[piece]
-                lent = local.tobytes()
-
-    def _pass_time(self, rank: int, nbytes: int, share: float = 1.0) -> None:
-        """Let `share` of the time of one operation of `nbytes` pass."""
-        network = self._world.network
-        own = rank == self._fabric.rank
-        latency = 0.0 if own else network.latency
-        self._world.transfer(share * (latency + nbytes / network.bandwidth))
-
-    def add(self, value: int, rank: int, index: int) -> int:
-        before = self.read(rank, index)
-        self._parts[rank][index] += value
-        return before
-
-    def read(self, rank: int, index: int) -> int:
-        self._check_open("fetch")
-        self._pass_time(rank, 8)
-        return int(self._parts[rank][index])
-
-    def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int:
-        found = self.read(rank, index)
-        if found == old:
-            self._world.alive()
-            self._parts[rank][index] = new
-        self.flush(rank)
-        return found
-
-    def sync(self) -> None:
-        self._check_open("sync")
-
-    def free(self) -> None:
-        self._check_open("free")
-        left = [rank for rank, transfers in self._pending.items() if transfers]
-        if left:
-            raise FabricError(
-                f"rank {self._fabric.rank} closes a window with transfers to ranks "
-                f"{left} that were never flushed"
-            )
-        self._fabric.finish(self._fabric.meet("free a window", None))
-        self._open = False
-        self.memory = self.local = np.zeros(0, self.memory.dtype)
-
-    def _check_open(self, what: str) -> None:
-        if not self._open:
-            raise FabricError(
-                f"rank {self._fabric.rank} uses a window ({what}) after closing it"
-            )

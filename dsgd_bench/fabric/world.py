@@ -2,15 +2,16 @@
 
 import heapq
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import greenlet
-from numpy.typing import NDArray
 
 from dsgd_bench import streams
 from dsgd_bench.errors import FabricError
+from dsgd_bench.fabric.network import Interconnect, Network
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mailbox import Box
@@ -19,45 +20,32 @@ if TYPE_CHECKING:
 Task: TypeAlias = greenlet.greenlet
 """A rank, or the communication thread of one."""
 
-PATIENCE = 20_000
-"""Events in a row without a transfer, a lock taken or a meeting: a spin forever, if
-they also took `PATIENCE_SLEEPS` times as long as the longest sleep so far."""
+Word: TypeAlias = tuple[int, int, int]
+"""A window, a rank, and an index in its memory."""
+
+PATIENCE = 10_000
+"""Events per rank in a row without a transfer, a lock taken or a meeting: a spin
+forever, if they also took `PATIENCE_SLEEPS` times as long as the longest sleep."""
 
 PATIENCE_SLEEPS = 10.0
+
+NAMED = 16
+"""Ranks of which an error says what they do, at most."""
 
 
 @dataclass
 class Meeting:
-    """One collective: what it is, who came with what, and when all were there."""
+    """One collective: what it is, who came with what, and when all were there.
+
+    `result` is what whoever leaves first makes of the values, for all.
+    """
 
     what: str
     first: int
     values: dict[int, Any] = field(default_factory=dict)
     waiting: list[Task] = field(default_factory=list)
     complete_at: float | None = None
-
-
-@dataclass(frozen=True)
-class Network:
-    """What a transfer costs: latency plus size over bandwidth, and how it is torn.
-
-    Attributes
-    ----------
-    latency : float
-        Seconds of every operation between two ranks.
-    bandwidth : float
-        Bytes per second.
-    jitter : float
-        Every delay is stretched by a factor from 1 to 1 + `jitter`, drawn by the seed.
-    pieces : int
-        Pieces in which a put or a get arrives, others running in between; the cost
-        of the whole is the same.
-    """
-
-    latency: float = 1e-6
-    bandwidth: float = 1e10
-    jitter: float = 0.0
-    pieces: int = 1
+    result: Any = None
 
 
 class World:
@@ -67,29 +55,56 @@ class World:
     ----------
     size : int
         Number of ranks.
-    network : Network
-        What transfers cost.
+    network : Network or Interconnect
+        What transfers cost. Over a `Network` the world is strict and hostile; over an
+        `Interconnect` it is lean, and nothing is checked that costs time.
     seed : int
         Seed of the schedule.
+
+    Attributes
+    ----------
+    time : float
+        Virtual seconds.
+    in_calls : list of int
+        For every rank, how many of its greenlets are in a call of the fabric's; kept
+        only where it matters.
+    stalled : dict
+        Who waits until a rank is in one.
+    resting : dict
+        Who waits until a word changes, and how often it looks.
     """
 
-    def __init__(self, size: int, network: Network | None = None, seed: int = 0):
+    def __init__(
+        self,
+        size: int,
+        network: Network | Interconnect | None = None,
+        seed: int = 0,
+    ):
         self.size = size
         self.network = network or Network()
+        self.strict = isinstance(self.network, Network)
         self.time = 0.0
+        self.zeros = [0.0] * size  # offsets of clocks, for all ranks
+        self.in_calls = [0] * size
+        self.stalled: dict[int, list[Task]] = {}
+        self.resting: dict[Word, list[tuple[Task, float]]] = {}
+        self._outside = nullcontext()
+        self._answers_by_itself = self.strict or not self.network.needs_targets
         self._random = streams.generator(seed, "schedule")
         self._numbers: list[float] = []
         self._hub = greenlet.getcurrent()
+        self._new: Task | None = None
         self._events: list[tuple[float, float, int, Task]] = []
         self._number = 0
+        self.events = 0
         self._idle_events = 0
+        self._patience = PATIENCE * size
         self._alive_at = 0.0
         self._longest_sleep = 0.0
         self._parked: dict[greenlet.greenlet, str] = {}
         self._ranks: list[Task] = []
         self._left: set[int] = set()
         self.meetings: dict[int, Meeting] = {}
-        self.windows: dict[int, list[NDArray[Any]]] = {}
         self.boxes: dict[int, list[Box]] = {}
         self.broken = False
 
@@ -125,18 +140,26 @@ class World:
         return results
 
     def _loop(self) -> None:
-        while self._events:
-            self._next().switch()
+        while self._events or self._new is not None:
+            due, self._new = self._new, None
+            if due is None:
+                due = self._next()
+            due.switch()
         if len(self._left) < self.size:
             raise FabricError(f"deadlock: {self._what_they_do()}")
 
     def _next(self) -> greenlet.greenlet:
         """Move the time to the next event; return who is due then."""
         self.time, _, _, glet = heapq.heappop(self._events)
-        self._idle_events += 1
-        if self._idle_events > PATIENCE and self._spins():
-            raise FabricError(f"the ranks spin forever: {self._what_they_do()}")
+        self._count()
         return glet
+
+    def _count(self) -> None:
+        """Note an event; give up on ranks that only spin."""
+        self.events += 1
+        self._idle_events += 1
+        if self._idle_events > self._patience and self._spins():
+            raise FabricError(f"the ranks spin forever: {self._what_they_do()}")
 
     def _let_others_run(self) -> None:
         """Give way, straight to who is due next, until it is this one's turn."""
@@ -144,7 +167,16 @@ class World:
             raise greenlet.GreenletExit  # a rank that is being ended waits for nobody
         due = self._next() if self._events else self._hub
         if due is not greenlet.getcurrent():
-            due.switch()
+            self._switch(due)
+
+    def _switch(self, due: Task) -> None:
+        """Let another greenlet run; a new one is started by the hub.
+
+        Else its stack would lie on top of this one's, thousands of them on each other.
+        """
+        if not due:
+            self._new, due = due, self._hub
+        due.switch()
 
     def alive(self) -> None:
         """Note that some rank got on with its work."""
@@ -163,28 +195,47 @@ class World:
             else:
                 doing = self._parked.get(glet, "takes locks or sleeps")
                 parts.append(f"rank {rank} {doing}")
-        return ", ".join(parts)
+        more = len(parts) - NAMED
+        return ", ".join([*parts[:NAMED], *([f"and {more} more"] if more > 0 else [])])
 
-    def _draw(self) -> float:
+    def draw(self) -> float:
+        """Return the schedule's next number in [0, 1)."""
         if not self._numbers:  # many at once: a single one takes as long as an event
             self._numbers = self._random.random(256).tolist()
         return self._numbers.pop()
 
     def _push(self, time: float, glet: Task) -> None:
         self._number += 1
-        tie = self._draw()
+        tie = self.draw()
         heapq.heappush(self._events, (time, tie, self._number, glet))
 
     def sleep(self, seconds: float) -> None:
         """Let `seconds` of virtual time pass; whoever is due runs meanwhile."""
-        self._longest_sleep = max(self._longest_sleep, seconds)
-        self._push(self.time + seconds, greenlet.getcurrent())
-        self._let_others_run()
+        if seconds > self._longest_sleep:  # noqa: PLR1730 (this runs at every event)
+            self._longest_sleep = seconds
+        if self.broken:
+            raise greenlet.GreenletExit  # a rank that is being ended waits for nobody
+        time, events = self.time + seconds, self._events
+        if not events or time < events[0][0]:  # nobody else is due before
+            self.time = time
+            self._count()
+            return
+        current = greenlet.getcurrent()
+        self._number += 1
+        mine = (time, self.draw(), self._number, current)
+        self.time, _, _, due = heapq.heappushpop(events, mine)
+        self._count()
+        if due is not current:
+            self._switch(due)
+
+    def sleep_until(self, time: float) -> None:
+        """Wait until the virtual time is `time`, if it is not yet."""
+        self.sleep(max(0.0, time - self.time))
 
     def stretched(self, seconds: float) -> float:
         """Return the time of a transfer, stretched by the schedule's jitter."""
         if self.network.jitter:
-            seconds *= 1 + self.network.jitter * self._draw()
+            seconds *= 1 + self.network.jitter * self.draw()
         return seconds
 
     def transfer(self, seconds: float) -> None:
@@ -198,16 +249,51 @@ class World:
         self._parked[greenlet.getcurrent()] = reason
         self._let_others_run()
 
-    def wake(self, glet: Task) -> None:
-        """Let a parked greenlet run again, now."""
+    def wake(self, glet: Task, late: float = 0.0) -> None:
+        """Let a parked greenlet run again, now or `late` seconds later."""
         if self._parked.pop(glet, None) is not None:
-            self._push(self.time, glet)
+            self._push(self.time + late, glet)
+
+    def rest(self, word: Word, seconds: float) -> None:
+        """Wait until a word changes, as whoever looks at it every `seconds` does."""
+        self.resting.setdefault(word, []).append((greenlet.getcurrent(), seconds))
+        self.park("waits for a lock")
+
+    def in_call(self, rank: int) -> AbstractContextManager[None]:
+        """Return a block in which the rank is in a call, and answers others."""
+        return self._outside if self._answers_by_itself else _InCall(self, rank)
+
+    def answer(self, rank: int) -> None:
+        """Let what waits for a call of `rank` begin."""
+        for task in self.stalled.pop(rank, ()):
+            self.wake(task)
+
+    def await_call(self, rank: int, target: int) -> None:
+        """Wait, in a call of `rank`, until `target` enters one or is in one."""
+        if not self.in_calls[target]:
+            with self.in_call(rank):
+                waiting = self.stalled.setdefault(target, [])
+                self.park(f"waits for rank {target} to answer", waiting)
 
     def spawn(self, work: Callable[[], None]) -> greenlet.greenlet:
         """Start a further greenlet, now."""
         glet = greenlet.greenlet(work, parent=self._hub)
         self._push(self.time, glet)
         return glet
+
+
+class _InCall:
+    """While it lasts, operations on a rank's memory are performed."""
+
+    def __init__(self, world: World, rank: int) -> None:
+        self._world, self._rank = world, rank
+
+    def __enter__(self) -> None:
+        self._world.in_calls[self._rank] += 1
+        self._world.answer(self._rank)
+
+    def __exit__(self, *_: object) -> None:
+        self._world.in_calls[self._rank] -= 1
 
 
 class HelperGreenlet:

@@ -1,0 +1,413 @@
+"""What a simulated network charges: ports of nodes, links between them, all-reduces.
+
+LogGP (A. Alexandrov et al., "LogGP: incorporating long messages into the LogP model",
+SPAA 1995), with a port for each direction of every node, as where a switch has no
+bottleneck of its own. A message to another node occupies its sender for `o`, passes
+the port out of its node at 1 / G, travels for L and passes the port into the other
+node, cut through: it can be in both at once. Messages that meet at a port go one after
+the other, so servers and shared links congest. Words and stamps slip in between.
+Between ranks of one node a message costs what shared memory does, and no port.
+
+A one-sided operation is a request and an answer; whoever started it has nothing else to
+do until then. Where the network's hardware cannot perform it, the target must: at once
+if it is in a call of MPI's, else when its progress thread looks next, or, without one,
+when it calls MPI again.
+
+Not modeled: packets, so two messages share a port in turn, not side by side; routing,
+and links between switches; what computing loses to communication on the same cores.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsgd_bench import streams
+from dsgd_bench.arrays import BLOCK_BYTES
+from dsgd_bench.fabric import collectives
+from dsgd_bench.fabric.links import LinkSettings
+from dsgd_bench.interconnect import BackgroundSpec, LinkSpec, NetworkSpec, Operation
+
+BITS = 8
+
+CONTROL = 32
+"""Bytes up to which a message is a word or a stamp: never scaled, never in a queue."""
+
+FETCHING = ("get", "fetch")
+"""Operations whose data come from the target."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A hostile network, for tests: latency plus size over bandwidth, and torn.
+
+    Attributes
+    ----------
+    latency : float
+        Seconds of every operation between two ranks.
+    bandwidth : float
+        Bytes per second.
+    jitter : float
+        Every delay is stretched by a factor from 1 to 1 + `jitter`, drawn by the seed.
+    pieces : int
+        Pieces in which a put or a get arrives, others running in between; the cost
+        of the whole is the same.
+    """
+
+    latency: float = 1e-6
+    bandwidth: float = 1e10
+    jitter: float = 0.0
+    pieces: int = 1
+
+    scale: ClassVar[float] = 1.0
+    needs_targets: ClassVar[bool] = False
+
+    def message(
+        self, source: int, target: int, nbytes: int, now: float
+    ) -> tuple[float, float]:
+        """Send a message; return when it has left its sender, and when it is there."""
+        del source, target  # all are equally far
+        there = now + self.latency + nbytes / self.bandwidth
+        return there, there
+
+    def allreduce(self, nbytes: int, rank: int, now: float) -> tuple[float, float]:
+        """Return the seconds that links are occupied, and the latency on top."""
+        del rank, now
+        return nbytes / self.bandwidth, self.latency
+
+
+class Interconnect:
+    """A network of nodes; every method returns seconds of virtual time.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        Its numbers.
+    size : int
+        Ranks.
+    model_bytes : int
+        Size of the model that is computed with; `spec.wire_bytes` is what it stands
+        for on the wire.
+    slow : LinkSettings, optional
+        Links that are slower than the others.
+    seed : int
+        Of the traffic of others.
+
+    Attributes
+    ----------
+    scale : float
+        Bytes on the wire per byte of a vector.
+    nodes : list of int
+        Every rank's node.
+    needs_targets : bool
+        Whether targets must answer: no hardware does it for them.
+    """
+
+    jitter = 0.0
+    pieces = 1
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        size: int,
+        *,
+        model_bytes: int = 0,
+        slow: LinkSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.spec, self.size = spec, size
+        self.needs_targets = spec.progress != "hardware"
+        self.scale = spec.wire_bytes / model_bytes if spec.wire_bytes else 1.0
+        self.nodes = [rank // spec.ranks_per_node for rank in range(size)]
+        count = self.nodes[-1] + 1
+        crowd = Crowd(spec.background, seed) if spec.background.probability else None
+        self._slow = SlowLinks(slow, self.nodes)
+        per_byte = [
+            max(_per_byte(spec.far.rate), self._slow.per_byte(node))
+            for node in range(count)
+        ]
+        self._out = [Port(per_byte[node], node, crowd) for node in range(count)]
+        self._in = [Port(per_byte[node], node, crowd) for node in range(count)]
+        self._near, self._far = Costs(spec.near), Costs(spec.far)
+        self._allreduces: dict[int, NDArray[np.float64]] = {}
+
+    def wire(self, nbytes: int) -> float:
+        """Return how many bytes a message has on the wire."""
+        return nbytes if nbytes <= CONTROL else nbytes * self.scale
+
+    def message(
+        self, source: int, target: int, nbytes: int, now: float
+    ) -> tuple[float, float]:
+        """Send a message; return when it has left its sender, and when it is there."""
+        if self.nodes[source] == self.nodes[target]:
+            near = self._near
+            there = now + near.overhead + self.wire(nbytes) * near.per_byte
+            return there, there + (near.latency if source != target else 0.0)
+        return self._carry(source, target, nbytes, now, now + self._far.overhead)
+
+    def _carry(
+        self, source: int, target: int, nbytes: int, now: float, ready: float
+    ) -> tuple[float, float]:
+        """Take a message that is `ready` then from port to port."""
+        latency = self._far.latency + self._slow.latency(source, target)
+        if nbytes <= CONTROL:
+            return ready, ready + latency
+        size = self.wire(nbytes)
+        out, into = self.nodes[source], self.nodes[target]
+        began, left = self._out[out].carry(now, ready, size)
+        wire = self._slow.wire(source, target)
+        if wire is not None:
+            left = max(left, wire.carry(now, began, size)[1])
+        _, arrived = self._in[into].carry(now, began + latency, size)
+        return left, max(arrived, left + latency)
+
+    def operation(
+        self, kind: Operation, origin: int, target: int, nbytes: int, now: float
+    ) -> float:
+        """Start a one-sided operation that is answered at once; return when it is done.
+
+        An operation on the own memory takes no time.
+        """
+        if origin == target:
+            return now
+        size = self.wire(nbytes)
+        if self.nodes[origin] == self.nodes[target]:
+            return now + self._near.operation(kind, size)
+        far = self._far
+        done = now + far.operation(kind, size)
+        if nbytes <= CONTROL:
+            return done + 2 * self._slow.latency(origin, target)
+        asked = now + far.overhead
+        if kind in FETCHING:
+            asked += far.latency + self._slow.latency(origin, target)
+            return max(done, self._carry(target, origin, nbytes, now, asked)[1])
+        there = self._carry(origin, target, nbytes, now, asked)[1]
+        return max(done, there + far.latency + self._slow.latency(origin, target))
+
+    def exchange(self, origin: int, target: int, nbytes: int, now: float) -> float:
+        """Get a model block by block and put each back mixed; return when all is done.
+
+        What comes and what goes share no port: a long model takes little more time
+        than one way, a short one is a get and then a put.
+        """
+        size = self.wire(nbytes)
+        if self.nodes[origin] == self.nodes[target]:
+            came = now + self._near.operation("get", size)
+            return came + self._near.operation("put", size)
+        late = self._far.latency + self._slow.latency(origin, target)
+        asked = now + self._far.overhead + late
+        came = self._carry(target, origin, nbytes, now, asked)[1]
+        ends = self.nodes[origin], self.nodes[target]
+        last = min(size, BLOCK_BYTES) * max(self._in[end].per_byte for end in ends)
+        ready = max(asked, came - last * max(size / BLOCK_BYTES - 1, 0.0))
+        there = self._carry(origin, target, nbytes, now, ready)[1]
+        least = now + self._far.operation("get", size)  # as measured, one way
+        return max(there, came + last + late, least) + late
+
+    def answers_in(self, target: int, now: float) -> float:
+        """Return the seconds until a computing target's progress thread looks."""
+        period = self.spec.poll
+        if self.spec.progress != "thread" or not period:
+            return 0.0
+        phase = period * target / self.size  # the threads of ranks are not in step
+        return period - (now - phase) % period
+
+    def needs_target(self, origin: int, target: int) -> bool:
+        """Tell whether the target's processor takes part in an operation."""
+        return self.needs_targets and self.nodes[origin] != self.nodes[target]
+
+    def allreduce(self, nbytes: int, rank: int, now: float) -> tuple[float, float]:
+        """Return what an all-reduce takes that all enter `now`, as `rank` sees it.
+
+        Returns
+        -------
+        tuple of float
+            Seconds for which links are occupied, and the latency on top.
+        """
+        if self.size == 1:
+            return 0.0, 0.0
+        empty = self._allreduce(0, now)[rank]
+        whole = self._allreduce(nbytes, now)[rank]
+        if self.spec.allreduce.rate:
+            least = self.wire(nbytes) * BITS / self.spec.allreduce.rate
+            whole = max(whole, empty + least)
+        return float(whole - empty), float(empty)
+
+    def _allreduce(self, nbytes: int, now: float) -> NDArray[np.float64]:
+        """Return every rank's seconds; priced once where they are always the same."""
+        if self.spec.background.probability:
+            return self._priced(nbytes, now)
+        if nbytes not in self._allreduces:
+            self._allreduces[nbytes] = self._priced(nbytes, now)
+        return self._allreduces[nbytes]
+
+    def _priced(self, nbytes: int, now: float) -> NDArray[np.float64]:
+        spec = self.spec
+        links = collectives.Links(
+            nodes=np.array(self.nodes),
+            near=(self._near.overhead + self._near.latency, self._near.per_byte),
+            seconds=self._far.overhead
+            + self._far.latency
+            + np.array([self._slow.node_latency(node) for node in self.nodes]),
+            per_byte=np.array([self._out[node].price(now) for node in self.nodes]),
+        )
+        names: tuple[str, ...] = collectives.ALGORITHMS
+        if spec.allreduce.algorithm != "auto":
+            names = (spec.allreduce.algorithm,)
+        size = self.wire(nbytes)
+        found = [collectives.seconds(name, size, links) for name in names]
+        return min(found, key=np.max)
+
+
+class Costs:
+    """The numbers of one class of pairs, ready for use."""
+
+    def __init__(self, link: LinkSpec) -> None:
+        self.latency, self.overhead = link.latency, link.overhead
+        self.per_byte = _per_byte(link.rate)
+        self._measured = {
+            kind: (cost.seconds, _per_byte(cost.rate))
+            for kind, cost in link.operations.items()
+        }
+        self._asked = 2 * (link.latency + link.overhead)
+
+    def operation(self, kind: Operation, size: float) -> float:
+        """Return what an operation takes where nobody else is under way."""
+        seconds, per_byte = self._measured.get(kind, (self._asked, self.per_byte))
+        return seconds + size * per_byte
+
+
+class Port:
+    """One direction of a node's link: a line of messages, one after the other.
+
+    A message takes the first gap that is long enough: one that is asked for now and
+    comes later does not hold up others until then.
+
+    Parameters
+    ----------
+    per_byte : float
+        Seconds.
+    node : int
+        Whose it is.
+    crowd : Crowd, optional
+        Traffic of others. With it there are no gaps: how long a message takes depends
+        on when it goes.
+    """
+
+    def __init__(self, per_byte: float, node: int, crowd: "Crowd | None" = None):
+        self.per_byte, self._node, self._crowd = per_byte, node, crowd
+        self._busy: list[tuple[float, float]] = []
+
+    def price(self, now: float) -> float:
+        """Return seconds per byte at this moment."""
+        if self._crowd is None:
+            return self.per_byte
+        return self.per_byte / self._crowd.left(self._node, now)
+
+    def carry(self, now: float, ready: float, size: float) -> tuple[float, float]:
+        """Let `size` bytes pass that are `ready` then; return their first and last."""
+        busy, took = self._busy, size * self.per_byte
+        while busy and busy[0][1] <= now:
+            del busy[0]
+        if self._crowd is not None:
+            start = max(ready, busy[-1][1]) if busy else ready
+            end = self._crowd.end(self._node, start, took)
+            self._busy = [(start, end)]
+            return start, end
+        start, place = ready, 0
+        for begin, end in busy:
+            if start + took <= begin:
+                break
+            start = max(start, end)
+            place += 1
+        self._insert(place, start, start + took)
+        return start, start + took
+
+    def _insert(self, place: int, start: float, end: float) -> None:
+        """Note that the port is busy; neighbors that touch become one."""
+        busy = self._busy
+        if place and busy[place - 1][1] == start:
+            place -= 1
+            busy[place] = (busy[place][0], end)
+        else:
+            busy.insert(place, (start, end))
+        if place + 1 < len(busy) and busy[place + 1][0] == end:
+            busy[place] = (busy[place][0], busy.pop(place + 1)[1])
+
+
+class Crowd:
+    """Traffic of others: a pure function of (seed, node, period)."""
+
+    def __init__(self, spec: BackgroundSpec, seed: int) -> None:
+        self._spec, self._seed = spec, seed
+        self._draws: dict[int, streams.Draws] = {}
+
+    def left(self, node: int, time: float) -> float:
+        """Return the share of the port's rate that is ours at a moment."""
+        return self._left(node, int(time // self._spec.period))
+
+    def _left(self, node: int, period: int) -> float:
+        if node not in self._draws:
+            self._draws[node] = streams.Draws(self._seed, "background", node)
+        crowded = self._draws[node][period] < self._spec.probability
+        return 1.0 - self._spec.share if crowded else 1.0
+
+    def end(self, node: int, start: float, took: float) -> float:
+        """Return when a message is through that takes `took` on an empty port."""
+        length = self._spec.period
+        period = int(start // length)
+        while True:
+            left, until = self._left(node, period), (period + 1) * length
+            if start + took / left <= until:
+                return start + took / left
+            took -= max(0.0, until - start) * left
+            start, period = until, period + 1
+
+
+class SlowLinks:
+    """Links that a trial makes slow, as prices: see `fabric.links` for what they mean.
+
+    Where a rank shares the port of its node, all of the node is slow.
+    """
+
+    def __init__(self, settings: LinkSettings | None, nodes: list[int]) -> None:
+        self._seconds = settings.seconds if settings else 0.0
+        self._per_byte = _per_byte(settings.rate) if settings else 0.0
+        self._pairs: dict[frozenset[int], dict[int, Port]] = {}
+        self._nodes: set[int] = set()
+        if settings is not None:
+            self._nodes = {nodes[rank] for rank in settings.ranks if rank < len(nodes)}
+            for pair in settings.pairs:
+                ranks = frozenset(map(int, pair.split("-")))
+                self._pairs[ranks] = {rank: Port(self._per_byte, 0) for rank in ranks}
+            if not settings.ranks and not settings.pairs:
+                self._nodes = set(nodes)
+        self._of = nodes
+
+    def per_byte(self, node: int) -> float:
+        """Return what a byte takes at least through the ports of `node`."""
+        return self._per_byte if node in self._nodes else 0.0
+
+    def node_latency(self, node: int) -> float:
+        """Return by how much messages of `node` are later."""
+        return self._seconds if node in self._nodes else 0.0
+
+    def latency(self, source: int, target: int) -> float:
+        """Return by how much a message is later than on other links."""
+        if not self._seconds:
+            return 0.0
+        slow = self._of[source] in self._nodes or self._of[target] in self._nodes
+        slow = slow or frozenset((source, target)) in self._pairs
+        return self._seconds if slow else 0.0
+
+    def wire(self, source: int, target: int) -> Port | None:
+        """Return the wire of a slow pair, for messages from `source`."""
+        if not self._pairs:
+            return None
+        ends = self._pairs.get(frozenset((source, target)))
+        return ends[source] if ends else None
+
+
+def _per_byte(rate: float) -> float:
+    return BITS / rate if rate else 0.0
