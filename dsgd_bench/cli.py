@@ -398,7 +398,14 @@ def _bench(verbs: Verbs) -> None:
     )
     verb.add_argument(
         "name",
-        choices=("average", "kernels", "problems", "recording", "transports"),
+        choices=(
+            "average",
+            "kernels",
+            "problems",
+            "recording",
+            "simulator",
+            "transports",
+        ),
     )
     verb.add_argument("words", nargs=argparse.REMAINDER, metavar="...")
     verb.set_defaults(verb=bench)

@@ -14,6 +14,7 @@ from dsgd_bench.bench.averaging import AverageOptions, average
 from dsgd_bench.bench.gradient_times import ProblemOptions, gradients
 from dsgd_bench.bench.kernel_floor import KernelOptions, kernels
 from dsgd_bench.bench.record import RecordingOptions, recording
+from dsgd_bench.bench.simulator import SimulatorOptions, simulator
 from dsgd_bench.bench.transports import TransportOptions, transports
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "KernelOptions",
     "ProblemOptions",
     "RecordingOptions",
+    "SimulatorOptions",
     "TransportOptions",
     "average",
     "gradients",
     "kernels",
     "recording",
+    "simulator",
     "transports",
 ]
 
@@ -64,6 +67,9 @@ BENCHMARKS = {
     ),
     "problems": Benchmark(
         ProblemOptions, gradients, "gradients against the floor and PyTorch"
+    ),
+    "simulator": Benchmark(
+        SimulatorOptions, simulator, "worker-steps and events per second, and memory"
     ),
     "transports": Benchmark(
         TransportOptions, transports, "models from GPU to GPU, every way that works"

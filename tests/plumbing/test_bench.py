@@ -6,7 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from dsgd_bench.bench import AverageOptions, KernelOptions, RecordingOptions, recording
+from dsgd_bench.bench import (
+    AverageOptions,
+    KernelOptions,
+    RecordingOptions,
+    SimulatorOptions,
+    recording,
+    simulator,
+)
 from dsgd_bench.bench import kernels as time_kernels
 from dsgd_bench.bench.averaging import Comparison, StepTimes, report
 from dsgd_bench.bench.kernel_cases import Case
@@ -191,3 +198,22 @@ def test_a_share_of_the_floor_is_the_bound_over_the_time():
     found = Found(case, "100", [4.0], [9.0], [1.0], 200, 0, 0)
     # a copy moves 200 bytes per second: 500 take 2.5 seconds, and took 4
     assert found.share == 2.5 / 4.0
+
+
+def test_the_simulator_is_timed_with_models_and_without(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["-n", "2,5", "--steps", "3", "--dimension", "10", "-i", "2"]
+    options = SimulatorOptions.from_argv(words)
+    World(1).run(lambda fabric: simulator(fabric, options))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "# dsgd-bench simulator: speed of virtual time"
+    rows = [line.split() for line in lines if line[0].isdigit()]
+    assert [row[0] for row in rows] == ["2", "5"]
+    assert all(float(cell) > 0 for row in rows for cell in row)
+    figures = dict(line.split()[1:3] for line in lines if line.startswith("FOM "))
+    assert float(figures["worker_steps_5"]) == pytest.approx(
+        float(rows[1][1]), rel=0.01
+    )
+    assert float(figures["peak_memory_5"]) >= float(figures["peak_memory_2"]) > 0
+    assert lines[-1] == "dsgd-bench bench simulator " + " ".join(words)
