@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsgd_bench import surroundings
+
 TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 GPUS = Path("/proc/driver/nvidia/gpus")
 
@@ -35,12 +37,11 @@ def here(host: str) -> Place:
         ``emulated``, whether the host is one of several on this machine.
     """
     allowed = cpus()
-    threads = os.environ.get("OMP_NUM_THREADS", "")
     return {
         "host": host,
         "cpus": compact(allowed),
         "cores": compact(core_of(cpu) for cpu in allowed),
-        "threads": int(threads) if threads.isdigit() else 1,
+        "threads": surroundings.threads(),
         "gpu": gpu(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
         "emulated": SHARED_CORES in os.environ,
     }

@@ -138,6 +138,12 @@ def limit_threads() -> None:
         os.environ.setdefault(name, "1")
 
 
+def threads() -> int:
+    """Return how many threads this process may compute with; 1 if nobody says."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(text)) if text.isdigit() else 1
+
+
 def libmpi() -> str | None:
     """Return the real path of the MPI library in this process, None if there is none.
 

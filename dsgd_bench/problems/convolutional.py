@@ -10,10 +10,10 @@ from dsgd_bench.arrays import Array, Host
 from dsgd_bench.arrays.layers import gather
 from dsgd_bench.arrays.maps import on_maps
 from dsgd_bench.problems import pictures
-from dsgd_bench.problems.base import dtype_of
+from dsgd_bench.problems.base import Judgment, Ready, dtype_of
 from dsgd_bench.problems.classifier import Batch, Classifier, Setup
 from dsgd_bench.problems.data import Size
-from dsgd_bench.problems.layers import Builder, Maps, Network, Normalization
+from dsgd_bench.problems.layers import Builder, Maps, Network, Normalization, team
 
 JUDGED = 128
 """Pictures judged at a time."""
@@ -73,6 +73,22 @@ class Convolutional(Classifier):
         self._augmented = augmentation
         self._statistics: list[tuple[Array, Array]] = []
         super().__init__(found, setup)
+
+    def gradient(
+        self,
+        x: Array,
+        indices: NDArray[np.intp],
+        out: Array,
+        ready: Ready | None = None,
+    ) -> float:
+        """Write the mean gradient over `indices` into `out`; return the mean loss."""
+        with team().alone():
+            return super().gradient(x, indices, out, ready)
+
+    def evaluate(self, x: Array) -> Judgment:
+        """Judge a model by all training samples and by the held-out ones."""
+        with team().alone():
+            return super().evaluate(x)
 
     def _batch(self, count: int, device: Host | None = None) -> Pictures:
         builder = Builder(count, device or self._device, self.dtype, self._precision)

@@ -170,7 +170,6 @@ class _Stage:
         builder, channels = self._builder, self._shape.channels
         values, out = builder.maps(self._shape), builder.maps(self._shape)
         part = builder.part(channels * 9 * source.shape.channels)
-        precision = builder.precision
         convolution: Unit
         if stride > 1:
             convolution = StridedConvolution(
@@ -180,7 +179,6 @@ class _Stage:
                 builder.room,
                 stride=stride,
                 back=back,
-                precision=precision,
             )
         else:
             convolution = Convolution(
@@ -190,7 +188,7 @@ class _Stage:
                 builder.room,
                 back=back,
                 adds=adds,
-                precision=precision,
+                precision=builder.precision,
             )
         scale = builder.part(2 * channels)
         normalization = Normalization(values, out, error, scale, shortcut)

@@ -7,6 +7,7 @@ from dsgd_bench.problems.layers.network import Builder, Network, Unit
 from dsgd_bench.problems.layers.normalization import Normalization, Shortcut
 from dsgd_bench.problems.layers.pooling import Flattening, GlobalAverage, Pooling
 from dsgd_bench.problems.layers.strided import StridedConvolution
+from dsgd_bench.problems.layers.team import Team, team
 
 __all__ = [
     "Builder",
@@ -22,5 +23,7 @@ __all__ = [
     "Shape",
     "Shortcut",
     "StridedConvolution",
+    "Team",
     "Unit",
+    "team",
 ]

@@ -9,7 +9,8 @@ Everything is a product of matrices with the *columns* of some maps, shape (taps
 channels, pixels): the neighborhood of each pixel (K. Chellapilla, S. Puri and
 P. Simard, "High performance convolutional neural networks for document processing",
 2006). On the host the columns of a few images are made at a time, so that they stay in
-the cache. On the way back the columns of the output's gradient D serve twice,
+the cache, and each thread has images of its own. On the way back the columns of the
+output's gradient D serve twice,
 
     dX = flipped W * columns(D)        dW = flipped (columns(D) * X^T)
 
@@ -19,7 +20,8 @@ is not wanted, the columns of X are made again instead: dW = D * columns(X)^T, a
     dX = sum over taps of (W^T * D), each put back where the tap took it from
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from dsgd_bench.arrays import Array, on_gpu
 from dsgd_bench.arrays.layers import matmul
 from dsgd_bench.arrays.maps import Taps, on_maps
 from dsgd_bench.problems.layers.maps import Maps, Room
+from dsgd_bench.problems.layers.team import team
 
 PIECE_BYTES = 512 * 1024
 """Bytes of columns that are made at a time on the host: they fit the L2 cache."""
@@ -80,23 +83,28 @@ class Convolution:
         self._flipped: Array = np.empty_like(like, shape=self._shape[::-1])
         rows = taps * (self._c_out if back else self._c_in)
         columns = self._c_in if back else self._c_out
-        self._product: Array = np.empty_like(like, shape=(rows, columns))
-        self._sum: Array = np.zeros_like(self._product)
         self._reserve()
+        shape = len(self._shares), rows, columns
+        self._products: Array = np.empty_like(like, shape=shape)
+        self._sums: Array = np.zeros_like(self._products)
 
     def _reserve(self) -> None:
-        """Choose how much is done at a time, and make sure that there is room."""
+        """Choose how much is done at a time and by whom, and make sure of the room."""
         image, count = self._source.shape.image, self._source.count
         most = max(self._c_in, self._c_out if self._back else 0)
         rows = self._size**2 * most
-        self._piece = count * image
-        if self._on_gpu:
-            if self._precision == "float32":
-                return  # no columns are made
-        else:
+        together = count
+        if not self._on_gpu:
             nbytes = rows * image * self._source.flat.itemsize
-            self._piece = min(max(1, PIECE_BYTES // nbytes), count) * image
-        self._room.reserve((rows, self._piece), (self._c_in, self._piece))
+            together = min(max(1, PIECE_BYTES // nbytes), count)
+        pieces = [
+            slice(first * image, min(first + together, count) * image)
+            for first in range(0, count, together)
+        ]
+        self._shares = [pieces] if self._on_gpu else team().deal(pieces)
+        self._elements = (rows + self._c_in) * together * image  # for one thread
+        if not self._on_gpu or self._precision != "float32":  # else: no columns
+            self._room.reserve((len(self._shares), self._elements))
 
     @property
     def fan_in(self) -> int:
@@ -115,8 +123,11 @@ class Convolution:
             W = W.reshape(self._shape)
             on_maps().convolve(W, self._source, self._target, self._how, False)
             return
-        for piece in self._pieces():
-            columns = self._columns(self._source, piece)
+        team().share(partial(self._forward, W), self._shares)
+
+    def _forward(self, W: Array, thread: int, pieces: Sequence[slice]) -> None:
+        for piece in pieces:
+            columns = self._columns(self._source, piece, thread)
             matmul(W, columns, self._target.flat[:, piece], self._precision)
 
     def backward(self, x: Array, g: Array) -> None:
@@ -126,16 +137,25 @@ class Convolution:
             self._backward_on_gpu(W, dW)
             return
         if self._back is None:
-            self._backward_weights(dW)
+            team().share(self._backward_weights, self._shares)
+            total = self._total().reshape(-1, self._c_in, self._c_out)
+            dW[...] = total.transpose(2, 0, 1)
             return
-        flipped = self._flip(W)
-        source = self._source.flat
-        for number, piece in enumerate(self._pieces()):
-            columns = self._columns(self._target, piece)
-            self._multiply(columns, source[:, piece].T, number)
-            self._put_back(flipped, columns, piece)
-        total = self._sum.reshape(-1, self._c_out, self._c_in)
+        team().share(partial(self._backward, self._flip(W)), self._shares)
+        total = self._total().reshape(-1, self._c_out, self._c_in)
         dW[...] = total[::-1].transpose(1, 0, 2)
+
+    def _backward(self, flipped: Array, thread: int, pieces: Sequence[slice]) -> None:
+        for number, piece in enumerate(pieces):
+            columns = self._columns(self._target, piece, thread)
+            self._multiply(columns, self._source.flat[:, piece].T, number, thread)
+            self._put_back(flipped, columns, piece, thread)
+
+    def _backward_weights(self, thread: int, pieces: Sequence[slice]) -> None:
+        """Compute the gradient of the weights alone."""
+        for number, piece in enumerate(pieces):
+            columns = self._columns(self._source, piece, thread)
+            self._multiply(columns, self._target.flat[:, piece].T, number, thread)
 
     def _backward_on_gpu(self, W: Array, dW: Array) -> None:
         """Do the same on a GPU; sums of the weights' gradient are always in float32."""
@@ -146,49 +166,51 @@ class Convolution:
             on_maps().convolve_back(W, self._target, self._back, self._how, self._adds)
             return
         everything = slice(0, self._source.length)
-        columns = self._columns(self._target, everything)
-        self._put_back(self._flip(W), columns, everything)
+        columns = self._columns(self._target, everything, 0)
+        self._put_back(self._flip(W), columns, everything, 0)
 
     def _flip(self, W: Array) -> Array:
         """Return the weights as the way back takes them."""
         self._flipped[...] = W[:, ::-1].transpose(2, 1, 0)
         return self._flipped.reshape(self._c_in, -1)
 
-    def _backward_weights(self, dW: Array) -> None:
-        """Compute the gradient of the weights alone."""
-        for number, piece in enumerate(self._pieces()):
-            columns = self._columns(self._source, piece)
-            self._multiply(columns, self._target.flat[:, piece].T, number)
-        dW[...] = self._sum.reshape(-1, self._c_in, self._c_out).transpose(2, 0, 1)
-
-    def _multiply(self, columns: Array, values: Array, number: int) -> None:
-        """Add ``columns * values`` to the sum over pieces, of which the first is 0."""
+    def _multiply(
+        self, columns: Array, values: Array, number: int, thread: int
+    ) -> None:
+        """Add ``columns * values`` to a thread's sum; its first piece has number 0."""
+        total, product = self._sums[thread], self._products[thread]
         if number == 0:
-            matmul(columns, values, self._sum, self._precision)
+            matmul(columns, values, total, self._precision)
             return
-        matmul(columns, values, self._product, self._precision)
-        self._sum += self._product
+        matmul(columns, values, product, self._precision)
+        total += product
 
-    def _put_back(self, flipped: Array, columns: Array, piece: slice) -> None:
+    def _total(self) -> Array:
+        """Return the sum over all threads."""
+        total: Array = self._sums[0]
+        for other in self._sums[1:]:
+            total += other
+        return total
+
+    def _put_back(
+        self, flipped: Array, columns: Array, piece: slice, thread: int
+    ) -> None:
         """Write or add ``flipped * columns``, the gradient of the input."""
         back = self._back.flat[:, piece]  # type: ignore[union-attr]
         if not self._adds:
             matmul(flipped, columns, back, self._precision)
             return
-        _, product = self._room.take(columns.shape, back.shape)
+        shapes = columns.shape, back.shape
+        _, product = self._room.take(*shapes, start=thread * self._elements)
         matmul(flipped, columns, product, self._precision)
         back += product
 
-    def _pieces(self) -> Iterator[slice]:
-        length = self._source.length
-        for start in range(0, length, self._piece):
-            yield slice(start, min(start + self._piece, length))
-
-    def _columns(self, maps: Maps, piece: slice) -> Array:
-        """Return the columns of a piece of some maps."""
+    def _columns(self, maps: Maps, piece: slice, thread: int) -> Array:
+        """Return the columns of a piece of some maps, in a thread's room."""
         channels, n = maps.shape.channels, piece.stop - piece.start
         size = self._size
-        (columns,) = self._room.take((size, size, channels, n))
+        shape = size, size, channels, n
+        (columns,) = self._room.take(shape, start=thread * self._elements)
         if self._on_gpu:
             on_maps().fill_columns(maps, size, columns)
         else:

@@ -160,9 +160,12 @@ class Room:
         if size > self._memory.size:
             self._memory = self._xp.empty(size, self._memory.dtype)
 
-    def take(self, *shapes: tuple[int, ...]) -> list[Array]:
-        """Return an array of each shape, side by side, with anything in them."""
-        arrays, start = [], 0
+    def take(self, *shapes: tuple[int, ...], start: int = 0) -> list[Array]:
+        """Return an array of each shape, side by side, with anything in them.
+
+        Threads that work at the same time take theirs from different elements on.
+        """
+        arrays = []
         for shape in shapes:
             end = start + prod(shape)
             arrays.append(self._memory[start:end].reshape(shape))
