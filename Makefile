@@ -17,7 +17,7 @@ comma := ,
 EXTRAS := test$(if $(filter system,$(MPI)),,$(comma)$(MPI))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install smoke test test-kernels test-gpu test-slurm test-hosts check format clean
+.PHONY: help install smoke test test-kernels test-gpu show-gpu test-slurm test-hosts check format clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -37,6 +37,37 @@ test-kernels: $(VENV)/kernels ## compile the GPU's kernels, and run them on the 
 # Which CuPy fits is a matter of the driver; nvidia-smi says which CUDA it has.
 test-gpu: $(VENV)/$(if $(CUDA),cuda$(CUDA),installed) ## run the tests that need a GPU; CUDA=12|13 installs CuPy
 	$(BIN)/python tests/run.py gpu
+
+# The order is that of an interested reader: is it right, does it run, how fast is it?
+SHOWN := tests study-smoke study-straggler study-papers \
+    bench-kernels bench-problems bench-transports
+show-gpu: ## run tests, studies and benchmarks on a GPU, into results/gpu; CUDA=12|13
+	@nvidia-smi -L 2>/dev/null | grep -q GPU || { \
+	    echo "show-gpu: there is no GPU here (nvidia-smi lists none); run" \
+	    "make show-gpu CUDA=12|13 on a machine with an NVIDIA GPU" >&2; exit 1; }
+	@case "$(CUDA)" in 12|13) ;; *) \
+	    echo "show-gpu: CUDA='$(CUDA)' is not known; say CUDA=12 or CUDA=13, which" \
+	    "of them nvidia-smi has above its table" >&2; exit 1;; esac
+	@$(MAKE) --no-print-directory $(VENV)/cuda$(CUDA) $(VENV)/torch
+	@failed=; for part in $(SHOWN); do \
+	    $(MAKE) --no-print-directory show-gpu-$$part || failed="$$failed $$part"; \
+	done; \
+	if test -n "$$failed"; then echo "show-gpu: failed:$$failed" >&2; exit 1; fi; \
+	echo "show-gpu: all of $(SHOWN) passed; figures are in results/gpu"
+
+show-gpu-tests:
+	$(BIN)/python tests/run.py gpu
+
+show-gpu-study-%:
+	$(BIN)/dsgd-bench run configs/$*.toml --set compute.device=cuda --results results/on-gpu
+	cp results/on-gpu/$*/summary.csv results/gpu/$*.csv
+
+# Written elsewhere first: a benchmark that fails leaves the older figures alone.
+show-gpu-bench-%:
+	@mkdir -p build/gpu
+	$(BIN)/dsgd-bench bench $* --device cuda --json build/gpu/$*.json >build/gpu/$*.txt
+	@cat build/gpu/$*.txt
+	mv build/gpu/$*.txt build/gpu/$*.json results/gpu/
 
 # Root installs what is missing; without it, tests that cannot run say why.
 test-slurm: install ## run the tests on a virtual Slurm cluster on this machine
@@ -76,7 +107,7 @@ $(VENV)/installed: setup.cfg
 	@touch $@
 
 # An extra on top of what is installed: .venv/kernels, .venv/cuda13
-$(VENV)/kernels $(VENV)/cuda12 $(VENV)/cuda13: $(VENV)/installed
+$(VENV)/kernels $(VENV)/cuda12 $(VENV)/cuda13 $(VENV)/torch: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable ".[$(@F)]"
 	@touch $@
 

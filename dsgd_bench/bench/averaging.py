@@ -1,6 +1,5 @@
 """What the framework adds to the bare MPI calls: to one averaging, and to one step."""
 
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from dsgd_bench.bench.output import (
     MIB,
     Parser,
     Row,
+    command,
     fom,
     header,
     short,
@@ -353,7 +353,7 @@ def report(
             fom(f"average_ratio_{name}", framework / bare, "1"),
         ]
     lines.append(fom("step_beyond_bare", 1e6 * median(stepped.beyond), "us"))
-    return [*lines, shlex.join(["dsgd-bench", "bench", "average", *options.words])]
+    return [*lines, command("average", options.words)]
 
 
 def _row(found: Comparison, options: AverageOptions) -> Row:

@@ -6,10 +6,10 @@ least `SLICE` seconds, each stretch with the same batches.
 """
 
 import argparse
-import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -21,7 +21,17 @@ from dsgd_bench.arrays import Array, Host
 from dsgd_bench.arrays.blas import PRECISIONS
 from dsgd_bench.bench.cases import CASES, SAMPLES, Case
 from dsgd_bench.bench.floors import Floor, copy_bandwidth, matmul_rate
-from dsgd_bench.bench.output import Parser, Row, count, fom, header, spread, table
+from dsgd_bench.bench.output import (
+    Parser,
+    Row,
+    command,
+    count,
+    fom,
+    header,
+    spread,
+    table,
+    write_json,
+)
 from dsgd_bench.clock import monotonic
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.base import Fabric
@@ -66,6 +76,8 @@ class ProblemOptions:
         Threads of linear algebra, of ours and of torch.
     torch, compiled : bool
         Whether to compare with PyTorch, and with what it compiles.
+    json : Path or None
+        Where to write all numbers.
     iterations, warm_up, percentiles, full, words, ranks
         As in `AverageOptions`; always one rank.
     """
@@ -82,6 +94,7 @@ class ProblemOptions:
     warm_up: int = 2
     percentiles: tuple[float, ...] = ()
     full: bool = False
+    json: Path | None = None
     words: tuple[str, ...] = ()
     ranks: int = 1
 
@@ -117,6 +130,7 @@ class ProblemOptions:
         add("--threads", type=count, metavar="N", default=cls.threads)
         add("--no-torch", dest="torch", action="store_false")
         add("--no-compile", dest="compiled", action="store_false")
+        parser.add_json()
         return cls(**vars(parser.parse_args(words)), words=tuple(words))
 
 
@@ -190,6 +204,9 @@ def gradients(fabric: Fabric, options: ProblemOptions) -> None:
     facts = _facts(device, floor, options, missing)
     lines = header(fabric, "problems: gradients against the floor and PyTorch", facts)
     print(*lines, *report(found, options), sep="\n", flush=True)
+    if options.json:
+        rows = [asdict(timed) for timed in found]
+        write_json(options.json, command("problems", options.words), facts, rows)
 
 
 def measured_floor(device: Host, options: ProblemOptions) -> Floor:
@@ -378,7 +395,7 @@ def report(found: Sequence[Timed], options: ProblemOptions) -> list[str]:
             if form in timed.seconds:
                 ratio = median(timed.seconds[form]) / ours
                 lines.append(fom(f"torch_{form}_over_ours_{name}", ratio, "1"))
-    return [*lines, shlex.join(["dsgd-bench", "bench", "problems", *options.words])]
+    return [*lines, command("problems", options.words)]
 
 
 def _row(timed: Timed, options: ProblemOptions) -> Row:

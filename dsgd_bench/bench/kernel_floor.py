@@ -5,8 +5,6 @@ as the model has, measured in turns with it; the floor of a product is its opera
 over the rate of a large square product.
 """
 
-import json
-import shlex
 import tracemalloc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,11 +25,13 @@ from dsgd_bench.bench.output import (
     MIB,
     Parser,
     Row,
+    command,
     fom,
     header,
     short,
     spread,
     table,
+    write_json,
 )
 from dsgd_bench.clock import monotonic
 from dsgd_bench.fabric.base import Fabric
@@ -90,7 +90,7 @@ class KernelOptions:
             help="of products on a GPU",
         )
         add("--dtype", choices=("float32", "float64"), default=cls.dtype)
-        add("--json", type=Path, metavar="FILE", help="write all numbers there too")
+        parser.add_json()
         return cls(**vars(parser.parse_args(words)), words=tuple(words))
 
 
@@ -243,7 +243,7 @@ def report(found: Sequence[Found], options: KernelOptions) -> list[str]:
     for one in found:
         name = "_".join([_slug(one.case.name), *([one.size] if one.size else [])])
         lines.append(fom(f"kernel_share_{name}", 100 * one.share, "%"))
-    return [*lines, shlex.join(["dsgd-bench", "bench", "kernels", *options.words])]
+    return [*lines, command("kernels", options.words)]
 
 
 def _slug(name: str) -> str:
@@ -276,7 +276,7 @@ def _row(one: Found, options: KernelOptions) -> Row:
 def _write(
     path: Path, found: Sequence[Found], about: dict[str, str], options: KernelOptions
 ) -> None:
-    """Write all numbers, not only their medians, and where they come from."""
+    """Write all numbers, not only their medians."""
     rows: list[dict[str, Any]] = [
         {
             "kernel": one.case.name,
@@ -293,11 +293,4 @@ def _write(
         }
         for one in found
     ]
-    content = {
-        "command": shlex.join(["dsgd-bench", "bench", "kernels", *options.words]),
-        "device": about,
-        "provenance": provenance.collect(),
-        "rows": rows,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, command("kernels", options.words), about, rows)

@@ -1,11 +1,16 @@
 """How a benchmark is asked and how it answers, in the manner of the OSU benchmarks."""
 
 import argparse
+import json
 import re
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dsgd_bench import provenance
 from dsgd_bench.analysis.statistics import quantile
 from dsgd_bench.fabric.base import Fabric
 
@@ -58,6 +63,12 @@ class Parser(argparse.ArgumentParser):
             metavar="[MIN:]MAX",
             default=default,
             help="bytes of the models, with K, M or G; from MIN, doubling, to MAX",
+        )
+
+    def add_json(self) -> None:
+        """Add ``--json``, for all numbers and not only their medians."""
+        self.add_argument(
+            "--json", type=Path, metavar="FILE", help="write all numbers there too"
         )
 
 
@@ -149,6 +160,37 @@ def spread(
         row[f"{name} Max"] = f"{ms.max():.4g}"
         row[f"{name} Samples"] = str(ms.size)
     return row
+
+
+def command(name: str, words: Sequence[str]) -> str:
+    """Return the line that repeats a benchmark."""
+    return shlex.join(["dsgd-bench", "bench", name, *words])
+
+
+def write_json(
+    path: Path, line: str, device: dict[str, str], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Write what was measured, and where it comes from.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made.
+    line : str
+        From `command`.
+    device : dict
+        What was measured on, and how.
+    rows : sequence of dict
+        One for each series of times, ready for JSON.
+    """
+    content = {
+        "command": line,
+        "device": device,
+        "provenance": provenance.collect(),
+        "rows": rows,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def fom(name: str, value: float, unit: str) -> str:

@@ -1,6 +1,5 @@
 """What recording the trace costs a step, and whether the spans add up to it."""
 
-import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,7 +13,16 @@ from numpy.typing import NDArray
 from dsgd_bench import streams, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
-from dsgd_bench.bench.output import Parser, Row, count, fom, header, spread, table
+from dsgd_bench.bench.output import (
+    Parser,
+    Row,
+    command,
+    count,
+    fom,
+    header,
+    spread,
+    table,
+)
 from dsgd_bench.budget import Budget
 from dsgd_bench.clock import SPANS, Ledger
 from dsgd_bench.config import (
@@ -337,5 +345,5 @@ def report(
         fom("flush", 1e3 * (median(flushes) if flushes else 0.0), "ms"),
         fom("flushing_share", 100 * flushing, "%"),
         fom("span_gap", 100 * gap, "%"),
-        shlex.join(["dsgd-bench", "bench", "recording", *options.words]),
+        command("recording", options.words),
     ]

@@ -1,9 +1,9 @@
 """How long models on GPUs take to reach another rank, every way that works."""
 
-import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,11 +16,13 @@ from dsgd_bench.bench.output import (
     MIB,
     Parser,
     Row,
+    command,
     fom,
     header,
     short,
     spread,
     table,
+    write_json,
 )
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.exchange import Exchange
@@ -49,6 +51,8 @@ class TransportOptions:
         Whether minimum, maximum and number of samples are printed.
     device : str
         ``"cuda"``, or ``"cpu"`` for the host alone.
+    json : Path or None
+        Where to write all numbers.
     words : tuple of str
         The words it was made of.
     ranks : int
@@ -61,6 +65,7 @@ class TransportOptions:
     percentiles: tuple[float, ...] = ()
     full: bool = False
     device: str = "cuda"
+    json: Path | None = None
     words: tuple[str, ...] = ()
     ranks: int = 2
 
@@ -75,6 +80,7 @@ class TransportOptions:
             default=cls.device,
             help="where models lie; cpu shows the host's times alone",
         )
+        parser.add_json()
         return cls(**vars(parser.parse_args(words)), words=tuple(words))
 
 
@@ -121,6 +127,9 @@ def transports(fabric: "MpiFabric", options: TransportOptions) -> None:
     lines = header(fabric, "transports: from GPU to GPU", facts)
     if fabric.rank == 0:
         print(*lines, *report(found, options), sep="\n", flush=True)
+        if options.json:
+            rows = [asdict(one) for one in found]
+            write_json(options.json, command("transports", options.words), facts, rows)
 
 
 def _on_gpus(fabric: "MpiFabric", facts: dict[str, str]) -> dict[str, Any]:
@@ -190,5 +199,4 @@ def report(found: Sequence[Found], options: TransportOptions) -> list[str]:
         )
         name = f"{one.operation}_{one.way}_{short(one.nbytes)}".replace("-", "_")
         lines.append(fom(f"transport_{name}", 1e3 * seconds, "ms"))
-    command = shlex.join(["dsgd-bench", "bench", "transports", *options.words])
-    return [*table(rows), *lines, command]
+    return [*table(rows), *lines, command("transports", options.words)]

@@ -1,5 +1,6 @@
 """The benchmark of gradients: its options, its floor, its table; nothing is quoted."""
 
+import json
 import math
 import sys
 from itertools import product
@@ -147,6 +148,21 @@ def test_without_torch_ours_is_timed_and_the_reason_said(bench, monkeypatch):
     assert any(line.startswith("# No PyTorch: cannot be loaded") for line in lines)
     (row,) = [line for line in lines if line.startswith("mlp ")]
     assert row.split()[6:] == [DASH] * 10
+
+
+def test_all_numbers_are_written_where_they_are_wanted(bench, tmp_path):
+    words = ["--no-torch", "--json", str(tmp_path / "new" / "out.json")]
+    options = ProblemOptions.from_argv(words)
+    lines = bench(torch=False, json=options.json, words=options.words)
+    written = json.loads(options.json.read_text())
+    assert written["command"] == lines[-1]
+    assert written["provenance"]["host"]
+    assert f"# PyTorch: {written['device']['No PyTorch']}" in [
+        line.replace("No PyTorch", "PyTorch") for line in lines
+    ]
+    (row,) = written["rows"]
+    assert row["name"] == "mlp"
+    assert len(row["seconds"]["ours"]) == 2
 
 
 @pytest.mark.parametrize(
