@@ -9,6 +9,7 @@ from dsgd_bench import problems
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.graphs import Graph
+from dsgd_bench.problems.classifier import Classifier
 from dsgd_bench.specs import ProblemSpec, Study, Trial
 
 START_SECONDS = 2.0
@@ -34,7 +35,8 @@ class Cost:
     bytes_per_step : float or None
         Handed over to be sent by one rank per gradient; None if it is a result.
     memory_per_rank : int
-        Bytes of one rank: models, copies for judging, data, the interpreter.
+        Bytes of one rank: models, copies for judging, data, what lies between the
+        layers of a network of ours, the interpreter.
     graph : str
         The algorithm's graph; empty if it has none.
     messages_per_step : float or None
@@ -80,6 +82,7 @@ def cost(trial: Trial) -> Cost:
     model = problem.dimension * problem.dtype.itemsize
     vectors = algorithm.vectors + trial.measure.copies + bool(trial.optimizer.momentum)
     libraries = INTERPRETER_BYTES + LIBRARY_BYTES.get(trial.problem.kind, 0)
+    work = _work_bytes(problem, trial.problem.batch)
     settings = trial.algorithm.settings
     sent = algorithm.sent(settings, trial.ranks)
     graph = algorithm.graphs(settings, trial.ranks).get("graph")
@@ -87,12 +90,17 @@ def cost(trial: Trial) -> Cost:
         trial=trial,
         model_bytes=model,
         bytes_per_step=None if sent is None else sent * model,
-        memory_per_rank=vectors * model + problem.data_bytes + libraries,
+        memory_per_rank=vectors * model + problem.data_bytes + work + libraries,
         graph=graph.name if graph else "",
         messages_per_step=sent if graph else None,
         spectral_gap=_gap(graph) if graph else None,
         seconds=_seconds(trial, problem.samples, algorithm),
     )
+
+
+def _work_bytes(problem: problems.Problem, batch: int) -> int:
+    """Return the bytes that a gradient works on; nothing to speak of without layers."""
+    return problem.work_bytes(batch) if isinstance(problem, Classifier) else 0
 
 
 @lru_cache

@@ -20,6 +20,9 @@ from dsgd_bench.errors import ConfigError
 Keys = dict[str, tuple[Any, Any]]
 """Name of a key -> (type, default)."""
 
+ALSO_CALLED = {"gpu": "cuda"}
+"""What people also write -> our word, where another one is spelled more alike."""
+
 NOUNS: dict[type[inspect.Type], str] = {
     inspect.BoolType: "true or false",
     inspect.StrType: "text",
@@ -104,7 +107,10 @@ def choose(name: str, allowed: Iterable[str], called: str, hint: str = "") -> No
 def nearest(name: Any, known: Iterable[object], hint: str = "") -> str:
     """Return the end of a sentence that says what was probably meant, or nothing."""
     words = [str(word) for word in known]
-    near = [hint] if hint else get_close_matches(str(name), words, n=1, cutoff=0.5)
+    meant = hint or ALSO_CALLED.get(str(name).lower(), "")
+    near = get_close_matches(str(name), words, n=1, cutoff=0.5)
+    if hint or meant in words:
+        near = [meant]
     return f"; did you mean '{near[0]}'?" if near else ""
 
 

@@ -32,7 +32,7 @@ class Batch:
     """A network for one batch size, and the numbers of the samples that it reads."""
 
     def __init__(self, network: Network, builder: Builder) -> None:
-        self.network = network
+        self.network, self.builder = network, builder
         xp = builder.device.xp
         self.indices: NDArray[np.int64] = xp.zeros(builder.count, np.int64)
 
@@ -108,6 +108,10 @@ class Classifier:
     def build(self, builder: Builder) -> Network:
         """Build the network for one batch size."""
         raise NotImplementedError
+
+    def work_bytes(self, count: int) -> int:
+        """Return the bytes of what lies between the layers for one batch size."""
+        return self._batch(count, HOST).builder.nbytes
 
     def initial(self) -> Array:
         """Return the first model as a new array: the same on every rank."""

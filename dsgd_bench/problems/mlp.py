@@ -80,8 +80,9 @@ class MLP(Classifier):
     def build(self, builder: Builder) -> Network:
         """Build the network for one batch size."""
         values = [builder.rows(width) for width in self._widths]
-        errors = [builder.rows(width) for width in self._widths[:-1]]
-        errors.append(values[-1])  # the gradient of the scores takes their place
+        last = len(values) - 1
+        errors = {k: builder.rows(self._widths[k]) for k in range(1, last)}
+        errors[last] = values[last]  # the gradient of the scores takes their place
         layers = []
         for k, (n, m) in enumerate(
             zip(self._widths[:-1], self._widths[1:], strict=True)
@@ -91,7 +92,7 @@ class MLP(Classifier):
                 values[k + 1],
                 builder.part(n * m + m),
                 error=errors[k + 1],
-                back=errors[k] if k > 0 else None,
+                back=errors.get(k),  # nobody wants that of the inputs
                 relu=k + 2 < len(self._widths),
                 precision=builder.precision,
             )

@@ -198,6 +198,7 @@ UNKNOWN = [
     ("measure.loss=2", ("measure.loss", "'measure.target.loss'")),
     ("algorithm.kind='allreduc'", ("algorithm.kind", "'allreduce'", "adpsgd")),
     ("problem.kind='sofmax'", ("problem.kind", "'softmax'", "quadratic")),
+    ("compute.device='gpu'", ("compute.device", "did you mean 'cuda'?")),
     ("slowdown.kind='random'", ("slowdown.kind", "constant, heavy-tailed, none")),
 ]
 

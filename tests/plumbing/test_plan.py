@@ -1,8 +1,11 @@
 """What a study would cost, said before it is run."""
 
+import tracemalloc
+
+import numpy as np
 import pytest
 
-from dsgd_bench import plan
+from dsgd_bench import plan, problems
 from dsgd_bench.config import (
     AlgorithmSpec,
     BudgetSpec,
@@ -39,6 +42,28 @@ def test_memory_counts_models_copies_velocity_and_data():
     # replica, the model that was read, gradient; velocity; copies; centers
     models = 3 + 1 + 7 + 50
     assert cost.memory_per_rank == models * 4000 + plan.INTERPRETER_BYTES
+
+
+@pytest.mark.parametrize("kind", ["mlp", "lenet", "resnet20"])
+def test_memory_counts_what_lies_between_the_layers_of_a_network(kind):
+    settings = {"data": "generated", "samples": 800}
+
+    def memory(batch):
+        problem = ProblemSpec(kind, batch=batch, settings=settings)
+        return plan.cost(trial(problem=problem)).memory_per_rank
+
+    planned = memory(192) - memory(64)
+    problem = problems.make(ProblemSpec(kind, settings=settings), 0)
+    x = problem.initial()
+    held = {}
+    problem.gradient(x, np.arange(1), np.empty_like(x))
+    for batch in (64, 192):
+        tracemalloc.start()
+        problem.gradient(x, np.arange(batch), np.empty_like(x))
+        held[batch], _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert planned == pytest.approx(held[192] - held[64], rel=0.1)
+    assert planned > 0
 
 
 def test_traffic_is_a_model_per_gradient_a_result_or_nothing():

@@ -96,6 +96,11 @@ class Maps(kernels.Maps):
         self._beside = spaced[:, :, :, shape.width :]
         self.pixels = spaced[:, :, : shape.height, : shape.width]
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory, the zeros at the edges included."""
+        return self._whole.nbytes
+
     def shifted(self, distance: int) -> Array:
         """Return what lies `distance` elements after each element, shaped as `flat`.
 
@@ -153,6 +158,11 @@ class Room:
     def __init__(self, device: Host, dtype: DTypeLike) -> None:
         self._xp: ModuleType = device.xp
         self._memory: Array = self._xp.empty(0, dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes reserved so far."""
+        return self._memory.nbytes
 
     def reserve(self, *shapes: tuple[int, ...]) -> None:
         """Make sure that arrays of these shapes fit together; before the first use."""

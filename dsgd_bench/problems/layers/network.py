@@ -65,7 +65,13 @@ class Builder:
         self.count, self.device, self.dtype = count, device, dtype
         self.precision = precision
         self.dimension = 0
+        self._dealt = 0
         self.room = Room(device, dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory dealt out so far, the room included."""
+        return self._dealt + self.room.nbytes
 
     def part(self, size: int) -> slice:
         """Return the place of the next `size` weights in the model."""
@@ -74,11 +80,14 @@ class Builder:
 
     def maps(self, shape: Shape) -> Maps:
         """Make maps for the batch."""
-        return Maps(shape, self.count, self.device, self.dtype)
+        maps = Maps(shape, self.count, self.device, self.dtype)
+        self._dealt += maps.nbytes
+        return maps
 
     def rows(self, width: int) -> Array:
         """Make one row for each sample."""
         rows: Array = self.device.xp.empty((self.count, width), self.dtype)
+        self._dealt += rows.nbytes
         return rows
 
 
