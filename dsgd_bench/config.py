@@ -6,16 +6,18 @@ sentence that names the file and the key.
 """
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct, structs
 
-from dsgd_bench import rules, streams, strict, sweep
+from dsgd_bench import interconnect, rules, streams, strict, sweep
 from dsgd_bench.batch import SET, SlurmSpec
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.rules import check
 from dsgd_bench.specs import (
     AlgorithmSpec,
@@ -135,6 +137,42 @@ def listed(study: Study, path: Path) -> Study:
     return structs.replace(study, trials=kept)
 
 
+def over(study: Study, network: Callable[[Trial], NetworkSpec]) -> Study:
+    """Return the study with every trial simulated, over the network that it is given.
+
+    Raises
+    ------
+    ConfigError
+        If a trial cannot be simulated, or the network not be made.
+    """
+
+    def simulated(trial: Trial) -> Trial:
+        trial = structs.replace(trial, network=network(trial))
+        check(trial)
+        return trial
+
+    try:
+        trials = tuple(map(simulated, study.trials))
+    except ConfigError as error:
+        raise ConfigError(f"{study.path}: {error}") from None
+    return structs.replace(study, trials=trials)
+
+
+def check_measured(study: Study) -> None:
+    """Refuse a study whose trials are to be simulated.
+
+    Raises
+    ------
+    ConfigError
+        If one of them has a network.
+    """
+    if any(trial.network is not None for trial in study.trials):
+        raise ConfigError(
+            f"{study.path}: its trials have a [network], so they are not run but "
+            "simulated: use dsgd-bench simulate, or leave the table out"
+        )
+
+
 def read_machine(path: str | PathLike[str]) -> Machine:
     """Read a machine file.
 
@@ -201,7 +239,8 @@ def _trials(table: Table) -> tuple[list[Trial], list[tuple[Trial, str]], int]:
     table = dict(table)
     exclusions = _exclusions(table.pop("exclude", []))
     for name in table:
-        strict.choose(name, (*rules.SECTIONS, "exclude"), f"the table {name}")
+        tables = (*rules.SECTIONS, rules.NETWORK, "exclude")
+        strict.choose(name, tables, f"the table {name}")
     for name in ("study", "problem", "algorithm"):
         if name not in table:
             raise ConfigError(f"the table {name} is missing: add [{name}]")
@@ -265,7 +304,8 @@ def _path(name: str) -> sweep.Path:
 def _takes_list(path: sweep.Path, table: Table) -> bool:
     """Say whether the key at `path` has a list as its value."""
     section = table[path[0]]
-    if path[0] not in rules.SECTIONS or not isinstance(section, dict):
+    sections = (*rules.SECTIONS, rules.NETWORK)
+    if path[0] not in sections or not isinstance(section, dict):
         return False
     kind = section.get("kind")
     keys = rules.keys(path[0], kind if isinstance(kind, list) else [kind])
@@ -307,7 +347,18 @@ def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
         optimizer=OptimizerSpec(**values["optimizer"]),
         compute=ComputeSpec(**values["compute"]),
         slowdown=SlowdownSpec(**values["slowdown"]),
+        network=_network(table[rules.NETWORK]) if rules.NETWORK in table else None,
     )
+
+
+def _network(table: Any) -> NetworkSpec:
+    """Read a network: what the table says, laid over the preset that it names."""
+    if isinstance(table, dict) and "preset" in table:
+        base = msgspec.to_builtins(interconnect.preset(table["preset"]))
+        given = {key: value for key, value in table.items() if key != "preset"}
+        table = sweep.merged(base, given)
+    keys = strict.keys_of(NetworkSpec)
+    return NetworkSpec(**strict.read_table(table, keys, rules.NETWORK))
 
 
 def _section(name: str, table: Any) -> dict[str, Any]:

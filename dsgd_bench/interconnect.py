@@ -95,6 +95,8 @@ class NetworkSpec(Struct, frozen=True, forbid_unknown_fields=True):
         Traffic of others.
     wire_bytes : int
         Size of the model on the wire; 0 is its own.
+    seed : int
+        Of the schedule: another one orders simultaneous events differently.
     """
 
     name: str = ""
@@ -106,6 +108,7 @@ class NetworkSpec(Struct, frozen=True, forbid_unknown_fields=True):
     poll: NotNegative = 1e-3
     background: BackgroundSpec = BackgroundSpec()
     wire_bytes: Index = 0
+    seed: Index = 0
 
 
 _SHARED_MEMORY = LinkSpec(latency=5e-7, overhead=2e-7, rate=80e9)

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from dsgd_bench import algorithms, graphs, problems
 from dsgd_bench.algorithms.base import is_graph
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.interconnect import PRESETS, NetworkSpec
 from dsgd_bench.specs import (
     BudgetSpec,
     ComputeSpec,
@@ -57,15 +58,22 @@ PLAIN: dict[str, type[Struct]] = {
 """Tables that are read straight into a struct."""
 
 SECTIONS = ("study", "problem", "algorithm", *PLAIN, "measure")
-"""Tables that describe a trial."""
+"""Tables that describe every trial."""
+
+NETWORK = "network"
+"""The table that only studies of simulated trials have."""
+
+PLACE = ("device", "precision")
+"""Keys of [compute] that say where; they count in every mode."""
 
 EFFECTIVE: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "problem.shards": ("by", {"dirichlet": ("alpha",)}),
     "compute": (
         "mode",
         {
-            "measured": ("device", "precision"),
-            "emulated": ("seconds", "device", "precision"),
+            "measured": PLACE,
+            "emulated": ("seconds", "distribution", "variation", *PLACE),
+            "resampled": ("trace", *PLACE),
         },
     ),
     "slowdown": (
@@ -114,13 +122,15 @@ def keys(section: str, kinds: Iterable[Any]) -> Keys:
     Parameters
     ----------
     section : str
-        One of `SECTIONS`.
+        One of `SECTIONS`, or `NETWORK`.
     kinds : iterable
         Kinds of algorithm or problem whose settings are keys too; unknown ones and
         other tables add none. A setting whose type differs between them has any type.
     """
     if section in PLAIN:
         return keys_of(PLAIN[section])
+    if section == NETWORK:
+        return {"preset": (one_of(["", *PRESETS]), ""), **keys_of(NetworkSpec)}
     if section == "study":
         return {"ranks": (Count, REQUIRED), "budget": (BudgetSpec, REQUIRED)}
     if section == "measure":
@@ -151,10 +161,10 @@ def known() -> Keys:
             else:
                 found[prefix + key] = (type_, default)
 
-    for section in SECTIONS:
+    for section in (*SECTIONS, NETWORK):
         kinds = settings(section) if section in ("problem", "algorithm") else ()
         add(keys(section, kinds), "" if section == "study" else f"{section}.")
-    del found["algorithm.optimizer"]
+    del found["algorithm.optimizer"], found["network.preset"]
     return found
 
 
@@ -180,6 +190,8 @@ def check(trial: Trial) -> None:
         _plain,
         _servers,
         _slowdown,
+        _times,
+        _simulated,
         _precision,
         _links,
         _ends,
@@ -291,6 +303,39 @@ def _slowdown(trial: Trial) -> Iterator[tuple[object, str]]:
         s.kind != "none" and s.mode == "minimum" and c.mode == "measured",
         "slowdown.mode minimum needs compute.mode emulated: emulate, or choose "
         "slowdown.mode added",
+    )
+
+
+def _times(trial: Trial) -> Iterator[tuple[object, str]]:
+    c = trial.compute
+    yield (
+        c.distribution != "constant" and not c.variation,
+        f"compute.variation is missing for distribution {c.distribution}: give it the "
+        "standard deviation over the mean, above 0",
+    )
+    yield (
+        c.distribution == "constant" and c.variation,
+        "compute.variation has no effect where compute.distribution is constant: leave "
+        "it out, or choose lognormal or gamma",
+    )
+    yield (
+        c.mode == "resampled" and not c.trace,
+        "compute.trace is missing for mode resampled: name the trace.h5 of a real run",
+    )
+
+
+def _simulated(trial: Trial) -> Iterator[tuple[object, str]]:
+    c = trial.compute
+    yield (
+        trial.network is not None and c.mode == "measured",
+        "compute.mode is measured, but in virtual time computing takes no time: set "
+        "compute.mode to emulated with compute.seconds, or draw times from the trace "
+        "of a real run with simulate --compute-from TRACE",
+    )
+    yield (
+        trial.network is not None and c.device != "cpu",
+        f"compute.device is {c.device}, but simulated ranks compute in one process on "
+        "the host: leave it out",
     )
 
 

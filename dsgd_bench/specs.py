@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from dsgd_bench import algorithms
 from dsgd_bench.batch import SlurmSpec
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.strict import SAYS
 
 Count = Annotated[int, Meta(ge=1)]
@@ -88,14 +89,21 @@ class ProblemSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ComputeSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """Real gradients, measured, or padded by sleep to `seconds` each.
+    """Real gradients, measured, or padded by sleep.
+
+    ``emulated`` pads to `seconds` on average: to them always, or to times of that
+    `distribution` with the coefficient of `variation`. ``resampled`` pads to times that
+    are drawn from those in a `trace`: rank r draws from its rank r modulo its workers.
 
     They are computed on the host, or on a GPU; there matrices of float32 may be
     multiplied in less `precision`, and the sums are float32 all the same.
     """
 
-    mode: Literal["measured", "emulated"] = "measured"
+    mode: Literal["measured", "emulated", "resampled"] = "measured"
     seconds: NotNegative = 0.0
+    distribution: Literal["constant", "lognormal", "gamma"] = "constant"
+    variation: NotNegative = 0.0
+    trace: str = ""
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
@@ -165,7 +173,10 @@ class MeasureSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run, with every default filled in: all that a worker needs to know."""
+    """One run, with every default filled in: all that a worker needs to know.
+
+    With a `network` it is simulated in virtual time; without one it runs on MPI.
+    """
 
     ranks: Count
     seed: Index = 0
@@ -177,6 +188,7 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     slowdown: SlowdownSpec = SlowdownSpec()
     budget: BudgetSpec
     measure: MeasureSpec = MeasureSpec()
+    network: NetworkSpec | None = None
 
     @property
     def id(self) -> str:
@@ -227,7 +239,8 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """The trial in a few words."""
         label = self.slowdown_label
         slow = "" if label == "none" else f", slow {label}"
-        return f"{self.label} on {self.ranks} ranks{slow}, repeat {self.repeat}"
+        over = f", {self.network.name or 'a network'}" if self.network else ""
+        return f"{self.label} on {self.ranks} ranks{over}{slow}, repeat {self.repeat}"
 
     @property
     def slowdown_label(self) -> str:

@@ -7,11 +7,17 @@ nothing has to be saved for a restart.
 """
 
 import zlib
+from array import array
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 BLOCK = 1024
 """Steps drawn at once by `Draws`."""
+
+Sample = Callable[[np.random.Generator, int], NDArray[np.float64]]
+"""Draws so many numbers at once from a generator."""
 
 
 def generator(
@@ -34,22 +40,36 @@ def generator(
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
+def _uniform(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    return random.random(count)
+
+
 class Draws:
-    """One uniform number in [0, 1) per step: a pure function of (seed, rank, step).
+    """One number per step: a pure function of (seed, rank, step).
 
     Making a generator costs several microseconds, so steps are drawn `BLOCK` at a time.
+
+    Parameters
+    ----------
+    seed, purpose, rank
+        Address, as of `generator`.
+    sample : callable, optional
+        Which numbers; uniform ones in [0, 1) by default.
     """
 
-    def __init__(self, seed: int, purpose: str, rank: int) -> None:
+    def __init__(
+        self, seed: int, purpose: str, rank: int, sample: Sample = _uniform
+    ) -> None:
         self._address = (seed, purpose, rank)
+        self._sample = sample
         self._block = -1
-        self._numbers: list[float] = []
+        self._numbers = array("d")  # a list of floats takes four times the memory
 
     def __getitem__(self, step: int) -> float:
         block, offset = divmod(step, BLOCK)
         if block != self._block:
             seed, purpose, rank = self._address
             stream = generator(seed, purpose, rank, block)
-            self._numbers = stream.random(BLOCK).tolist()
+            self._numbers = array("d", self._sample(stream, BLOCK).tobytes())
             self._block = block
         return self._numbers[offset]

@@ -44,7 +44,7 @@ def override(table: Table, changes: Sequence[str]) -> Table:
     """
     for change in changes:
         try:
-            table = _merged(table, tomllib.loads(WORD.sub(r'\1"\2"', change)))
+            table = merged(table, tomllib.loads(WORD.sub(r'\1"\2"', change)))
         except tomllib.TOMLDecodeError:
             raise ConfigError(
                 f"the override {change} cannot be read: write TABLE.KEY=VALUE with a "
@@ -53,13 +53,13 @@ def override(table: Table, changes: Sequence[str]) -> Table:
     return table
 
 
-def _merged(old: Any, new: Any) -> Any:
-    """Return `new` laid over `old`, table by table."""
+def merged(old: Any, new: Any) -> Any:
+    """Return `new` laid over `old`, table by table; lists of tables in each of them."""
     if isinstance(new, dict) and isinstance(old, dict):
-        changed = {key: _merged(old.get(key), value) for key, value in new.items()}
+        changed = {key: merged(old.get(key), value) for key, value in new.items()}
         return {**old, **changed}
     if isinstance(new, dict) and _is_tables(old):
-        return [_merged(item, new) for item in old]
+        return [merged(item, new) for item in old]
     return new
 
 

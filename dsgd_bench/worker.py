@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import graphs, streams
+from dsgd_bench import gradient_times, graphs, streams
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import Array
@@ -74,7 +74,11 @@ class Worker:
             alpha=shards.alpha,
             seed=trial.seed,
         )
-        self._compute = trial.compute
+        times = gradient_times.of(trial.compute, seed=trial.seed, rank=self.rank)
+        self._seconds = times.seconds
+        self._padded = trial.compute.mode != "measured"
+        # in virtual time no core is shared
+        self._stagger = STAGGER * self.rank / self.size * (fabric.kind == "mpi")
         self._slowdown = Slowdown(trial.slowdown, seed=trial.seed, rank=self.rank)
         self._minimum = trial.slowdown.mode == "minimum"
         self._seed = trial.seed
@@ -84,10 +88,11 @@ class Worker:
     def gradient(self, x: Array, out: Array, ready: Ready | None = None) -> float:
         """Compute the mean gradient of the next mini-batch; then be as slow as asked.
 
-        Emulated compute ends at the earliest `seconds` after this rank was last done
-        with a collective, or with a step that had none: updating the model is part of
-        it. A slowdown of factor s stretches that minimum s-fold, or adds (s - 1) times
-        it afterwards; what was asked and what came about are both booked.
+        Emulated compute ends at the earliest `GradientTimes.seconds` after this rank
+        was last done with a collective, or with a step that had none: updating the
+        model is part of it. A slowdown of factor s stretches that minimum s-fold, or
+        adds (s - 1) times it afterwards; what was asked and what came about are both
+        booked.
 
         When in that time the real gradient is computed is another one on every rank:
         ranks that share cores would otherwise hold each other up at the start.
@@ -95,15 +100,16 @@ class Worker:
         `ready` is told of each part of `out` once it is final. If computing is emulated
         or slowed down, that is stretched over the whole time: see `Parts`.
         """
-        fabric, ledger, seconds = self.fabric, self.fabric.ledger, self._compute.seconds
+        fabric, ledger = self.fabric, self.fabric.ledger
         step = self._gradients.item(0)
         self._gradients += 1
+        seconds = self._seconds(step)
         factor = self._slowdown.factor(step)
         started = fabric.now()
         began = ledger.free_since if seconds else started
-        if seconds:
-            fabric.pause(seconds * STAGGER * self.rank / self.size)
-        parts = Parts(fabric, ready, later=bool(seconds) or factor != 1.0)
+        if seconds and self._stagger:
+            fabric.pause(seconds * self._stagger)
+        parts = Parts(fabric, ready, later=self._padded or factor != 1.0)
         self.loss = self._compute_gradient(x, step, out, parts)
         computed = fabric.now()
         unslowed = max(computed, began + seconds)
