@@ -26,7 +26,7 @@ class Judgments:
     copy_time : array
         Seconds when this rank's copy was taken.
     local_loss, local_accuracy : array
-        Of this rank's own model; NaN on a server.
+        Of this rank's own model; NaN on a server, and where it was not evaluated.
     loss_of_mean, accuracy_of_mean, norm_of_mean : array
         Of the judged model; NaN where another rank judged it.
     distance_squared : array
@@ -49,6 +49,7 @@ def judge(
     final: tuple[Array, float, float],
     *,
     servers: int = 0,
+    every: int = 1,
 ) -> Judgments:
     """Judge the average model, or the center, and this rank's own at common moments.
 
@@ -65,12 +66,15 @@ def judge(
         and when the model was whole, in seconds.
     servers : int
         Ranks, the last ones, that hold the center in parts, zeros elsewhere.
+    every : int
+        The models of ranks 0, `every`, 2 `every`, ... are evaluated themselves: where
+        one process has thousands of ranks, all would take too long.
     """
     serves = fabric.rank >= fabric.size - servers
-    facts = fabric.gather((copies.distance, final[1]))
-    last = max(position for _, position in facts)
+    last = max(fabric.gather(final[1]))
+    distance = max(fabric.gather(copies.distance))
     # no more moments than copies, where long steps left the first distance as it was
-    copies.thin_to(max(last / copies.capacity, *(distance for distance, _ in facts)))
+    copies.thin_to(max(last / copies.capacity, distance))
     moments = [
         k * copies.distance for k in range(math.floor(last / copies.distance) + 1)
     ]
@@ -95,9 +99,10 @@ def judge(
             fabric.average(mean)
             if servers:  # the parts add up to the center
                 mean *= fabric.size
-            if not serves:
+            if not serves and fabric.rank % every == 0:
                 own = problem.evaluate(placed(model))
                 result.local_loss[m], result.local_accuracy[m] = own.loss, own.accuracy
+            if not serves:
                 np.subtract(model, mean, out=difference)
                 result.distance_squared[m] = float(difference @ difference)
             if m % fabric.size == fabric.rank:

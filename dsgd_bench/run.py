@@ -60,6 +60,34 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Together:
+    """What the ranks of one trial share that are simulated in one process.
+
+    Nothing is measured there, so no warm-up is needed.
+
+    Attributes
+    ----------
+    problem : Problem
+        One for all: ranks take turns, and none pauses while it computes.
+    shards : dict of int to Shard
+        Their records, by rank, once they are finished; whoever runs them writes them.
+    rows : list of Packed
+        Rows of their ledgers so far, one entry per rank.
+    judged : int
+        Ranks whose own models are evaluated, about.
+    """
+
+    problem: Problem
+    shards: dict[int, trace.Shard] = field(default_factory=dict)
+    rows: list[trace.Packed] = field(default_factory=list)
+    judged: int = 64
+
+    def every(self, workers: int) -> int:
+        """Return that the model of every so-many-th worker is evaluated."""
+        return max(1, workers // self.judged)
+
+
+@dataclass(frozen=True)
 class Run:
     """One trial on one fabric: where it is written and what is written beside it.
 
@@ -81,6 +109,8 @@ class Run:
         Whether a stopped trial goes on where it was; else it starts again.
     gpu : GpuSpec
         How ranks use their GPUs.
+    together : Together, optional
+        What the ranks of this process share, where it has them all.
     """
 
     trial: Trial
@@ -91,6 +121,7 @@ class Run:
     stop: Callable[[], bool] | None = None
     resumes: bool = True
     gpu: GpuSpec = field(default_factory=GpuSpec)
+    together: Together | None = None
 
     def __call__(self, fabric: Fabric) -> bool:
         """Run this rank of the trial, or go on where it was stopped; collective.
@@ -115,6 +146,8 @@ class Run:
 
     def _device(self, fabric: Fabric) -> Host:
         """Return where this rank computes: those of a host share its GPUs evenly."""
+        if self.trial.compute.device == "cpu":
+            return arrays.HOST
         nodes = fabric.nodes()
         mine = [rank for rank, node in enumerate(nodes) if node == nodes[fabric.rank]]
         compute = self.trial.compute
@@ -137,10 +170,11 @@ class Run:
     def _run(self, fabric: Fabric, place: Host) -> bool:
         trial = self.trial
         algorithm = ALGORITHMS[trial.algorithm.kind]
-        problem = problems.make(trial.problem, trial.seed, device=place)
+        problem = self._problem(place)
         fabric = self._reaching(fabric, place)
         verdict = progress.preflight(fabric, self.progress)
-        self._warm_up(algorithm, problem, fabric)
+        if self.together is None:
+            self._warm_up(algorithm, problem, fabric)
         facts = trace.Facts(
             trial=trial,
             study=self.study,
@@ -154,19 +188,26 @@ class Run:
         )
         before = self._last_checkpoint(fabric)
         started = fabric.clock_offset()
-        with trace.ShardWriter(self.folder, fabric, facts, before) as shard:
+        with self._shard(fabric, facts, before) as shard:
             with np.errstate(all="ignore"):  # divergence is a result
                 ended = self._timed(algorithm, problem, fabric, shard, before)
             offsets = started, fabric.clock_offset()
             finished = not any(fabric.gather(ended.stopped))
             if finished:
                 judgments = judge(
-                    problem, fabric, ended.copies, ended.final, servers=facts.servers
+                    problem,
+                    fabric,
+                    ended.copies,
+                    ended.final,
+                    servers=facts.servers,
+                    every=self._judges(fabric.size - facts.servers),
                 )
                 shard.finish(judgments, *offsets)
-            elif self.resumes:
+            elif self.resumes and isinstance(shard, trace.ShardWriter):
                 self._save(fabric, shard, ended, offsets)
         fabric.barrier()  # every shard is closed
+        if self.together is not None:
+            return finished
         if fabric.rank == 0 and finished:
             trace.merge(self.folder)
             trace.checkpoint.discard(self.folder)
@@ -174,6 +215,22 @@ class Run:
             trace.checkpoint.publish(self.folder)
         fabric.barrier()
         return finished
+
+    def _problem(self, place: Host) -> Problem:
+        if self.together is not None:
+            return self.together.problem
+        return problems.make(self.trial.problem, self.trial.seed, device=place)
+
+    def _shard(
+        self, fabric: Fabric, facts: trace.Facts, before: Checkpoint | None
+    ) -> trace.ShardWriter | trace.ShardKeeper:
+        if self.together is not None:
+            shared = self.together
+            return trace.ShardKeeper(shared.shards, shared.rows, fabric, facts)
+        return trace.ShardWriter(self.folder, fabric, facts, before)
+
+    def _judges(self, workers: int) -> int:
+        return 1 if self.together is None else self.together.every(workers)
 
     def _last_checkpoint(self, fabric: Fabric) -> Checkpoint | None:
         """Read this rank's part of the last checkpoint, the one that rank 0 sees."""
@@ -202,12 +259,13 @@ class Run:
         algorithm: Algorithm,
         problem: Problem,
         fabric: Fabric,
-        shard: trace.ShardWriter,
+        shard: trace.ShardWriter | trace.ShardKeeper,
         before: Checkpoint | None,
     ) -> Ended:
         """Run the trial proper, up to its end or to a stop; links may be slow."""
         trial = self.trial
-        fabric = links.slowed(fabric, trial.slowdown.links)
+        if trial.network is None:  # else it has prices for slow links, too
+            fabric = links.slowed(fabric, trial.slowdown.links)
         state = State()
         if before is not None:
             state = State(before.step, before.elapsed, before.arrays)

@@ -29,6 +29,7 @@ Fixed point  as `adpsgd`
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from dsgd_bench.fabric.accelerated import AcceleratedReplicas
 from dsgd_bench.graphs import Graph
 
 
+@lru_cache(maxsize=2)  # simulated, thousands of workers ask for the same ones
 def constants(graph: Graph) -> tuple[float, float]:
     """Return kappa and alpha for a graph: the paper's, of its weighted Laplacian.
 

@@ -112,12 +112,15 @@ def _traffic(trace: "Trace") -> dict[str, float | None]:
     def per_gradient(name: str, ranks: np.ndarray) -> float | None:
         return float(np.nansum(trace[name][ranks])) / gradients if ranks.any() else None
 
+    started = trace["exchanges"].sum(axis=1)  # of thousands of ranks: one copy only
     return {
         "bytes_per_gradient": per_gradient("bytes_out", works),
         "messages_per_step": per_gradient("messages_out", works),
         "server_bytes_out": per_gradient("bytes_out", ~works),
         "server_bytes_in": per_gradient("bytes_in", ~works),
-        "exchanges_per_gradient": per_gradient("exchanges", works),
+        "exchanges_per_gradient": float(started[works].sum()) / gradients
+        if works.any()
+        else None,
     }
 
 

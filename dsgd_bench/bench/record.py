@@ -220,7 +220,7 @@ def _run(fabric: Fabric, trial: Trial, folder: Path | None, found: Found) -> Non
         found.without.append(per_step)
     else:
         found.recorded.append(per_step)
-        _check(trace.Shard(trace.shard_path(folder, fabric.rank)), stamps, found)
+        _check(trace.Shard.read(trace.shard_path(folder, fabric.rank)), stamps, found)
 
 
 class _NoShard:

@@ -56,8 +56,8 @@ def preflight(fabric: Fabric, mode: str = "auto") -> dict[str, Any]:
         raise ConfigError(
             f"machine.progress is '{mode}': choose one of {', '.join(MODES)}"
         )
-    pairs = _pairs(fabric.nodes())
-    if not pairs or fabric.kind == "virtual":
+    pairs = {} if fabric.kind == "virtual" else _pairs(fabric.nodes())
+    if not pairs:
         return {"thread": False, "pairs": {}}
     if mode == "thread":
         fabric.start_progress()

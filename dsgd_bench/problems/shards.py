@@ -4,6 +4,7 @@ Every answer is a pure function of (seed, rank, step): the same for every algori
 comparisons are paired, and a restart needs no saved state.
 """
 
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -76,14 +77,14 @@ class Batches:
         self._seed = seed
         self._epoch = -1
         self._order: Indices = np.empty(0, np.intp)
-        if shards_by == "even" or problem.labels is None:
-            self._shard = np.arange(problem.samples)
-            self._stream, self._dealt, self._part = 0, ranks, rank
-        else:
-            random = streams.generator(seed, "shards")
-            self._shard = dirichlet(problem.labels, ranks, alpha, random)[rank]
-            self._stream, self._dealt, self._part = rank, 1, 0
-        self._own_rounds = max(1, len(self._shard) // (self._dealt * batch))
+        self._shard: Indices | None = None  # all samples
+        samples, self._dealt, self._part = problem.samples, ranks, rank
+        if shards_by == "dirichlet" and problem.labels is not None:
+            labels = np.ascontiguousarray(problem.labels, np.int64).tobytes()
+            self._shard = _shards(labels, ranks, alpha, seed)[rank]
+            samples, self._dealt, self._part = len(self._shard), 1, 0
+        self._samples, self._rank = samples, rank
+        self._own_rounds = max(1, samples // (self._dealt * batch))
 
     def indices(self, step: int) -> Indices:
         """Return the training samples of one step, shape (batch,); a read-only view."""
@@ -95,12 +96,28 @@ class Batches:
         return self._order[start : start + self._batch]
 
     def _shuffled(self, epoch: int) -> Indices:
-        random = streams.generator(self._seed, "batches", self._stream, epoch)
+        if self._shard is None:
+            return _common_order(self._samples, self._seed, epoch)
+        random = streams.generator(self._seed, "batches", self._rank, epoch)
         order = random.permutation(self._shard)
         if len(order) < self._batch:
             order = np.resize(order, self._batch)
         order.setflags(write=False)
         return order
+
+
+@lru_cache(maxsize=4)  # simulated, thousands of ranks in one process share an order
+def _common_order(samples: int, seed: int, epoch: int) -> Indices:
+    """Return all samples in the order of one epoch; read-only."""
+    order = streams.generator(seed, "batches", 0, epoch).permutation(samples)
+    order.setflags(write=False)
+    return order
+
+
+@lru_cache(maxsize=1)  # likewise
+def _shards(labels: bytes, ranks: int, alpha: float, seed: int) -> list[Indices]:
+    random = streams.generator(seed, "shards")
+    return dirichlet(np.frombuffer(labels, np.int64), ranks, alpha, random)
 
 
 def dirichlet(

@@ -12,32 +12,38 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.trace import checkpoint
-from dsgd_bench.trace.merging import merge
+from dsgd_bench.trace.memory import Packed, ShardKeeper
+from dsgd_bench.trace.merging import merge, write_trace
 from dsgd_bench.trace.shard import Facts, Shard, ShardWriter, shard_path
-from dsgd_bench.trace.variables import SCHEMA, VARIABLES
+from dsgd_bench.trace.variables import PAIR, SCHEMA, STEP, VARIABLES
 
 __all__ = [
     "SCHEMA",
     "VARIABLES",
     "Facts",
+    "Packed",
     "Shard",
+    "ShardKeeper",
     "ShardWriter",
     "Trace",
     "checkpoint",
+    "fabric_of",
     "hdf5",
     "merge",
     "open_trace",
     "shard_path",
+    "write_trace",
 ]
 
 
 class Trace:
-    """A merged trace, read whole into memory.
+    """A merged trace, read into memory, but for what there is of pairs of ranks.
 
     Attributes
     ----------
@@ -63,7 +69,9 @@ class Trace:
             with h5py.File(path, "r", locking=False) as file:
                 facts = dict(file.attrs)
                 self._arrays = {
-                    name: file[name][()] for name in VARIABLES if name in file
+                    name: file[name][()]
+                    for name, (dimensions, _, _) in VARIABLES.items()
+                    if name in file and dimensions != PAIR
                 }
         except OSError as error:
             raise TraceError(f"{path} cannot be read ({error}): run again") from None
@@ -88,8 +96,11 @@ class Trace:
         self.model_bytes = int(facts.get("dsgd_model_bytes", 0))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        values: NDArray[Any] = self._arrays[name]
-        return values
+        if VARIABLES.get(name, (STEP,))[0] != PAIR:
+            values: NDArray[Any] = self._arrays[name]
+            return values
+        with h5py.File(self.path, "r", locking=False) as file:
+            return np.asarray(file[name])
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:
@@ -101,6 +112,15 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
         If the file is missing, truncated, or of another schema.
     """
     return Trace(Path(path))
+
+
+def fabric_of(path: Path) -> str:
+    """Return ``"mpi"`` or ``"virtual"``; nothing if the file cannot tell."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return str(file.attrs["dsgd_fabric"])
+    except (OSError, KeyError):
+        return ""
 
 
 def hdf5() -> tuple[str, bool]:

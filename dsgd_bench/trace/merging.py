@@ -17,7 +17,9 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.judge import Judgments
 from dsgd_bench.trace.shard import Shard
 from dsgd_bench.trace.staleness import staleness
-from dsgd_bench.trace.variables import RANK, SCHEMA, STEP, VARIABLES
+from dsgd_bench.trace.variables import PAIR, RANK, SCHEMA, STEP, VARIABLES
+
+PACKED = {"compression": "gzip", "shuffle": True}
 
 Arrays = dict[str, NDArray[np.float64]]
 """Variables by name, as they will be stored."""
@@ -39,12 +41,32 @@ def merge(folder: Path, *, crashed: str = "") -> Path:
         If not a single shard can be read, or the file cannot be written.
     """
     shards, missing = _read_shards(folder)
-    facts = next(iter(shards.values())).facts
     if missing and not crashed:
         raise TraceError(
             f"no readable shard of rank {', '.join(map(str, missing))} in {folder}: "
             "is it on a file system that all ranks share?"
         )
+    return write_trace(folder, shards, crashed=crashed)
+
+
+def write_trace(folder: Path, shards: dict[int, Shard], *, crashed: str = "") -> Path:
+    """Make ``trace.h5`` of shards that are in memory; return its path.
+
+    Parameters
+    ----------
+    folder : Path
+        The trial's folder.
+    shards : dict of int to Shard
+        The shards of ranks, at least one.
+    crashed : str
+        Why the run ended, if it did not end by itself.
+
+    Raises
+    ------
+    TraceError
+        If the file cannot be written.
+    """
+    facts = next(iter(shards.values())).facts
     arrays = _assemble(shards, facts)
     status, reason = _status(arrays, Trial.from_json(json.dumps(facts["trial"])))
     attributes = {
@@ -69,12 +91,12 @@ def merge(folder: Path, *, crashed: str = "") -> Path:
     path = folder / "trace.h5"
     scratch = folder / f".trace-{os.getpid()}.h5"
     try:
-        _write(scratch, arrays, attributes)
+        _write(scratch, arrays, _exchanges(shards), attributes)
         scratch.replace(path)
     except OSError as error:
         raise TraceError(
-            f"cannot write {path} ({error}): free some space there; the ranks' shards "
-            "beside it are complete"
+            f"cannot write {path} ({error}): free some space there; shards of ranks "
+            "that lie beside it are complete"
         ) from None
     return path
 
@@ -84,7 +106,7 @@ def _read_shards(folder: Path) -> tuple[dict[int, Shard], list[int]]:
     shards: dict[int, Shard] = {}
     for path in sorted(folder.glob("rank-*.h5")):
         try:
-            shards[int(path.stem.removeprefix("rank-"))] = Shard(path)
+            shards[int(path.stem.removeprefix("rank-"))] = Shard.read(path)
         except (OSError, KeyError, ValueError):
             continue  # counted as missing below
     if not shards:
@@ -156,7 +178,6 @@ def _add_ranks(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
     names = [name for name, (dims, _, _) in VARIABLES.items() if dims == RANK]
     for name in names:
         arrays[name] = np.full(ranks, np.nan)
-    arrays["exchanges"] = np.zeros((ranks, ranks))
     for rank, shard in shards.items():
         columns = shard.columns
         arrays["steps_done"][rank] = shard.steps
@@ -168,8 +189,12 @@ def _add_ranks(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
         arrays["clock_error"][rank] = max(shard.offset_start[1], shard.offset_end[1])
         for name, value in shard.drained.items():
             arrays[name][rank] = value
-        for partner, count in shard.data.get("exchanges", ()):
-            arrays["exchanges"][rank, partner] = count
+
+
+def _exchanges(shards: dict[int, Shard]) -> dict[int, NDArray[np.int64]]:
+    """Return the pairs of (partner, count) of every rank that started exchanges."""
+    found = {rank: shard.data.get("exchanges", ()) for rank, shard in shards.items()}
+    return {rank: np.asarray(pairs) for rank, pairs in found.items() if len(pairs)}
 
 
 def _add_places(arrays: Arrays, places: Sequence[Mapping[str, Any]]) -> None:
@@ -224,12 +249,18 @@ def _status(arrays: Arrays, trial: Trial) -> tuple[str, str]:
     return "exhausted", "the budget was used up"
 
 
-def _write(path: Path, arrays: Arrays, attributes: dict[str, Any]) -> None:
+def _write(
+    path: Path,
+    arrays: Arrays,
+    exchanges: dict[int, NDArray[np.int64]],
+    attributes: dict[str, Any],
+) -> None:
     """Write a netCDF-4 compatible file: dimension scales, units, fill values."""
+    ranks, steps = arrays["start"].shape
     sizes = {
-        "rank": arrays["exchanges"].shape[0],
-        "partner": arrays["exchanges"].shape[1],
-        "step": arrays["start"].shape[1],
+        "rank": ranks,
+        "partner": ranks,
+        "step": steps,
         "moment": arrays["moment_time"].shape[0],
     }
     with h5py.File(path, "w", locking=False) as file:
@@ -240,13 +271,28 @@ def _write(path: Path, arrays: Arrays, attributes: dict[str, Any]) -> None:
             file[name].attrs["units"] = "1"
             file[name].attrs["long_name"] = name
         for name, (dims, units, meaning) in VARIABLES.items():
-            packed = {"compression": "gzip", "shuffle": True} if dims == STEP else {}
-            if 0 in arrays[name].shape:
-                packed = {}  # nothing to pack
-            variable = file.create_dataset(
-                name, data=arrays[name], fillvalue=np.nan, **packed
-            )
+            if dims == PAIR:
+                variable = _pairs(file, name, exchanges, ranks)
+            else:
+                packed = PACKED if dims == STEP and arrays[name].size else {}
+                variable = file.create_dataset(
+                    name, data=arrays[name], fillvalue=np.nan, **packed
+                )
             variable.attrs["units"] = units
             variable.attrs["long_name"] = meaning
             for axis, dim in enumerate(dims):
                 variable.dims[axis].attach_scale(file[dim])
+
+
+def _pairs(
+    file: h5py.File, name: str, pairs: dict[int, NDArray[np.int64]], ranks: int
+) -> h5py.Dataset:
+    """Write what ranks have in pairs, row by row: of thousands, most have nothing."""
+    variable = file.create_dataset(
+        name, (ranks, ranks), np.float64, chunks=(1, ranks), fillvalue=0.0, **PACKED
+    )
+    for rank, found in pairs.items():
+        row = np.zeros(ranks)
+        row[found[:, 0]] = found[:, 1]
+        variable[rank] = row
+    return variable

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,6 +62,10 @@ class Facts:
     staleness: str
     model_bytes: int
 
+    def table(self) -> dict[str, Any]:
+        """Return the facts as JSON can hold them."""
+        return asdict(self) | {"trial": json.loads(self.trial.to_json())}
+
 
 def shard_path(folder: Path, rank: int) -> Path:
     """Return where `rank` records its steps."""
@@ -111,9 +115,7 @@ class ShardWriter:
         self._ended = threading.Event()
         with self._explained():
             self._file = h5py.File(self._path, "w", locking=False)
-            self._file.attrs["facts"] = json.dumps(
-                asdict(facts) | {"trial": json.loads(facts.trial.to_json())}
-            )
+            self._file.attrs["facts"] = json.dumps(facts.table())
             self._file.attrs["segments"] = json.dumps(self._before.segments)
             self._file.attrs["first_row"] = len(self._before.rows)
             self._file.attrs["interruptions"] = json.dumps(self._before.interruptions)
@@ -174,8 +176,8 @@ class ShardWriter:
     ) -> None:
         """Write what is known after the run: judgments, clock offsets, counts."""
         with self._explained():
-            for field in fields(judgments):
-                self._file[field.name] = getattr(judgments, field.name)
+            for each in fields(judgments):
+                self._file[each.name] = getattr(judgments, each.name)
             self._file.attrs["offset_start"] = offset_start
             self._file.attrs["offset_end"] = offset_end
             self._file.attrs["drained"] = json.dumps(self._drained())
@@ -247,27 +249,77 @@ class ShardWriter:
         )
 
 
+@dataclass(frozen=True)
 class Shard:
-    """One rank's record, as far as it was flushed; read into memory."""
+    """One rank's record, in memory.
 
-    def __init__(self, path: Path) -> None:
+    Attributes
+    ----------
+    facts : dict
+        `Facts.table` of the trial.
+    rows : array of shape (steps, columns)
+        Rows of the ledger.
+    data : dict of str to array
+        Judgments by name, and pairs of (partner, exchanges); empty if the run was not
+        judged.
+    counts : dict
+        Of the ledger.
+    offset_start, offset_end : (float, float)
+        Of the clock from rank 0's, before and after the run, and their uncertainty.
+    drained : dict
+        `Ledger.drained`.
+    segments : list of (int, float)
+        Of every run: its first row, and its origin on rank 0's clock.
+    interruptions : list of dict
+        When and where the trial was stopped.
+    """
+
+    facts: dict[str, Any]
+    rows: NDArray[np.float64]
+    data: dict[str, NDArray[Any]]
+    counts: dict[str, int]
+    offset_start: tuple[float, float]
+    offset_end: tuple[float, float]
+    drained: dict[str, float]
+    segments: list[tuple[int, float]]
+    interruptions: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> "Shard":
+        """Read what a `ShardWriter` has flushed."""
         with h5py.File(path, "r", locking=False) as file:
-            self.facts: dict[str, Any] = json.loads(file.attrs["facts"])
-            rows = file["rows"][()]
-            self.columns = dict(zip(clock.COLUMNS, rows.T, strict=True))
-            self.steps = len(rows)
-            self.data = {name: file[name][()] for name in file if name != "rows"}
-            self.counts: dict[str, int] = json.loads(file.attrs.get("counts", "{}"))
-            self.offset_start = tuple(file.attrs.get("offset_start", (0.0, 0.0)))
-            self.offset_end = tuple(file.attrs.get("offset_end", (0.0, 0.0)))
-            self.drained: dict[str, float] = json.loads(file.attrs.get("drained", "{}"))
-            self.origin = float(file.attrs.get("origin", np.nan))
-            self.interruptions = json.loads(file.attrs.get("interruptions", "[]"))
-            earlier = json.loads(file.attrs.get("segments", "[]"))
-            first = int(file.attrs.get("first_row", 0))
-        offset = (self.offset_start[0] + self.offset_end[0]) / 2
-        # of every run: its first row, and its origin on rank 0's clock
-        self.segments = [*map(tuple, earlier), (first, self.origin - offset)]
+            attributes = dict(file.attrs)
+            data = {name: file[name][()] for name in file}
+
+        def listed(name: str) -> Any:
+            return json.loads(attributes.get(name, "[]"))
+
+        offset_start = tuple(attributes.get("offset_start", (0.0, 0.0)))
+        offset_end = tuple(attributes.get("offset_end", (0.0, 0.0)))
+        origin = float(attributes.get("origin", np.nan))
+        origin -= (offset_start[0] + offset_end[0]) / 2  # on rank 0's clock
+        first = int(attributes.get("first_row", 0))
+        return cls(
+            facts=json.loads(attributes["facts"]),
+            rows=data.pop("rows"),
+            data=data,
+            counts=json.loads(attributes.get("counts", "{}")),
+            offset_start=offset_start,
+            offset_end=offset_end,
+            drained=json.loads(attributes.get("drained", "{}")),
+            segments=[*map(tuple, listed("segments")), (first, origin)],
+            interruptions=listed("interruptions"),
+        )
+
+    @property
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """The rows by what they tell, as views of shape (steps,)."""
+        return dict(zip(clock.COLUMNS, self.rows.T, strict=True))
+
+    @property
+    def steps(self) -> int:
+        """How many rows there are."""
+        return len(self.rows)
 
     @property
     def complete(self) -> bool:

@@ -19,14 +19,20 @@ def applied_meanwhile(start: Table, duration: Table) -> Table:
     (AD-PSGD, arXiv:1710.06952: x_i at t - tau_t is what the gradient at t is taken at).
     """
     ends = start + duration
+    known = np.isfinite(ends)
     tau = np.full_like(ends, np.nan)
-    for rank in range(len(ends)):
-        others = np.delete(ends, rank, axis=0)
-        times = np.sort(others[np.isfinite(others)])
-        own = np.isfinite(ends[rank])
-        until = np.searchsorted(times, ends[rank, own], side="left")
-        tau[rank, own] = until - np.searchsorted(times, start[rank, own], side="right")
+    tau[known] = _between(ends[known], start[known], ends[known])
+    for rank, own in enumerate(known):  # less the rank's own
+        since, until = start[rank, own], ends[rank, own]
+        tau[rank, own] -= _between(until, since, until)
     return tau
+
+
+def _between(times: Table, since: Table, until: Table) -> Table:
+    """Return how many of `times` lie after `since` and before `until`, pair by pair."""
+    times = np.sort(times)
+    before = np.searchsorted(times, until, side="left")
+    return (before - np.searchsorted(times, since, side="right")).astype(float)
 
 
 def missing(created: Table, included: Table) -> Table:

@@ -108,5 +108,5 @@ def test_rows_of_the_warm_up_are_not_recorded_however_long_windows_take(
         time.sleep(0.1)  # a hundred flushes
         ledger.open()
         ledger.close_step(loss=2.0, samples=32)
-    (row,) = trace.Shard(trace.shard_path(tmp_path, 0)).columns["loss"]
+    (row,) = trace.Shard.read(trace.shard_path(tmp_path, 0)).columns["loss"]
     assert row == 2.0
