@@ -56,7 +56,7 @@ class Line:
 
 def compare(groups: Sequence[Group]) -> list[Line]:
     """Return the lines of one study: by case, slowdown, then algorithm."""
-    varying = _varying(groups)
+    varying = labels.differing([group.first.factors for group in groups])
     lines = [_line(group, groups, varying) for group in groups]
     seen = {kind: place for place, kind in enumerate(_kinds(groups))}
 
@@ -148,17 +148,6 @@ def _predicted(group: Group) -> float | None:
     return straggler.predicted(
         row.workers, row.slow_ranks, row.slow_factor, synchronous=together
     )
-
-
-def _varying(groups: Sequence[Group]) -> list[str]:
-    """Return the settings, algorithm and slowdown aside, that differ in the study."""
-    keys = {key for group in groups for key in group.first.factors}
-    return [
-        key
-        for key in sorted(keys)
-        if not key.startswith(("algorithm.", "slowdown."))
-        and len({group.first.factors.get(key) for group in groups}) > 1
-    ]
 
 
 def _kinds(groups: Sequence[Group]) -> list[str]:

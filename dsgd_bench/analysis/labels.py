@@ -1,10 +1,13 @@
 """A trial's choices in a few words, for tables and figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsgd_bench.config import MeasureSpec, SlowdownSpec, Trial
+
+NETWORK = "network.name"
+"""The factor that tells simulated networks apart."""
 
 
 def slowdown(trial: "Trial") -> str:
@@ -51,6 +54,26 @@ def factors(trial: "Trial") -> dict[str, str]:
         for name, value in trial.flat().items()
         if name not in ("seed", "repeat")
     }
+
+
+def differing(factors: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the settings, algorithm and slowdown aside, that are not all the same.
+
+    Networks that are told apart by their names need no numbers besides.
+    """
+    return [
+        key
+        for key in sorted({key for each in factors for key in each})
+        if not key.startswith(("algorithm.", "slowdown."))
+        and len({each.get(key) for each in factors}) > 1
+        and not (key.startswith("network.") and _follows(key, factors))
+    ]
+
+
+def _follows(key: str, factors: Sequence[Mapping[str, str]]) -> bool:
+    """Say whether a number of the networks follows from their names."""
+    pairs = {(each.get(NETWORK), each.get(key)) for each in factors}
+    return key != NETWORK and len(pairs) == len({name for name, _ in pairs})
 
 
 def chosen(settings: Mapping[str, str], names: list[str]) -> str:

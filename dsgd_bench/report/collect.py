@@ -10,20 +10,24 @@ from dsgd_bench.analysis.summary import Row, labeled, summarize
 from dsgd_bench.analysis.verify import Verification, verify
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.specs import Job
-from dsgd_bench.trace import Trace, open_trace
+from dsgd_bench.trace import Trace, fabric_of, open_trace
 
 READY, ERROR = "READY", "ERROR"
 JOB, TRACE = "job.json", "trace.h5"
 
+VIRTUAL = "virtual"
+
 
 @dataclass
 class Collected:
-    """What lies in the folder of one study.
+    """What lies in the folder of one study: measured, or simulated.
 
     Attributes
     ----------
     folder : Path
         The folder of the study.
+    fabric : str
+        ``"mpi"`` or ``"virtual"``: the two are never shown in one table.
     rows : list of Row
         One per finished or failed trial.
     loads : list of Load
@@ -37,6 +41,7 @@ class Collected:
     """
 
     folder: Path
+    fabric: str = "mpi"
     rows: list[Row] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     verified: list[Verification] = field(default_factory=list)
@@ -46,7 +51,8 @@ class Collected:
     @property
     def name(self) -> str:
         """The study's name, that of its folder."""
-        return self.folder.resolve().name
+        mark = ", simulated" if self.fabric == VIRTUAL else ""
+        return self.folder.resolve().name + mark
 
 
 def collect(folder: Path) -> list[Collected]:
@@ -59,10 +65,10 @@ def collect(folder: Path) -> list[Collected]:
     TraceError
         If there is no finished or failed trial at all.
     """
-    studies: dict[Path, Collected] = {}
+    studies: dict[tuple[Path, str], Collected] = {}
     for trial in _trial_folders(folder):
-        home = trial.parent
-        collected = studies.setdefault(home, Collected(home))
+        home, fabric = trial.parent, _fabric(trial)
+        collected = studies.setdefault((home, fabric), Collected(home, fabric))
         if (trial / ERROR).exists():
             _add_crash(collected, trial)
         elif (trial / READY).exists():
@@ -78,6 +84,16 @@ def _trial_folders(folder: Path) -> Iterator[Path]:
     """Yield every folder that holds a trial, in the order of their names."""
     marks = (READY, ERROR, JOB, TRACE)
     yield from sorted({path.parent for mark in marks for path in folder.rglob(mark)})
+
+
+def _fabric(folder: Path) -> str:
+    """Return what a trial ran on, by its trace, or by what it was to run on."""
+    if known := fabric_of(folder / TRACE):
+        return known
+    try:
+        return VIRTUAL if Job.read(folder / JOB).trial.network else "mpi"
+    except DsgdError:
+        return "mpi"
 
 
 def _add_ready(collected: Collected, folder: Path) -> None:
@@ -118,7 +134,13 @@ def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) 
         collected.unreadable.append((path, " ".join(str(error).split())))
         return
     collected.rows.append(
-        labeled(trial, study=collected.name, status=status, reason=reason)
+        labeled(
+            trial,
+            study=collected.folder.resolve().name,
+            status=status,
+            reason=reason,
+            fabric=collected.fabric,
+        )
     )
 
 

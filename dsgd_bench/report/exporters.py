@@ -78,7 +78,8 @@ def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> 
         parts += ["### Quality, work and traffic", _markdown_table(study.work)]
         if study.provenance:
             facts = (f"- {name}: {text}" for name, text in study.provenance.items())
-            parts += ["### Measured on", "\n".join(facts)]
+            how = "Simulated" if study.simulated else "Measured"
+            parts += [f"### {how} on", "\n".join(facts)]
     bounds = link_table.table(studies)
     if bounds:
         parts += [f"## {link_table.TITLE}", _markdown_table(bounds)]

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 
@@ -101,12 +102,7 @@ def _metrics(row: Row) -> Iterator[tuple[str, float, str]]:
 
 def _different(rows: Sequence[Row]) -> list[str]:
     """Return the settings that differ between rows, but for those always named."""
-    values: dict[str, set[str]] = {}
-    for row in rows:
-        for name, value in row.factors.items():
-            if name != "ranks" and not name.startswith(("algorithm.", "slowdown.")):
-                values.setdefault(name, set()).add(value)
-    return sorted(name for name, found in values.items() if len(found) > 1)
+    return [n for n in labels.differing([row.factors for row in rows]) if n != "ranks"]
 
 
 def _plain(word: str) -> str:

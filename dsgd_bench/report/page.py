@@ -214,7 +214,8 @@ def _provenance(study: Study) -> str:
         f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
         for name, text in study.provenance.items()
     )
+    how = "Simulated" if study.simulated else "Measured"
     return (
-        f'<details class="card"><summary>Measured on ({escape(study.name)})</summary>'
+        f'<details class="card"><summary>{how} on ({escape(study.name)})</summary>'
         f"<dl>{items}</dl></details>"
     )

@@ -87,6 +87,11 @@ class Study:
         return [row for group in self.groups for row in group.rows]
 
     @property
+    def simulated(self) -> bool:
+        """Whether its trials ran in virtual time: all or none did."""
+        return any(row.fabric == "virtual" for row in self.rows)
+
+    @property
     def heading(self) -> str:
         """What all points have in common: "smoke: digits, 4 ranks, batch 32, ..."."""
         words = []
@@ -98,8 +103,8 @@ class Study:
         target = targets.pop() if len(targets) == 1 else None
         if target:
             words.append(f"target {target}")
-        if any(row.fabric == "virtual" for group in self.groups for row in group.rows):
-            words.append("simulated time")
+        if self.simulated:
+            words.append("in virtual time")
         return f"{self.name}: {', '.join(words)}"
 
     @property
