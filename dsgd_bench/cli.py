@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 from dsgd_bench import __version__, surroundings
 from dsgd_bench.errors import DsgdError, LaunchError
 from dsgd_bench.rank_verbs import ON_RANKS, Verbs
+from dsgd_bench.verb_parts import (
+    FAILED,
+    INTERRUPTED,
+    REFUSED,
+    add_mllog,
+    add_results,
+    add_study,
+    conclude,
+    print_for_machines,
+)
+from dsgd_bench.virtual_verbs import VIRTUAL
 
 if TYPE_CHECKING:
-    from dsgd_bench.report import Standing
-    from dsgd_bench.runner import Outcome
     from dsgd_bench.specs import Machine, Study
-
-FAILED, REFUSED, INVALID, MISSED, STOPPED, INTERRUPTED = 1, 2, 3, 4, 75, 130
-"""Exit statuses: a trial failed; the command asks for what cannot be; a finished trial
-is not valid; one did not reach its target, which is a result; the job around ends, and
-the same command goes on; Ctrl-C."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -51,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(required=True, metavar="VERB")
     for add in (
         _run,
+        *VIRTUAL,
         _plan,
         _submit,
         _state,
@@ -65,47 +70,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _study(
-    verb: argparse.ArgumentParser, what: str = "study file, such as configs/smoke.toml"
-) -> None:
-    verb.add_argument("study", type=Path, help=what)
-    verb.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one key of the study, such as study.ranks=8 (repeatable)",
-    )
-
-
 def _machine(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--machine", type=Path, help="machine file, see jobs/")
-
-
-def _results(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        help="where results go (default: results)",
-    )
-
-
-def _mllog(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--mllog",
-        action="store_true",
-        help="also print every trial as lines of MLPerf's loggers",
-    )
 
 
 def _run(verbs: Verbs) -> None:
     verb = verbs.add_parser(
         "run", help="run a study, skipping what is finished, and report"
     )
-    _study(verb)
+    add_study(verb)
     _machine(verb)
-    _results(verb)
+    add_results(verb)
     verb.add_argument(
         "--ranks",
         type=int,
@@ -119,7 +94,7 @@ def _run(verbs: Verbs) -> None:
         metavar="FILE",
         help="run only the trials whose ids begin the lines of FILE",
     )
-    _mllog(verb)
+    add_mllog(verb)
     verb.set_defaults(verb=run)
 
 
@@ -131,10 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
     from dsgd_bench import runner
     from dsgd_bench.display import study_display
 
-    study, machine = _read(arguments)
+    study, machine = _read_measured(arguments)
     with study_display(study) as display:
         outcome = runner.run_study(study, machine, arguments.results, display)
-    return _conclude(outcome, study, mllog=arguments.mllog)
+    return conclude(outcome, study, mllog=arguments.mllog)
 
 
 def _read(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
@@ -150,6 +125,15 @@ def _read(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
     return study, config.read_machine(named) if named else config.Machine()
 
 
+def _read_measured(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
+    """Read a study that is to run on MPI."""
+    from dsgd_bench import config
+
+    study, machine = _read(arguments)
+    config.check_measured(study)
+    return study, machine
+
+
 def _run_in_job(arguments: argparse.Namespace) -> int:
     from dsgd_bench import rank, runner
     from dsgd_bench.display import study_display
@@ -158,72 +142,28 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
     fabric = rank.connect()
     status = 0
     try:
-        study, machine = _read(arguments)
+        study, machine = _read_measured(arguments)
         with study_display(study, silent=fabric.rank > 0) as display:
             outcome = runner.run_study_here(
                 study, machine, arguments.results, display, fabric
             )
         if fabric.rank == 0:
-            status = _conclude(outcome, study, mllog=arguments.mllog)
+            status = conclude(outcome, study, mllog=arguments.mllog)
     except Exception as error:  # noqa: BLE001 - the others would wait forever
         rank.end_all(fabric, error)
     fabric.close()
     return status
 
 
-def _conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
-    """Write and print the report of what there is; say what failed."""
-    from dsgd_bench import report, runner
-
-    ids = {trial.id for trial in study.trials}
-    for trial, reason in outcome.failed:
-        print(f"dsgd-bench: {trial.label} failed: {reason}", file=sys.stderr)
-        print(runner.log_tail(outcome.folder / trial.id), file=sys.stderr)
-    if outcome.elsewhere:
-        print(f"{outcome.elsewhere} trials are being run by another dsgd-bench")
-    if outcome.stopped:
-        print(
-            f"{len(outcome.stopped)} trials were stopped, or not started, because the "
-            "job around ends: the same command goes on with them"
-        )
-    standing = None
-    if outcome.finished or outcome.skipped:
-        written = report.write_report(outcome.folder)
-        standing = written.standing(ids)
-        _print_for_machines(standing, mllog=mllog)
-        print(written.terminal())  # last: people read the end
-    status = _status(outcome, standing)
-    print(report.sentinel(status in (0, MISSED), ids))
-    return status
-
-
-def _print_for_machines(standing: "Standing", *, mllog: bool) -> None:
-    for line in standing.lines():
-        print(line)
-    for line in standing.mllog() if mllog else ():
-        print(line)
-
-
-def _status(outcome: "Outcome", standing: "Standing | None") -> int:
-    """Return the exit status of a study, see `main`."""
-    if outcome.stopped:
-        return STOPPED
-    if outcome.failed:
-        return FAILED
-    if standing and standing.invalid:
-        return INVALID
-    return MISSED if standing and standing.missed else 0
-
-
 def _submit(verbs: Verbs) -> None:
     verb = verbs.add_parser(
         "submit", help="send what is missing of a study to Slurm as jobs"
     )
-    _study(verb)
+    add_study(verb)
     verb.add_argument(
         "--machine", type=Path, required=True, help="machine file with [slurm]"
     )
-    _results(verb)
+    add_results(verb)
     verb.add_argument(
         "--dry-run", action="store_true", help="print the scripts; send nothing"
     )
@@ -238,7 +178,7 @@ def submit(arguments: argparse.Namespace) -> int:
     from dsgd_bench import cluster
     from dsgd_bench.slurm.groups import Order
 
-    study, machine = _read(arguments)
+    study, machine = _read_measured(arguments)
     changes, results = tuple(arguments.set), arguments.results.resolve()
     order = Order(study, changes, machine, arguments.machine, results)
     _foresee_bugs(study, machine, order.most_nodes)
@@ -249,8 +189,8 @@ def submit(arguments: argparse.Namespace) -> int:
 
 def _state(verbs: Verbs) -> None:
     verb = verbs.add_parser("status", help="how far a study is, and its jobs")
-    _study(verb, "its folder, such as results/smoke, or its file")
-    _results(verb)
+    add_study(verb, "its folder, such as results/smoke, or its file")
+    add_results(verb)
     verb.set_defaults(verb=status)
 
 
@@ -270,7 +210,7 @@ def _plan(verbs: Verbs) -> None:
     verb = verbs.add_parser(
         "plan", help="trials, memory, traffic and duration of a study; runs nothing"
     )
-    _study(verb)
+    add_study(verb)
     verb.set_defaults(verb=plan)
 
 
@@ -305,7 +245,7 @@ def _report(verbs: Verbs) -> None:
     verb.add_argument(
         "--out", type=Path, help="where to write (default: the first of them)"
     )
-    _mllog(verb)
+    add_mllog(verb)
     verb.set_defaults(verb=report)
 
 
@@ -315,7 +255,7 @@ def report(arguments: argparse.Namespace) -> int:
 
     written = write_report(*arguments.results, out=arguments.out)
     standing = written.standing()
-    _print_for_machines(standing, mllog=arguments.mllog)
+    print_for_machines(standing, mllog=arguments.mllog)
     print(written.terminal())
     print(standing.sentinel())
     return 0

@@ -1,6 +1,7 @@
 """What the commands show: progress while a study runs, plans, lists, findings."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +21,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from dsgd_bench import plan
+from dsgd_bench import plan, surroundings
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.doctor import Finding
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
 from dsgd_bench.problems import PROBLEMS, catalog, settings
+from dsgd_bench.simulation import Simulated
 from dsgd_bench.specs import Study, Trial
 
 PIPE_WIDTH = 140
@@ -33,6 +35,9 @@ PIPE_WIDTH = 140
 
 LISTED_RANKS = (4, 8, 16)
 """Numbers of ranks for which graphs are listed."""
+
+REFRESH = 0.25
+"""Seconds between two looks at a simulation."""
 
 KINDS = {"ok": "green", "note": "yellow", "bad": "red"}
 
@@ -46,6 +51,9 @@ class Silent:
     def ended(self, *_: object) -> None:
         """Show nothing."""
 
+    def running(self, *_: object) -> None:
+        """Show nothing."""
+
 
 class Lines:
     """One plain line per trial, for logs and pipes."""
@@ -53,18 +61,26 @@ class Lines:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._heading = "[-]"
+        self._simulated: Simulated | None = None
 
     def starting(self, _: Trial, number: int, of: int) -> None:
         """Note the time; the line is written when the trial has ended."""
         self._started = time.monotonic()
         self._heading = f"[{number}/{of}]"
+        self._simulated = None
+
+    def running(self, progress: Simulated) -> None:
+        """Take note of a simulation; the line says how quick it was."""
+        self._simulated = progress
 
     def ended(self, trial: Trial, outcome: str) -> None:
         """Write the line."""
         if outcome == "skipped":
             return
-        seconds = time.monotonic() - self._started
-        line = f"{self._heading} {trial.description}: {outcome} ({seconds:.1f} s)"
+        took = [f"{time.monotonic() - self._started:.1f} s"]
+        if self._simulated is not None:
+            took += [speed(self._simulated)]
+        line = f"{self._heading} {trial.description}: {outcome} ({', '.join(took)})"
         print(line, file=sys.stderr, flush=True)
 
 
@@ -74,13 +90,29 @@ class Bar:
     def __init__(self, bar: Progress, trials: int) -> None:
         self._bar = bar
         self._task = bar.add_task("", total=trials)
+        self._simulated = threading.Event()
 
     def starting(self, trial: Trial, *_: object) -> None:
         """Say what is running."""
         self._bar.update(self._task, description=trial.description)
 
+    def running(self, progress: Simulated) -> None:
+        """Show a bar of its own for a simulation until it has ended."""
+        self._simulated = over = threading.Event()
+        task = self._bar.add_task("", total=1.0)
+
+        def watch() -> None:
+            while not over.wait(REFRESH):
+                self._bar.update(
+                    task, completed=progress.share, description=speed(progress)
+                )
+            self._bar.remove_task(task)
+
+        threading.Thread(target=watch, daemon=True).start()
+
     def ended(self, trial: Trial, outcome: str) -> None:
         """Move on; say what did not go well."""
+        self._simulated.set()
         if outcome not in ("finished", "skipped"):
             self._bar.console.print(f"{trial.description}: {outcome}", highlight=False)
         self._bar.advance(self._task)
@@ -108,6 +140,16 @@ def study_display(
     )
     with Progress(*columns, console=terminal) as bar:
         yield Bar(bar, len(study.trials))
+
+
+def speed(progress: Simulated) -> str:
+    """Return how far and how quick a simulation is."""
+    budget = progress.trial.budget.seconds
+    of = f" of {budget:g}" if budget else ""
+    return (
+        f"{progress.time:.3g}{of} virtual s, {progress.steps:,} steps, "
+        f"{progress.steps_per_second:,.0f} a second"
+    )
 
 
 def size(nbytes: float) -> str:
@@ -176,6 +218,13 @@ def print_plan(study: Study) -> None:
     known = [cost.seconds for cost in costs if cost.seconds is not None]
     total = duration(sum(known)) if len(known) == len(costs) else "unknown"
     core_hours = sum((c.seconds or 0) * c.trial.ranks for c in costs) / 3600
+    largest = max((cost.memory or 0 for cost in costs), default=0)
+    if largest:
+        available = surroundings.available_memory()
+        left = "" if available is None else f" of {size(available)} that are left here"
+        out.print(f"simulated in one process: {size(largest)} at most{left}")
+        out.print(f"{len(costs)} trials; nothing was simulated")
+        return
     out.print(
         f"{len(costs)} trials, estimated duration {total}, "
         f"{core_hours:.2f} rank-hours; nothing was run"

@@ -1,13 +1,16 @@
 """What a study would cost: trials, ranks, traffic, memory and time; nothing is run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
 
-from dsgd_bench import problems
+from dsgd_bench import gradient_times, problems, surroundings
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
+from dsgd_bench.clock import COLUMNS
+from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import Graph
 from dsgd_bench.problems.classifier import Classifier
 from dsgd_bench.specs import ProblemSpec, Study, Trial
@@ -15,11 +18,25 @@ from dsgd_bench.specs import ProblemSpec, Study, Trial
 START_SECONDS = 2.0
 """What starting, warming up, judging and merging one trial takes, roughly."""
 
+GIB = 2**30
+
 INTERPRETER_BYTES = 60 * 2**20
 """What a Python process with its libraries takes, roughly."""
 
 LIBRARY_BYTES = {"torch": 200 * 2**20}
 """What a library that only one kind of problem loads takes besides, roughly."""
+
+SIMULATED_VECTORS = 3
+"""Vectors of a simulated rank beside its algorithm's and its copies: for judging."""
+
+SIMULATED_RANK_BYTES = 184 * 2**10
+"""What a simulated rank takes beside its vectors and records, roughly."""
+
+RECORD_BYTES = 2.5 * 8 * len(COLUMNS)
+"""What a step of a simulated rank takes until the trace is written."""
+
+LARGEST_GAP = 2048
+"""Ranks up to which spectral gaps are computed: the time grows with their cube."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +54,15 @@ class Cost:
     memory_per_rank : int
         Bytes of one rank: models, copies for judging, data, what lies between the
         layers of a network of ours, the interpreter.
+    memory : int or None
+        Bytes of the one process that simulates all ranks; None on MPI.
     graph : str
         The algorithm's graph; empty if it has none.
     messages_per_step : float or None
         Sent by one rank along that graph per gradient, on average; None without a
         graph, or if it is a result.
     spectral_gap : float or None
-        Of that graph.
+        Of that graph; None without one, and with more than `LARGEST_GAP` ranks.
     seconds : float or None
         Estimated duration; None if the budget names no time and compute is measured.
     """
@@ -52,6 +71,7 @@ class Cost:
     model_bytes: int
     bytes_per_step: float | None
     memory_per_rank: int
+    memory: int | None
     graph: str
     messages_per_step: float | None
     spectral_gap: float | None
@@ -80,22 +100,38 @@ def cost(trial: Trial) -> Cost:
         seed=trial.seed,
     )
     model = problem.dimension * problem.dtype.itemsize
-    vectors = algorithm.vectors + trial.measure.copies + bool(trial.optimizer.momentum)
-    libraries = INTERPRETER_BYTES + LIBRARY_BYTES.get(trial.problem.kind, 0)
-    work = _work_bytes(problem, trial.problem.batch)
     settings = trial.algorithm.settings
     sent = algorithm.sent(settings, trial.ranks)
+    seconds = gradient_times.mean(trial.compute)
+    per_rank, memory = _memory(trial, problem, algorithm, seconds)
     graph = algorithm.graphs(settings, trial.ranks).get("graph")
     return Cost(
         trial=trial,
         model_bytes=model,
         bytes_per_step=None if sent is None else sent * model,
-        memory_per_rank=vectors * model + problem.data_bytes + work + libraries,
+        memory_per_rank=per_rank,
+        memory=memory,
         graph=graph.name if graph else "",
         messages_per_step=sent if graph else None,
-        spectral_gap=_gap(graph) if graph else None,
-        seconds=_seconds(trial, problem.samples, algorithm),
+        spectral_gap=_gap(graph) if graph and graph.size <= LARGEST_GAP else None,
+        seconds=_seconds(trial, problem.samples, algorithm, seconds),
     )
+
+
+def _memory(
+    trial: Trial, problem: problems.Problem, algorithm: Algorithm, compute: float
+) -> tuple[int, int | None]:
+    """Return the bytes of one rank, and of the process that simulates all of them."""
+    model = problem.dimension * problem.dtype.itemsize
+    vectors = algorithm.vectors + trial.measure.copies + bool(trial.optimizer.momentum)
+    process = INTERPRETER_BYTES + LIBRARY_BYTES.get(trial.problem.kind, 0)
+    process += problem.data_bytes + _work_bytes(problem, trial.problem.batch)
+    if trial.network is None:
+        return vectors * model + process, None
+    steps = _steps(trial, problem.samples, algorithm, compute) or 0.0
+    rank = (vectors + SIMULATED_VECTORS) * model + SIMULATED_RANK_BYTES
+    rank += int(RECORD_BYTES * steps)
+    return rank, trial.ranks * rank + process
 
 
 def _work_bytes(problem: problems.Problem, batch: int) -> int:
@@ -115,7 +151,9 @@ def _problem(spec: bytes, seed: int) -> problems.Problem:
     return problems.make(msgspec.json.decode(spec, type=ProblemSpec), seed)
 
 
-def _seconds(trial: Trial, epoch: int, algorithm: Algorithm) -> float | None:
+def _seconds(
+    trial: Trial, epoch: int, algorithm: Algorithm, compute: float
+) -> float | None:
     """Estimate from the budget and the emulated compute, by the analytic model.
 
     A synchronous round lasts as long as its slowest worker; asynchronous ones each run
@@ -124,17 +162,54 @@ def _seconds(trial: Trial, epoch: int, algorithm: Algorithm) -> float | None:
     budget, slow = trial.budget, trial.slowdown
     n = trial.ranks - algorithm.servers(trial.algorithm.settings, trial.ranks)
     known = [budget.seconds] if budget.seconds else []
-    if trial.compute.seconds:
-        rounds = [float(budget.steps)] if budget.steps else []
-        if budget.samples:
-            rounds.append(budget.samples / (n * trial.problem.batch))
-        if budget.epochs:
-            rounds.append(budget.epochs * epoch / (n * trial.problem.batch))
+    limits = rounds(trial, n, epoch)
+    if compute and limits:
         m = len(slow.ranks) or n
         s = slow.factor if slow.kind == "constant" else 1.0
         stretch = s if algorithm.synchronous else 1 / ((n - m) / n + m / (n * s))
-        known += [r * trial.compute.seconds * stretch for r in rounds]
+        known += [r * compute * stretch for r in limits]
     return min(known) + START_SECONDS if known else None
+
+
+def rounds(trial: Trial, workers: int, epoch: int) -> list[float]:
+    """Return the steps per worker after which the budget ends, for each of its limits.
+
+    `epoch` is in samples.
+    """
+    budget, samples = trial.budget, workers * trial.problem.batch
+    found = [float(budget.steps)] if budget.steps else []
+    found += [budget.samples / samples] if budget.samples else []
+    return found + ([budget.epochs * epoch / samples] if budget.epochs else [])
+
+
+def _steps(
+    trial: Trial, epoch: int, algorithm: Algorithm, compute: float
+) -> float | None:
+    """Return the steps per worker that a simulated trial takes at most, if known."""
+    workers = trial.ranks - algorithm.servers(trial.algorithm.settings, trial.ranks)
+    limits = rounds(trial, workers, epoch)
+    if trial.budget.seconds and compute:
+        limits.append(trial.budget.seconds / compute)
+    return min(limits, default=None)
+
+
+def check_memory(costs: Sequence[Cost]) -> None:
+    """Refuse simulated trials that this machine's memory cannot hold.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first of them, what it needs and what there is.
+    """
+    available = surroundings.available_memory()
+    for cost in costs:
+        if available is not None and (cost.memory or 0) > available:
+            raise ConfigError(
+                f"{cost.trial.description} needs about {(cost.memory or 0) / GIB:.1f} "
+                f"GiB in one process, and this machine has {available / GIB:.1f} GiB "
+                "left: take fewer ranks, a smaller model, fewer measure.copies or a "
+                "shorter budget"
+            )
 
 
 def costs(study: Study) -> list[Cost]:

@@ -31,6 +31,9 @@ ELSEWHERE = "is being run by another dsgd-bench"
 TAIL = 12
 """Lines of a failed trial's log that are shown."""
 
+Start = Callable[[Job, Path], str]
+"""Runs one trial in its folder; returns why it ended early, or nothing."""
+
 
 class Display(Protocol):
     """Who is told how the study gets on."""
@@ -72,9 +75,24 @@ class Outcome:
 
 
 def run_study(
-    study: Study, machine: Machine, results: Path, display: Display
+    study: Study,
+    machine: Machine,
+    results: Path,
+    display: Display,
+    start: Start | None = None,
 ) -> Outcome:
-    """Run every trial that is not finished, each with the machine's launcher.
+    """Run every trial that is not finished.
+
+    Parameters
+    ----------
+    study, machine : Study, Machine
+        What to run, and where.
+    results : Path
+        Where results go.
+    display : Display
+        Who is told.
+    start : callable, optional
+        How a trial is run; by default on ranks that the machine's launcher starts.
 
     Raises
     ------
@@ -84,13 +102,16 @@ def run_study(
         If the results folder cannot be written.
     """
     outcome = _begun(results / study.name)
-    left, again = list(enumerate(study.trials, 1)), True
+    jobs = [Job(study.name, trial, machine) for trial in study.trials]
+    left, again = list(enumerate(jobs, 1)), True
     while left and again:
         before = outcome.finished
         left = [
-            (number, trial)
-            for number, trial in left
-            if not _run_one(number, trial, study, machine, outcome, display)
+            (number, job)
+            for number, job in left
+            if not _run_one(
+                job, (number, len(jobs)), outcome, display, start or _launch
+            )
         ]
         # another dsgd-bench may have died meanwhile: nobody else would run its trial
         again = outcome.finished > before
@@ -99,14 +120,14 @@ def run_study(
 
 
 def _run_one(
-    number: int,
-    trial: Trial,
-    study: Study,
-    machine: Machine,
+    job: Job,
+    place: tuple[int, int],
     outcome: Outcome,
     display: Display,
+    start: Start,
 ) -> bool:
-    """Run one trial if nobody else does; tell whether nobody else did."""
+    """Run one trial, a number of so many, if nobody else does; tell whether so."""
+    trial = job.trial
     folder = _prepare(outcome.folder / trial.id)
     with claims.held(folder) as ours:
         if (folder / rank.READY).exists():
@@ -117,16 +138,11 @@ def _run_one(
             return False
         elif reason := _failed_meanwhile(folder, outcome.since):
             _note(outcome, trial, reason, display)
-        elif stopping.due(machine.stop_margin):
+        elif stopping.due(job.machine.stop_margin):
             _note(outcome, trial, rank.STOPPED, display)
         else:
-            display.starting(trial, number, len(study.trials))
-            _note(
-                outcome,
-                trial,
-                _launch(Job(study.name, trial, machine), folder),
-                display,
-            )
+            display.starting(trial, *place)
+            _note(outcome, trial, start(job, folder), display)
     return True
 
 

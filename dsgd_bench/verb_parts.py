@@ -1,0 +1,94 @@
+"""What several verbs have in common: words, exit statuses, how a study is concluded."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dsgd_bench.report import Standing
+    from dsgd_bench.runner import Outcome
+    from dsgd_bench.specs import Study
+
+FAILED, REFUSED, INVALID, MISSED, STOPPED, INTERRUPTED = 1, 2, 3, 4, 75, 130
+"""Exit statuses: a trial failed; the command asks for what cannot be; a finished trial
+is not valid; one did not reach its target, which is a result; the job around ends, and
+the same command goes on; Ctrl-C."""
+
+
+def add_study(
+    verb: argparse.ArgumentParser, what: str = "study file, such as configs/smoke.toml"
+) -> None:
+    """Add the words that name a study and change it."""
+    verb.add_argument("study", type=Path, help=what)
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the study, such as study.ranks=8 (repeatable)",
+    )
+
+
+def add_results(verb: argparse.ArgumentParser) -> None:
+    """Add the word that says where results go."""
+    verb.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="where results go (default: results)",
+    )
+
+
+def add_mllog(verb: argparse.ArgumentParser) -> None:
+    """Add the word that asks for lines of MLPerf's loggers."""
+    verb.add_argument(
+        "--mllog",
+        action="store_true",
+        help="also print every trial as lines of MLPerf's loggers",
+    )
+
+
+def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
+    """Write and print the report of what there is; say what failed."""
+    from dsgd_bench import report, runner
+
+    ids = {trial.id for trial in study.trials}
+    for trial, reason in outcome.failed:
+        print(f"dsgd-bench: {trial.label} failed: {reason}", file=sys.stderr)
+        print(runner.log_tail(outcome.folder / trial.id), file=sys.stderr)
+    if outcome.elsewhere:
+        print(f"{outcome.elsewhere} trials are being run by another dsgd-bench")
+    if outcome.stopped:
+        print(
+            f"{len(outcome.stopped)} trials were stopped, or not started, because the "
+            "job around ends: the same command goes on with them"
+        )
+    standing = None
+    if outcome.finished or outcome.skipped:
+        written = report.write_report(outcome.folder)
+        standing = written.standing(ids)
+        print_for_machines(standing, mllog=mllog)
+        print(written.terminal())  # last: people read the end
+    status = _status(outcome, standing)
+    print(report.sentinel(status in (0, MISSED), ids))
+    return status
+
+
+def print_for_machines(standing: "Standing", *, mllog: bool) -> None:
+    """Print what other programs read."""
+    for line in standing.lines():
+        print(line)
+    for line in standing.mllog() if mllog else ():
+        print(line)
+
+
+def _status(outcome: "Outcome", standing: "Standing | None") -> int:
+    """Return the exit status of a study, see `cli.main`."""
+    if outcome.stopped:
+        return STOPPED
+    if outcome.failed:
+        return FAILED
+    if standing and standing.invalid:
+        return INVALID
+    return MISSED if standing and standing.missed else 0
