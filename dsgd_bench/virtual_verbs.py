@@ -134,10 +134,17 @@ def network(name: str, ranks: int) -> "NetworkSpec":
     ConfigError
         If there is no such preset and no such file, or the profile does not fit.
     """
-    from dsgd_bench import interconnect
+    from dsgd_bench.errors import ConfigError
+    from dsgd_bench.interconnect import PRESETS
+    from dsgd_bench.strict import nearest
 
-    if name in interconnect.PRESETS or not Path(name).exists():
-        return interconnect.preset(name)
+    if name in PRESETS:
+        return PRESETS[name]
+    if not Path(name).exists():
+        raise ConfigError(
+            f"--profile is {name}, which is no file: name a machine profile, or one of "
+            f"{', '.join(PRESETS)}{nearest(name, PRESETS)}"
+        )
     from dsgd_bench import profile  # type: ignore[attr-defined]
 
     described: NetworkSpec = profile.read(Path(name)).network(ranks)
