@@ -121,9 +121,6 @@ def test_a_seed_gives_a_trace_bit_by_bit_and_another_one_another_interleaving(
         folders(dsgd_bench.folder / place / "tiny")[0] / "trace.h5" for place in "abc"
     )
     assert contents(a) == contents(b)
-    assert not np.array_equal(
-        open_trace(a)["exchanges"].cumsum(), open_trace(c)["loss_of_mean"].cumsum()
-    )
     assert contents(a)["loss"] != contents(c)["loss"]
     assert open_trace(c).trial.network.seed == 2  # so that it can be repeated
     same = open_trace(a)["samples_done"] / open_trace(a)["steps_done"]
@@ -178,8 +175,7 @@ def test_what_cannot_be_is_refused_in_a_sentence_and_nothing_written(
     assert not (dsgd_bench.folder / "results").exists()
 
 
-def test_a_trial_that_fails_is_marked_and_the_study_goes_on(dsgd_bench):
-    """A stray folder in the place of a trace: that trial cannot be written."""
+def test_a_trial_that_failed_is_simulated_again(dsgd_bench):
     study = dsgd_bench.study()
     first = dsgd_bench("simulate", study, "--ranks", "2,3")
     assert first.returncode == 0, first.stderr
