@@ -29,6 +29,7 @@ class PyDsgdBench(PythonPackage):
         depends_on("py-msgspec@0.19:")
         depends_on("py-rich@13.7:")
         depends_on("py-scikit-learn@1.4:")
+        depends_on("py-threadpoolctl@3.2:")
 
     with when("+report"), default_args(type="run"):
         depends_on("py-matplotlib@3.8:")
