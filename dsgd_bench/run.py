@@ -184,7 +184,9 @@ class Run:
             fabric=fabric.kind,
             servers=algorithm.servers(trial.algorithm.settings, fabric.size),
             staleness=algorithm.staleness,
-            model_bytes=problem.dimension * problem.dtype.itemsize,
+            model_bytes=round(
+                problem.dimension * problem.dtype.itemsize * fabric.ledger.traffic.scale
+            ),
         )
         before = self._last_checkpoint(fabric)
         started = fabric.clock_offset()

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsgd_bench import surroundings
@@ -38,8 +37,7 @@ def _simulate(verbs: Verbs) -> None:
     verb.add_argument(
         "--profile",
         metavar="P",
-        help="network of a study without [network]: a preset's name or a machine "
-        f"profile that probe has written (default: {DEFAULT})",
+        help=f"network of a study without [network], by its name (default: {DEFAULT})",
     )
     verb.add_argument(
         "--ranks",
@@ -96,8 +94,8 @@ def _read(arguments: argparse.Namespace) -> "Study":
     if all(trial.network is None for trial in study.trials):
         if arguments.profile is None:
             print(f"no network is given: every trial is simulated over {DEFAULT}")
-        name = arguments.profile or DEFAULT
-        study = config.over(study, lambda trial: network(name, trial.ranks))
+        named = network(arguments.profile or DEFAULT)
+        study = config.over(study, lambda _trial: named)
     elif arguments.profile is not None:
         raise ConfigError(
             f"{arguments.study}: it has a [network] of its own: leave out --profile, "
@@ -126,13 +124,13 @@ def _resampled(path: str) -> str:
     return f"compute={{{', '.join([*words, 'seconds=0.0', 'variation=0.0'])}}}"
 
 
-def network(name: str, ranks: int) -> "NetworkSpec":
-    """Return a preset by its name, or the network that a machine profile describes.
+def network(name: str) -> "NetworkSpec":
+    """Return a network by its name.
 
     Raises
     ------
     ConfigError
-        If there is no such preset and no such file, or the profile does not fit.
+        If there is none of that name.
     """
     from dsgd_bench.errors import ConfigError
     from dsgd_bench.interconnect import PRESETS
@@ -140,15 +138,10 @@ def network(name: str, ranks: int) -> "NetworkSpec":
 
     if name in PRESETS:
         return PRESETS[name]
-    if not Path(name).exists():
-        raise ConfigError(
-            f"--profile is {name}, which is no file: name a machine profile, or one of "
-            f"{', '.join(PRESETS)}{nearest(name, PRESETS)}"
-        )
-    from dsgd_bench import profile  # type: ignore[attr-defined]
-
-    described: NetworkSpec = profile.read(Path(name)).network(ranks)
-    return described
+    raise ConfigError(
+        f"--profile is {name}, which is no network: name one of "
+        f"{', '.join(PRESETS)}{nearest(name, PRESETS)}"
+    )
 
 
 VIRTUAL = (_simulate,)

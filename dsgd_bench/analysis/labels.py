@@ -79,7 +79,7 @@ def _follows(key: str, factors: Sequence[Mapping[str, str]]) -> bool:
 def chosen(settings: Mapping[str, str], names: list[str]) -> str:
     """Return some settings in words: "8 ranks, alpha 0.1"; those not set are left out.
 
-    Names lose their section; kinds speak for themselves.
+    Names lose their section; kinds and networks speak for themselves.
     """
     words = []
     for name in names:
@@ -89,7 +89,8 @@ def chosen(settings: Mapping[str, str], names: list[str]) -> str:
         if name == "ranks":
             words.append(f"{value} ranks")
         else:
-            words.append(value if short in ("kind", "by") else f"{short} {value}")
+            alone = short in ("kind", "by") or name == NETWORK
+            words.append(value if alone else f"{short} {value}")
     return ", ".join(words)
 
 

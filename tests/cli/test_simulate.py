@@ -95,7 +95,7 @@ def test_presets_are_swept_and_told_apart_by_their_names(dsgd_bench):
     study.write_text(study.read_text() + preset)
     done = dsgd_bench("simulate", study)
     assert done.returncode == 0, done.stderr
-    for name in ("name ethernet-10", "name infiniband-200"):
+    for name in ("ethernet-10", "infiniband-200"):
         assert sum(name in line for line in done.stdout.splitlines()) >= 1
     assert "latency=" not in done.stdout
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from dsgd_bench import plan, simulation
 from dsgd_bench.analysis.verify import verify
@@ -53,6 +54,16 @@ def simulate(folder: Path, *trials: Trial) -> list[Trace]:
     outcome = simulation.simulate_study(study, folder, Silent())
     assert not outcome.failed
     return [open_trace(folder / "virtual" / each.id / "trace.h5") for each in trials]
+
+
+def test_a_model_that_stands_for_a_larger_one_is_accounted_as_that(
+    tmp_path: Path,
+) -> None:
+    large = structs.replace(preset("ethernet-10"), wire_bytes=10_000_000)
+    (trace,) = simulate(tmp_path, trial("sgp", network=large))
+    assert trace.model_bytes == 10_000_000
+    # the push-sum weight travels with the model
+    assert np.nanmax(trace["bytes_out"]) == pytest.approx(10_000_000 * 21 / 20)
 
 
 @pytest.mark.parametrize(
