@@ -291,8 +291,7 @@ class Port:
     node : int
         Whose it is.
     crowd : Crowd, optional
-        Traffic of others. With it there are no gaps: how long a message takes depends
-        on when it goes.
+        Traffic of others.
     """
 
     def __init__(self, per_byte: float, node: int, crowd: "Crowd | None" = None):
@@ -310,19 +309,21 @@ class Port:
         busy, took = self._busy, size * self.per_byte
         while busy and busy[0][1] <= now:
             del busy[0]
-        if self._crowd is not None:
-            start = max(ready, busy[-1][1]) if busy else ready
-            end = self._crowd.end(self._node, start, took)
-            self._busy = [(start, end)]
-            return start, end
         start, place = ready, 0
-        for begin, end in busy:
-            if start + took <= begin:
+        for begin, over in busy:
+            if self._end(start, took) <= begin:
                 break
-            start = max(start, end)
+            start = max(start, over)
             place += 1
-        self._insert(place, start, start + took)
-        return start, start + took
+        end = self._end(start, took)
+        self._insert(place, start, end)
+        return start, end
+
+    def _end(self, start: float, took: float) -> float:
+        """Return when a message is through that takes `took` on an empty port."""
+        if self._crowd is None:
+            return start + took
+        return self._crowd.end(self._node, start, took)
 
     def _insert(self, place: int, start: float, end: float) -> None:
         """Note that the port is busy; neighbors that touch become one."""

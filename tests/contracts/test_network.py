@@ -15,7 +15,7 @@ from test_algorithms import a_start, settle, workers
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.fabric import collectives
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.network import Interconnect, Network, Port
+from dsgd_bench.fabric.network import Crowd, Interconnect, Network, Port
 from dsgd_bench.fabric.virtual import World
 from dsgd_bench.interconnect import (
     AllReduceSpec,
@@ -354,6 +354,21 @@ def test_a_long_message_meets_crowds_in_proportion() -> None:
     _, there = network(2, background=half).message(0, 1, 1000 * BYTES, 0.0)
     # half of the time at half the rate: 0.75 of it on average
     assert there == pytest.approx(1000 * TOOK / 0.75, rel=0.1)
+
+
+def test_a_crowded_port_carries_one_message_at_a_time_and_leaves_no_gap() -> None:
+    half = BackgroundSpec(share=0.5, probability=0.5, period=0.01)
+    random = np.random.default_rng(0)
+    port, taken = Port(1e-6, 0, Crowd(half, 0)), []
+    for _ in range(200):
+        start, end = port.carry(0.0, random.uniform(0, 0.5), 1000)
+        assert 0.999e-3 <= end - start <= 2.001e-3
+        taken.append((start, end))
+    taken.sort()
+    for (_, end), (start, _) in pairwise(taken):
+        assert start >= end - 1e-12
+    # what is ready at once need not wait for what comes later
+    assert port.carry(0.0, 0.0, 1)[0] < taken[-1][0]
 
 
 def test_who_is_crowded_is_a_function_of_seed_node_and_time() -> None:
