@@ -10,18 +10,7 @@ import numpy as np
 from dsgd_bench import streams
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
-from dsgd_bench.bench.output import (
-    KIB,
-    MIB,
-    Parser,
-    Row,
-    command,
-    fom,
-    header,
-    short,
-    spread,
-    table,
-)
+from dsgd_bench.bench.output import Row, command, fom, header, spread, table
 from dsgd_bench.budget import Budget
 from dsgd_bench.clock import monotonic
 from dsgd_bench.config import AlgorithmSpec, BudgetSpec, ProblemSpec, Trial
@@ -30,6 +19,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric import progress
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.fabric.replicas import Replicas
+from dsgd_bench.flags import KIB, MIB, Parser, short
 from dsgd_bench.problems.message import Message
 from dsgd_bench.worker import Worker, drive
 

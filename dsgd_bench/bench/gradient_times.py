@@ -22,10 +22,8 @@ from dsgd_bench.arrays.blas import PRECISIONS
 from dsgd_bench.bench.cases import CASES, SAMPLES, Case
 from dsgd_bench.bench.floors import Floor, copy_bandwidth, matmul_rate
 from dsgd_bench.bench.output import (
-    Parser,
     Row,
     command,
-    count,
     fom,
     header,
     spread,
@@ -35,6 +33,7 @@ from dsgd_bench.bench.output import (
 from dsgd_bench.clock import monotonic
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.flags import Parser, count
 
 if TYPE_CHECKING:
     from dsgd_bench.bench.torch_forms import TorchForms

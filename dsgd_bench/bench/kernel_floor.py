@@ -22,19 +22,17 @@ from dsgd_bench.bench.kernel_cases import (
     vector_cases,
 )
 from dsgd_bench.bench.output import (
-    MIB,
-    Parser,
     Row,
     command,
     fom,
     header,
-    short,
     spread,
     table,
     write_json,
 )
 from dsgd_bench.clock import monotonic
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.flags import MIB, Parser, short
 
 SHARE_AIM = 0.85
 """Share of the copy's bandwidth that an update shall have on a GPU."""

@@ -13,16 +13,7 @@ from numpy.typing import NDArray
 from dsgd_bench import streams, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
-from dsgd_bench.bench.output import (
-    Parser,
-    Row,
-    command,
-    count,
-    fom,
-    header,
-    spread,
-    table,
-)
+from dsgd_bench.bench.output import Row, command, fom, header, spread, table
 from dsgd_bench.budget import Budget
 from dsgd_bench.clock import SPANS, Ledger
 from dsgd_bench.config import (
@@ -36,6 +27,7 @@ from dsgd_bench.copies import Copies
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
+from dsgd_bench.flags import Parser, count
 from dsgd_bench.problems.message import Message
 from dsgd_bench.trace.shard import FLUSH_PERIOD
 from dsgd_bench.worker import Worker, drive

@@ -11,7 +11,7 @@ from typing import Self
 from dsgd_bench import problems, streams
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import median
-from dsgd_bench.bench.output import MIB, Parser, Row, count, fom, header, spread, table
+from dsgd_bench.bench.output import Row, fom, header, spread, table
 from dsgd_bench.budget import Budget
 from dsgd_bench.config import (
     AlgorithmSpec,
@@ -24,6 +24,7 @@ from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.fabric.virtual import Interconnect, World
+from dsgd_bench.flags import MIB, Parser, count
 from dsgd_bench.interconnect import preset
 from dsgd_bench.worker import Worker, drive
 

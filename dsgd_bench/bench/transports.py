@@ -13,13 +13,10 @@ from dsgd_bench.analysis.statistics import median
 from dsgd_bench.arrays import Array
 from dsgd_bench.bench.averaging import alone, both
 from dsgd_bench.bench.output import (
-    MIB,
-    Parser,
     Row,
     command,
     fom,
     header,
-    short,
     spread,
     table,
     write_json,
@@ -27,6 +24,7 @@ from dsgd_bench.bench.output import (
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.exchange import Exchange
 from dsgd_bench.fabric.replicas import Replicas
+from dsgd_bench.flags import MIB, Parser, short
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric

@@ -16,6 +16,7 @@ LAYERS = (
     {
         "arrays",
         "clock",
+        "flags",
         "graphs",
         "interconnect",
         "known_bugs",
