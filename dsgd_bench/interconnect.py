@@ -52,11 +52,13 @@ class LinkSpec(Struct, frozen=True, forbid_unknown_fields=True):
 class AllReduceSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """How an all-reduce is done, and how well.
 
-    ``auto`` is the quickest of the three for each size. `rate` caps what it gets
-    through, bit/s of the model per all-reduce; 0 is what the links allow.
+    ``auto`` is the quickest of the three for each size. An empty one takes at least
+    `seconds`, and `rate` caps what it gets through, bit/s of the model per all-reduce;
+    0 is what the links allow.
     """
 
     algorithm: Literal["auto", "ring", "recursive-doubling", "rabenseifner"] = "auto"
+    seconds: NotNegative = 0.0
     rate: NotNegative = 0.0
 
 

@@ -227,12 +227,12 @@ class Interconnect:
         """
         if self.size == 1:
             return 0.0, 0.0
+        spec = self.spec.allreduce
         empty = self._allreduce(0, now)[rank]
-        whole = self._allreduce(nbytes, now)[rank]
-        if self.spec.allreduce.rate:
-            least = self.wire(nbytes) * BITS / self.spec.allreduce.rate
-            whole = max(whole, empty + least)
-        return float(whole - empty), float(empty)
+        occupied = self._allreduce(nbytes, now)[rank] - empty
+        if spec.rate:
+            occupied = max(occupied, self.wire(nbytes) * BITS / spec.rate)
+        return float(occupied), float(max(empty, spec.seconds))
 
     def _allreduce(self, nbytes: int, now: float) -> NDArray[np.float64]:
         """Return every rank's seconds; priced once where they are always the same."""

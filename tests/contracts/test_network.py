@@ -320,6 +320,15 @@ def test_an_effective_rate_caps_the_all_reduce() -> None:
     )
 
 
+def test_an_empty_all_reduce_takes_at_least_what_was_measured() -> None:
+    rounds, seconds = 2 * 3 * ONE_WAY, 0.5
+    for least in (0.0, rounds / 2, seconds):
+        net = network(4, allreduce=AllReduceSpec("ring", seconds=least))
+        occupied, latency = net.allreduce(BYTES, 0, 0.0)
+        assert latency == pytest.approx(max(rounds, least))
+        assert occupied == pytest.approx(2 * 3 / 4 * TOOK)  # links as before
+
+
 def test_a_single_rank_needs_no_network() -> None:
     assert network(1).allreduce(BYTES, 0, 0.0) == (0.0, 0.0)
 
