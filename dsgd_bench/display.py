@@ -1,11 +1,14 @@
 """What the commands show: progress while a study runs, plans, lists, findings."""
 
+import itertools
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
@@ -28,7 +31,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
 from dsgd_bench.problems import PROBLEMS, catalog, settings
 from dsgd_bench.simulation import Simulated
-from dsgd_bench.specs import Study, Trial
+from dsgd_bench.specs import Study
 
 PIPE_WIDTH = 140
 """Columns of a table that does not go to a terminal."""
@@ -55,6 +58,14 @@ class Silent:
         """Show nothing."""
 
 
+class Described(Protocol):
+    """What takes its time: a trial of a study, or one thing that is measured."""
+
+    @property
+    def description(self) -> str:
+        """Return what a line says of it."""
+
+
 class Lines:
     """One plain line per trial, for logs and pipes."""
 
@@ -63,7 +74,7 @@ class Lines:
         self._heading = "[-]"
         self._simulated: Simulated | None = None
 
-    def starting(self, _: Trial, number: int, of: int) -> None:
+    def starting(self, _: Described, number: int, of: int) -> None:
         """Note the time; the line is written when the trial has ended."""
         self._started = time.monotonic()
         self._heading = f"[{number}/{of}]"
@@ -73,7 +84,7 @@ class Lines:
         """Take note of a simulation; the line says how quick it was."""
         self._simulated = progress
 
-    def ended(self, trial: Trial, outcome: str) -> None:
+    def ended(self, trial: Described, outcome: str) -> None:
         """Write the line."""
         if outcome == "skipped":
             return
@@ -92,7 +103,7 @@ class Bar:
         self._task = bar.add_task("", total=trials)
         self._simulated = threading.Event()
 
-    def starting(self, trial: Trial, *_: object) -> None:
+    def starting(self, trial: Described, *_: object) -> None:
         """Say what is running."""
         self._bar.update(self._task, description=trial.description)
 
@@ -110,7 +121,7 @@ class Bar:
 
         threading.Thread(target=watch, daemon=True).start()
 
-    def ended(self, trial: Trial, outcome: str) -> None:
+    def ended(self, trial: Described, outcome: str) -> None:
         """Move on; say what did not go well."""
         self._simulated.set()
         if outcome not in ("finished", "skipped"):
@@ -123,6 +134,12 @@ def study_display(
     study: Study, *, silent: bool = False
 ) -> Iterator[Bar | Lines | Silent]:
     """Show a study's progress: a bar on a terminal, plain lines elsewhere."""
+    with _display(len(study.trials), silent=silent) as display:
+        yield display
+
+
+@contextmanager
+def _display(count: int, *, silent: bool) -> Iterator[Bar | Lines | Silent]:
     if silent:
         yield Silent()
         return
@@ -139,7 +156,31 @@ def study_display(
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=terminal) as bar:
-        yield Bar(bar, len(study.trials))
+        yield Bar(bar, count)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing that is measured."""
+
+    description: str
+
+
+@contextmanager
+def stages_display(
+    count: int, *, silent: bool
+) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
+    """Show the progress of `count` measurements, each in the block of its name."""
+    numbers = itertools.count(1)
+    with _display(count, silent=silent) as display:
+
+        @contextmanager
+        def stage(description: str) -> Iterator[None]:
+            display.starting(Stage(description), next(numbers), count)
+            yield
+            display.ended(Stage(description), "finished")
+
+        yield stage
 
 
 def speed(progress: Simulated) -> str:

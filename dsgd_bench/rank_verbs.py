@@ -1,11 +1,61 @@
-"""The verbs that the suite itself starts on ranks; users have no need of them."""
+"""The verbs that run on ranks: probe, and those that the suite itself starts there."""
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import TypeAlias
 
+from dsgd_bench import flags, surroundings
+
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb is added to the command line."""
+
+
+def _probe(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "probe",
+        help="measure what this machine takes, under mpiexec or srun: a profile for "
+        "simulate",
+    )
+    flags.add_samples(verb, iterations=100, warm_up=10)
+    flags.add_sizes(verb, flags.sizes("8:64M"), "of the vectors")
+    verb.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("profile.json"),
+        help="where the machine profile goes (default: profile.json)",
+    )
+    verb.set_defaults(verb=probe)
+
+
+def probe(arguments: argparse.Namespace) -> int:
+    """Be one rank of a probe; rank 0 writes the machine profile and prints tables."""
+    surroundings.limit_threads()
+    from dsgd_bench import rank
+    from dsgd_bench.display import stages_display
+    from dsgd_bench.probe import Probe, ProbeOptions
+
+    rank.prepare_process()
+    fabric = rank.connect()
+    try:
+        names = ("sizes", "iterations", "warm_up", "percentiles", "full", "output")
+        options = ProbeOptions(**{name: getattr(arguments, name) for name in names})
+        measuring = Probe(fabric, options)
+        with stages_display(measuring.stages, silent=fabric.rank > 0) as stage:
+            profile, series = measuring.run(stage)
+        lines = measuring.report(profile, series)
+        if fabric.rank == 0:
+            profile.write(options.output)
+            command = shlex.join(["dsgd-bench", *sys.argv[1:]])
+            print(*lines, "", command, f"wrote {options.output}", sep="\n", flush=True)
+    except Exception as error:
+        if fabric.size == 1:
+            raise
+        rank.end_all(fabric, error)  # the others would wait forever
+    fabric.close()
+    return 0
 
 
 def _worker(verbs: Verbs) -> None:
@@ -56,5 +106,5 @@ def bench_rank(arguments: argparse.Namespace) -> int:
     return 0
 
 
-ON_RANKS = (_worker, _doctor_rank, _bench_rank)
+ON_RANKS = (_probe, _worker, _doctor_rank, _bench_rank)
 """Each adds one verb."""

@@ -286,7 +286,7 @@ def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path) -> str:
     """
     if fabric.rank == 0:
         job.write(folder / JOB)
-    part = fabric.part(job.trial.ranks)
+    part = fabric.part(range(job.trial.ranks))
     if part is not None:
         work: Callable[[], None] = lambda: rank.run_trial(part, job, folder)  # noqa: E731
         rank.guarded(part, folder, work)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsgd_bench import surroundings
@@ -37,7 +38,8 @@ def _simulate(verbs: Verbs) -> None:
     verb.add_argument(
         "--profile",
         metavar="P",
-        help=f"network of a study without [network], by its name (default: {DEFAULT})",
+        help="network of a study without [network]: a preset's name or a machine "
+        f"profile that probe has written (default: {DEFAULT})",
     )
     verb.add_argument(
         "--ranks",
@@ -94,8 +96,8 @@ def _read(arguments: argparse.Namespace) -> "Study":
     if all(trial.network is None for trial in study.trials):
         if arguments.profile is None:
             print(f"no network is given: every trial is simulated over {DEFAULT}")
-        named = network(arguments.profile or DEFAULT)
-        study = config.over(study, lambda _trial: named)
+        name = arguments.profile or DEFAULT
+        study = config.over(study, lambda trial: network(name, trial.ranks))
     elif arguments.profile is not None:
         raise ConfigError(
             f"{arguments.study}: it has a [network] of its own: leave out --profile, "
@@ -124,13 +126,13 @@ def _resampled(path: str) -> str:
     return f"compute={{{', '.join([*words, 'seconds=0.0', 'variation=0.0'])}}}"
 
 
-def network(name: str) -> "NetworkSpec":
-    """Return a network by its name.
+def network(name: str, ranks: int) -> "NetworkSpec":
+    """Return a preset by its name, or the network that a machine profile describes.
 
     Raises
     ------
     ConfigError
-        If there is none of that name.
+        If there is no such preset and no such file, or the profile does not fit.
     """
     from dsgd_bench.errors import ConfigError
     from dsgd_bench.interconnect import PRESETS
@@ -138,10 +140,14 @@ def network(name: str) -> "NetworkSpec":
 
     if name in PRESETS:
         return PRESETS[name]
-    raise ConfigError(
-        f"--profile is {name}, which is no network: name one of "
-        f"{', '.join(PRESETS)}{nearest(name, PRESETS)}"
-    )
+    if not Path(name).exists():
+        raise ConfigError(
+            f"--profile is {name}, which is neither a file nor a network: name a "
+            f"machine profile, or one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
+        )
+    from dsgd_bench import profile
+
+    return profile.read(Path(name)).network(ranks)
 
 
 VIRTUAL = (_simulate,)

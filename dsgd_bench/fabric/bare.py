@@ -1,8 +1,9 @@
-"""The bare MPI calls of a pairwise averaging, by hand: what `bench` compares with.
+"""What `bench` and `probe` compare with: averaging by hand, windows made otherwise.
 
-No accounts, no spans, no retries, no checks, two ranks: what somebody would write who
-needs just this one exchange, in its best form. Everything that can be made before is:
-views, targets, buffers. The waiting side of a lock spins, as it has a core of its own.
+The pairwise averaging has no accounts, no spans, no retries, no checks, two ranks: what
+somebody would write who needs just this one exchange, in its best form. Everything that
+can be made before is: views, targets, buffers. The waiting side of a lock spins, as it
+has a core of its own.
 """
 
 import time
@@ -12,6 +13,7 @@ import numpy as np
 from mpi4py import MPI
 
 from dsgd_bench.arrays import Array
+from dsgd_bench.fabric.mpi_window import MpiWindow
 
 NAP = 1e-3
 """Seconds between two looks of a rank that idles."""
@@ -123,6 +125,18 @@ class BarePair:
         self.memory = np.zeros(0, self.memory.dtype)  # no view may outlive the memory
         self._models.Free()
         self._locks.Free()
+
+
+class CreatedWindow(MpiWindow):
+    """A window over memory of our own, by ``MPI_Win_create``.
+
+    Libraries cannot map such memory into other ranks, so a target that computes keeps
+    them waiting even on the same node. Nothing here uses it but the probe, to tell.
+    """
+
+    def _made(self, nbytes: int, unit: int) -> MPI.Win:
+        memory = np.zeros(nbytes, np.uint8)  # the window keeps it
+        return MPI.Win.Create(memory, unit, comm=self._fabric.comm)
 
 
 def idle(comm: MPI.Intracomm) -> None:

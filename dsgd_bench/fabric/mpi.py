@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import zip_longest
 from types import TracebackType
 from typing import Any
@@ -263,12 +263,13 @@ class MpiFabric:
         if self._progress is None:
             self._progress = _ProgressThread(self.comm.Dup(), period)
 
-    def part(self, size: int) -> "MpiFabric | None":
-        """Return a fabric of the first `size` ranks, or None on the others; collective.
+    def part(self, ranks: Collection[int]) -> "MpiFabric | None":
+        """Return a fabric of these `ranks`, or None on the others; collective.
 
         Closed by its owner, before this one.
         """
-        comm = self.comm.Split(0 if self.rank < size else MPI.UNDEFINED, self.rank)
+        color = 0 if self.rank in ranks else MPI.UNDEFINED
+        comm = self.comm.Split(color, self.rank)
         if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
             return None
         fabric = MpiFabric(comm)

@@ -22,9 +22,7 @@ class MpiWindow:
 
     def __init__(self, fabric: "MpiFabric", length: int, dtype: np.dtype[Any]) -> None:
         self._fabric = fabric
-        self._win = MPI.Win.Allocate(
-            length * dtype.itemsize, dtype.itemsize, comm=fabric.comm
-        )
+        self._win = self._made(length * dtype.itemsize, dtype.itemsize)
         if self._win.model != MPI.WIN_UNIFIED:
             raise FabricError(
                 "this MPI library separates private from public window memory "
@@ -47,6 +45,10 @@ class MpiWindow:
         self._words: dict[int, tuple[NDArray[Any], int, MPI.Datatype]] = {}
         fabric.barrier()
         self._win.Lock_all(MPI.MODE_NOCHECK)
+
+    def _made(self, nbytes: int, unit: int) -> MPI.Win:
+        """Make it of memory that the library chooses: ranks of the node reach that."""
+        return MPI.Win.Allocate(nbytes, unit, comm=self._fabric.comm)
 
     def within_reach(self, rank: int) -> None:
         """Return None: another rank's vector is reached through the library only."""

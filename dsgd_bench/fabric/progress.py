@@ -12,7 +12,7 @@ and hide it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,9 @@ LENGTH = 1024
 """Elements of the vector that is moved, 8 bytes each."""
 
 MODES = ("auto", "thread", "none")
+
+Operations: TypeAlias = dict[str, Callable[[], object]]
+"""Name -> a one-sided operation, complete on return."""
 
 
 def preflight(fabric: Fabric, mode: str = "auto") -> dict[str, Any]:
@@ -93,7 +96,7 @@ def _combine(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return after
 
 
-def _operations(window: Window, target: int) -> dict[str, Callable[[], object]]:
+def _operations(window: Window, target: int) -> Operations:
     part = slice(0, LENGTH)
     ours = np.zeros(LENGTH)
 
@@ -112,8 +115,41 @@ def _operations(window: Window, target: int) -> dict[str, Callable[[], object]]:
 def _measure(fabric: Fabric, origin: int, target: int) -> dict[str, Any]:
     """Time every operation against a busy target; the result is equal on all ranks."""
     window = fabric.window(LENGTH, float)
+    measured = answers(fabric, _operations(window, target), origin, target)
+    window.free()
+    operations = {}
+    for name, seconds in measured.items():
+        verdict = "waits" if has_waited(seconds) else "passive"
+        operations[name] = {"seconds": seconds, "verdict": verdict}
+    return {"origin": origin, "target": target, "operations": operations}
+
+
+def has_waited(seconds: float) -> bool:
+    """Tell whether an operation that took so long has waited for its busy target."""
+    return seconds > BUSY / 2
+
+
+def answers(
+    fabric: Fabric, operations: Operations, origin: int, target: int
+) -> dict[str, float]:
+    """Time every operation against a busy target; collective.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        This rank's fabric.
+    operations : dict
+        Name -> what `origin` does to `target`, complete on return.
+    origin, target : int
+        Ranks.
+
+    Returns
+    -------
+    dict
+        Name -> seconds of the quickest; equal on all ranks.
+    """
     seconds: dict[str, list[float]] = {}
-    for name, operation in _operations(window, target).items():
+    for name, operation in operations.items():
         for phase in range(PHASES + 1):
             fabric.barrier()
             spent = 0.0
@@ -127,16 +163,8 @@ def _measure(fabric: Fabric, origin: int, target: int) -> dict[str, Any]:
             if phase:  # the first one only connects
                 seconds.setdefault(name, []).append(spent)
     fabric.barrier()
-    window.free()
     measured = fabric.gather(seconds)[origin]
-    operations = {}
-    for name, times in measured.items():
-        waits = min(times) > BUSY / 2
-        operations[name] = {
-            "seconds": min(times),
-            "verdict": "waits" if waits else "passive",
-        }
-    return {"origin": origin, "target": target, "operations": operations}
+    return {name: min(times) for name, times in measured.items()}
 
 
 def _compute(fabric: Fabric, seconds: float) -> None:
