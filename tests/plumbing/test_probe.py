@@ -81,6 +81,25 @@ def test_neither_part_of_a_line_is_negative():
     assert steep.rate > 0
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_whatever_was_measured_there_is_a_line(seed):
+    times = 10 ** np.random.default_rng(seed).uniform(-7, -1, len(SIZES))
+    found = fit.line(SIZES, times)
+    assert np.isfinite([found.seconds, found.rate, found.residual_max]).all()
+    assert found.seconds >= 0
+    assert found.rate >= 0
+    line = found.seconds + (8 * np.array(SIZES) / found.rate if found.rate else 0)
+    # as many ratios above 1 as below would be the best line of all; none is far from it
+    assert 0.1 < np.mean(line > times) < 0.9
+
+
+def test_half_as_long_is_as_bad_as_twice():
+    pairs_of_times = np.repeat(exact(), 2) * np.tile((0.5, 2.0), len(SIZES))
+    found = fit.line(np.repeat(SIZES, 2), pairs_of_times)
+    assert found.seconds == pytest.approx(SECONDS, rel=0.01)
+    assert found.rate == pytest.approx(RATE, rel=0.01)
+
+
 def test_of_one_size_there_is_no_rate():
     assert fit.line((8,), (2e-6,)) == fit.Line(2e-6, 0.0, 0.0, 0.0)
 
