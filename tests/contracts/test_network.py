@@ -13,6 +13,7 @@ from driving import Walk, walk
 from test_algorithms import a_start, settle, workers
 
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.clock import COLUMNS
 from dsgd_bench.fabric import collectives
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.network import Crowd, Interconnect, Network, Port
@@ -135,6 +136,7 @@ def test_a_slow_pair_has_a_wire_of_its_own() -> None:
 
 @pytest.mark.parametrize("kind", ["get", "put", "fetch", "accumulate"])
 def test_an_operation_is_a_request_and_an_answer(kind: Any) -> None:
+    # up to the overhead of the answer: who answers by hardware has none
     assert network(2).operation(kind, 0, 1, BYTES, 0.0) == pytest.approx(
         2 * ONE_WAY + TOOK, abs=OVERHEAD
     )
@@ -147,8 +149,9 @@ def test_an_operation_is_a_request_and_an_answer(kind: Any) -> None:
 def test_gets_of_one_target_share_its_port_out() -> None:
     net = network(3)
     first = net.operation("get", 1, 0, BYTES, 0.0)
+    # who is answered at once is charged for the answer's overhead, too
     assert net.operation("get", 2, 0, BYTES, 0.0) == pytest.approx(
-        first + TOOK, abs=2 * OVERHEAD
+        first + TOOK, abs=1.01 * OVERHEAD
     )
     alone = network(3).operation("put", 2, 0, BYTES, 0.0)
     assert net.operation("put", 2, 0, BYTES, 0.0) == pytest.approx(alone)
@@ -166,8 +169,9 @@ def test_what_was_measured_counts_where_it_is_slower() -> None:
 
 def test_a_long_exchange_takes_one_way_and_a_short_one_both() -> None:
     short = network(2).exchange(0, 1, BYTES, 0.0)
-    assert short == pytest.approx(OVERHEAD + 4 * LATENCY + 2 * TOOK, rel=0.05)
+    assert short == pytest.approx(OVERHEAD + 4 * LATENCY + 2 * TOOK)
     long = network(2).exchange(0, 1, 1000 * BYTES, 0.0)
+    # and the last of its 77 blocks once more
     assert 1000 * TOOK < long < 1.1 * 1000 * TOOK
 
 
@@ -293,14 +297,13 @@ def test_auto_is_the_quickest_of_them(nbytes: float) -> None:
 
 
 def test_a_ring_leaves_a_node_once_and_doubling_with_all_its_ranks() -> None:
-    size, nodes = 8, 2
+    size = 8
     ring = allreduce(size, "ring", ranks_per_node=4)
     assert ring < 2 * (size - 1) * (ONE_WAY + TOOK / size) * 1.01
     far = ONE_WAY + 4 * TOOK  # four messages leave through one port
     near = 1.1e-5 + BYTES * 1e-8
     doubling = allreduce(size, "recursive-doubling", ranks_per_node=4)
     assert doubling == pytest.approx(far + 2 * near)
-    assert nodes * 4 == size
 
 
 def test_everybody_waits_for_a_slow_link_in_an_all_reduce() -> None:
@@ -414,8 +417,6 @@ def test_a_model_can_stand_for_a_larger_one_on_the_wire() -> None:
 
     for ended in world.run(run):
         assert ended == pytest.approx(2 * ONE_WAY + 100 * 800 * 1e-6)
-    from dsgd_bench.clock import COLUMNS
-
     assert {row[COLUMNS.index("bytes_out")] for row in rows} == {100 * 800}
 
 
@@ -438,6 +439,23 @@ def walks(size: int, kind: str, seed: int = 0, **more: Any) -> list[Walk]:
     spec = NetworkSpec(far=FAR, near=NEAR, **more)
     world = World(size, Interconnect(spec, size, model_bytes=56), seed)
     return world.run(work)
+
+
+def test_the_mean_of_equal_models_is_that_model() -> None:
+    """Where ranks are a power of two: an all-reduce adds up pairs, then sums of pairs.
+
+    Three times one of these is mostly no number of single precision, so adding one
+    after the other would round.
+    """
+    same = np.random.default_rng(0).random(1000, np.float32)
+
+    def work(fabric: Fabric) -> Any:
+        x = same.copy()
+        fabric.average(x)
+        return x
+
+    for x in together(16, work):
+        np.testing.assert_array_equal(x, same)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
