@@ -173,10 +173,12 @@ def _check(
     if batch < 1:
         raise ConfigError(f"problem.batch is {batch}; it must be at least 1")
     if shards_by == "even" and ranks * batch > problem.samples:
+        most = problem.samples // ranks
+        lower = f"lower the batch to at most {most}, or " if most else ""
         raise ConfigError(
             f"{ranks} ranks with problem.batch = {batch} need {ranks * batch} samples "
-            f"a round and the problem has {problem.samples}; lower the batch to at "
-            f"most {problem.samples // ranks}, or take fewer ranks or more samples"
+            f"a round and the problem has {problem.samples}; {lower}take fewer ranks "
+            "or more samples"
         )
     if shards_by == "even":
         return

@@ -73,6 +73,10 @@ class Trace:
                     for name, (dimensions, _, _) in VARIABLES.items()
                     if name in file and dimensions != PAIR
                 }
+        except FileNotFoundError:
+            raise TraceError(
+                f"{path} does not exist: name a trace.h5 that dsgd-bench has written"
+            ) from None
         except OSError as error:
             raise TraceError(f"{path} cannot be read ({error}): run again") from None
         if facts.get("dsgd_schema_version") != SCHEMA:

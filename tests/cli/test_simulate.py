@@ -154,7 +154,7 @@ def test_gradient_times_are_drawn_from_a_real_run(dsgd_bench):
         (("--set", "compute.mode=measured", "--set", "compute.seconds=0.0"), "no time"),
         (("--profile", "ethernet-11"), "did you mean 'ethernet-10'?"),
         (("--profile", "nowhere.json"), "nowhere.json"),
-        (("--compute-from", "nowhere.h5"), "nowhere.h5"),
+        (("--compute-from", "nowhere.h5"), "nowhere.h5 does not exist"),
         (("--ranks", "2000", "--set", "problem.kind=message"), "GiB left"),
         (("--seed", "-1"), "--seed"),
         (("--set", "network.far.latencie=1.0"), "did you mean"),
