@@ -16,12 +16,14 @@ pytestmark = pytest.mark.skipif(
 BENCH = """
 echo "$@" >>asked
 case "$1 $2" in
-"run "*) name=$(basename $2 .toml); mkdir -p $6/$name; echo new >$6/$name/summary.csv;;
+"run "*) name=$(basename $2 .toml); mkdir -p $6/$name; echo new >$6/$name/summary.csv
+    test $name != papers || exit 4;;
 "bench problems") exit 1;;
 *) echo new; echo new >$6;;
 esac
 """
-"""Does what the command would leave behind; one benchmark fails."""
+"""Does what the command would leave behind; one study misses its target, which is a
+result, and one benchmark fails."""
 
 
 @pytest.fixture
