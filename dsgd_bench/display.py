@@ -4,7 +4,7 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,6 +219,28 @@ def console() -> Console:
 def print_plan(study: Study) -> None:
     """Print what every trial of a study costs, and the sum."""
     costs = plan.costs(study)
+    out = console()
+    out.print(_plan_table(study, costs))
+    for trial, reason in study.excluded:
+        out.print(f"excluded: {trial.description}: {reason}")
+    largest = max((cost.memory or 0 for cost in costs), default=0)
+    if largest:
+        available = surroundings.available_memory()
+        left = "" if available is None else f" of {size(available)} that are left here"
+        out.print(f"simulated in one process: {size(largest)} at most{left}")
+        out.print(f"{len(costs)} trials; nothing was simulated")
+        return
+    known = [cost.seconds for cost in costs if cost.seconds is not None]
+    total = duration(sum(known)) if len(known) == len(costs) else "unknown"
+    core_hours = sum((c.seconds or 0) * c.trial.ranks for c in costs) / 3600
+    out.print(
+        f"{len(costs)} trials, estimated duration {total}, "
+        f"{core_hours:.2f} rank-hours; nothing was run"
+    )
+
+
+def _plan_table(study: Study, costs: Sequence[plan.Cost]) -> Table:
+    """Return one line per kind of trial; their repeats are counted."""
     table = Table(
         box=box.SIMPLE_HEAD, title=f"study {study.name}", title_justify="left"
     )
@@ -252,24 +274,7 @@ def print_plan(study: Study) -> None:
             size(first.memory_per_rank),
             "unknown" if seconds is None else f"{seconds:.1f}",
         )
-    out = console()
-    out.print(table)
-    for trial, reason in study.excluded:
-        out.print(f"excluded: {trial.description}: {reason}")
-    known = [cost.seconds for cost in costs if cost.seconds is not None]
-    total = duration(sum(known)) if len(known) == len(costs) else "unknown"
-    core_hours = sum((c.seconds or 0) * c.trial.ranks for c in costs) / 3600
-    largest = max((cost.memory or 0 for cost in costs), default=0)
-    if largest:
-        available = surroundings.available_memory()
-        left = "" if available is None else f" of {size(available)} that are left here"
-        out.print(f"simulated in one process: {size(largest)} at most{left}")
-        out.print(f"{len(costs)} trials; nothing was simulated")
-        return
-    out.print(
-        f"{len(costs)} trials, estimated duration {total}, "
-        f"{core_hours:.2f} rank-hours; nothing was run"
-    )
+    return table
 
 
 def print_lists() -> None:

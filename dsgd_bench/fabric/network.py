@@ -61,7 +61,7 @@ class Network:
     pieces: int = 1
 
     scale: ClassVar[float] = 1.0
-    needs_targets: ClassVar[bool] = False
+    targets_answer: ClassVar[bool] = False
 
     def message(
         self, source: int, target: int, nbytes: int, now: float
@@ -100,8 +100,8 @@ class Interconnect:
         Bytes on the wire per byte of a vector.
     nodes : list of int
         Every rank's node.
-    needs_targets : bool
-        Whether targets must answer: no hardware does it for them.
+    targets_answer : bool
+        Whether targets must answer themselves: no hardware does it for them.
     """
 
     jitter = 0.0
@@ -117,7 +117,7 @@ class Interconnect:
         seed: int = 0,
     ) -> None:
         self.spec, self.size = spec, size
-        self.needs_targets = spec.progress != "hardware"
+        self.targets_answer = spec.progress != "hardware"
         self.scale = spec.wire_bytes / model_bytes if spec.wire_bytes else 1.0
         self.nodes = [rank // spec.ranks_per_node for rank in range(size)]
         count = self.nodes[-1] + 1
@@ -213,9 +213,9 @@ class Interconnect:
         phase = period * target / self.size  # the threads of ranks are not in step
         return period - (now - phase) % period
 
-    def needs_target(self, origin: int, target: int) -> bool:
+    def must_answer(self, origin: int, target: int) -> bool:
         """Tell whether the target's processor takes part in an operation."""
-        return self.needs_targets and self.nodes[origin] != self.nodes[target]
+        return self.targets_answer and self.nodes[origin] != self.nodes[target]
 
     def allreduce(self, nbytes: int, rank: int, now: float) -> tuple[float, float]:
         """Return what an all-reduce takes that all enter `now`, as `rank` sees it.

@@ -194,7 +194,7 @@ class PricedWindow:
     ) -> None:
         self._fabric, self._world = fabric, fabric.world
         self._rank, self._network, self._parts = fabric.rank, network, parts
-        self._hardware = not network.needs_targets
+        self._hardware = not network.targets_answer
         self._pending: dict[int, list[_Priced]] = {}
         self.memory = self.local = parts[fabric.rank]
 
@@ -241,7 +241,7 @@ class PricedWindow:
     def _price(self, kind: Kind, rank: int, nbytes: int) -> float:
         """Return when an operation that starts now is done."""
         now = self._world.time
-        if not self._hardware and self._network.needs_target(self._rank, rank):
+        if not self._hardware and self._network.must_answer(self._rank, rank):
             busy = not self._world.in_calls[rank]
             if busy and self._network.spec.progress == "none":
                 return UNPRICED

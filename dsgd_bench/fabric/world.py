@@ -89,7 +89,7 @@ class World:
         self.stalled: dict[int, list[Task]] = {}
         self.resting: dict[Word, list[tuple[Task, float]]] = {}
         self._outside = nullcontext()
-        self._answers_by_itself = self.strict or not self.network.needs_targets
+        self._answers_by_itself = self.strict or not self.network.targets_answer
         self._random = streams.generator(seed, "schedule")
         self._numbers: list[float] = []
         self._hub = greenlet.getcurrent()
