@@ -63,7 +63,7 @@ def swift(x: Array, worker: Worker, *, graph: str = "ring", every: Count = 1) ->
     """
     g = np.zeros_like(x)
     topology = worker.graph(graph)
-    near, weights = topology.neighbors[worker.rank], topology.weights()[worker.rank]
+    near, weights = topology.neighbors[worker.rank], topology.weights_of(worker.rank)
     with Newest(worker.fabric, x, near, near, state=worker.state) as models:
         for k in count(worker.state.step):
             yield x

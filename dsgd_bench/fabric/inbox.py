@@ -14,7 +14,7 @@ receiver's processor takes no part. Two rules for what happens when slots run ou
     design: right for models, forbidden for gradients and for the mass of push-sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -381,7 +381,7 @@ class Newest(_Slots):
             self._thread.join()
             self._started = False
 
-    def mix(self, x: Array, weights: NDArray[np.float64], step: int) -> None:
+    def mix(self, x: Array, weights: Mapping[int, float], step: int) -> None:
         """Compute ``x <- w_ii x + sum_j w_ij x_j``, x_j the newest of each source.
 
         The ledger notes as the age of each x_j the `step` minus its stamp, and as
@@ -389,12 +389,12 @@ class Newest(_Slots):
         """
         ledger, now = self._ledger, self._fabric.now
         started = now()
-        x *= float(weights[self._rank])
+        x *= weights[self._rank]
         ledger.front.mixing += now() - started
         for source in self.sources:
             stamp = self.newest(source, self._theirs)
             started = now()
-            axpy(float(weights[source]), self._theirs, x, self._scratch)
+            axpy(weights[source], self._theirs, x, self._scratch)
             finish(x)
             ledger.front.mixing += now() - started
             ledger.mixed(step - stamp)

@@ -27,7 +27,7 @@ class Mixer(Resource):
     def __init__(self, fabric: Fabric, like: Array, graph: Graph) -> None:
         check_vector(like)
         self._fabric = fabric
-        self._weights = graph.weights()[fabric.rank]
+        self._weights = graph.weights_of(fabric.rank)
         neighbors = graph.neighbors[fabric.rank]
         self._theirs = [(np.empty_like(like), rank) for rank in neighbors]
         self._neighbors = neighbors

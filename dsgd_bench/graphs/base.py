@@ -151,19 +151,32 @@ class Graph:
 
     @cached_property
     def _weights(self) -> Matrix:
+        w = np.zeros((self.size, self.size))
+        for i in range(self.size):
+            row = self.weights_of(i)
+            w[i, list(row)] = list(row.values())
+        w.flags.writeable = False
+        return w
+
+    def weights_of(self, rank: int) -> dict[int, float]:
+        """Return a row of `weights`: by which weight `rank` mixes whose model.
+
+        Thousands of ranks have few neighbors each, and need no matrix for that.
+
+        Raises
+        ------
+        ConfigError
+            If the graph is directed or changing.
+        """
         if self.directed or self.changing:
             kind = "directed" if self.directed else "changing"
             raise ConfigError(
                 f"graph '{self.name}' is {kind} over {self.size} ranks and has no "
                 "symmetric weights: use an undirected graph such as 'ring'"
             )
-        w = np.zeros((self.size, self.size))
-        for i, near in enumerate(self.neighbors):
-            for j in near:
-                w[i, j] = 1 / (1 + max(len(near), len(self.neighbors[j])))
-            w[i, i] = 1 - w[i].sum()
-        w.flags.writeable = False
-        return w
+        near = self.neighbors[rank]
+        row = {j: 1 / (1 + max(len(near), len(self.neighbors[j]))) for j in near}
+        return {**row, rank: 1 - sum(row.values())}
 
     def shares(self, step: int = 0) -> Matrix:
         """Return the column-stochastic mixing matrix P of a step, shape (size, size).

@@ -157,6 +157,9 @@ def test_weights_are_doubly_stochastic_and_never_negative(name: str, size: int) 
     assert w.min() > -1e-14
     for i, j in zip(*np.nonzero(w), strict=True):
         assert i == j or j in graph.neighbors[i]
+    for rank in range(size):
+        row = graph.weights_of(rank)
+        np.testing.assert_array_equal([row.get(j, 0.0) for j in range(size)], w[rank])
 
 
 @undirected
@@ -398,6 +401,8 @@ def test_directed_graphs_have_no_symmetric_weights(name: str) -> None:
     assert graph.directed
     with pytest.raises(ConfigError, match=f"graph '{name}' is directed over 8 ranks"):
         graph.weights()
+    with pytest.raises(ConfigError, match=f"graph '{name}' is directed over 8 ranks"):
+        graph.weights_of(0)
 
 
 def test_every_graph_that_needs_no_file_has_an_example() -> None:
