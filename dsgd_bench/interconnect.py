@@ -87,6 +87,10 @@ class NetworkSpec(Struct, frozen=True, forbid_unknown_fields=True):
         Ranks that share the port of a node, in blocks of consecutive ranks.
     allreduce : AllReduceSpec
         How an all-reduce is done.
+    eager : int
+        Bytes up to which a message leaves although nobody has asked for it: the library
+        keeps it at the receiver. By default what MPICH has within a node, and Open MPI
+        over TCP.
     progress : str
         Who answers one-sided operations of other nodes while a rank computes: the
         ``hardware``, a ``thread`` that looks every `poll` seconds, or nobody (``none``)
@@ -106,6 +110,7 @@ class NetworkSpec(Struct, frozen=True, forbid_unknown_fields=True):
     near: LinkSpec = LinkSpec()
     ranks_per_node: Count = 1
     allreduce: AllReduceSpec = AllReduceSpec()
+    eager: Index = 65_536
     progress: Literal["hardware", "thread", "none"] = "hardware"
     poll: NotNegative = 1e-3
     background: BackgroundSpec = BackgroundSpec()

@@ -2,6 +2,7 @@
 
 A message is done once it has crossed the network and its receive was posted: code that
 counts on the library to keep what nobody asked for yet ends in a deadlock, by name.
+Only simulated networks keep short ones, as libraries do.
 """
 
 from collections import defaultdict
@@ -22,13 +23,16 @@ ANYBODY = -1
 
 @dataclass
 class Letter:
-    """One message under way: whose, what, when it left, arrives, and is asked for."""
+    """One message under way: whose, what, when it left and arrives.
+
+    `may_leave` says whether it was asked for, or is kept by the library until it is.
+    """
 
     source: int
     values: NDArray[Any]
     left: float
     arrives: float
-    asked_for: bool = False
+    may_leave: bool
     waiting: list[Task] = field(default_factory=list)
 
 
@@ -61,7 +65,7 @@ class Box:
                 letter = min(fits, key=lambda letter: letter.arrives)
                 self.letters.remove(letter)
                 self.requests.remove(request)
-                request.letter, letter.asked_for = letter, True
+                request.letter, letter.may_leave = letter, True
                 world.alive()
                 for task in (*letter.waiting, *request.waiting):
                     world.wake(task)
@@ -95,7 +99,8 @@ class VirtualMessages:
             left = arrives = world.time + world.stretched(arrives - world.time)
         arrives = max(arrives, box.last_arrival[source])
         box.last_arrival[source] = arrives
-        letter = Letter(source, values.copy(), left, arrives)
+        kept = world.network.keeps(values.nbytes)
+        letter = Letter(source, values.copy(), left, arrives, kept)
         box.letters.append(letter)
         self._sends.append((letter, values, self._lent(values)))
         box.match(world)
@@ -134,7 +139,7 @@ class VirtualMessages:
     def wait(self) -> None:
         self.arrive()
         for letter, values, lent in self._sends:
-            while not letter.asked_for:
+            while not letter.may_leave:
                 self._world.park("waits for its message to be taken", letter.waiting)
             self._world.sleep_until(letter.left)
             if self._lent(values) != lent:

@@ -71,6 +71,11 @@ class Network:
         there = now + self.latency + nbytes / self.bandwidth
         return there, there
 
+    def keeps(self, nbytes: int) -> bool:
+        """Tell whether a message leaves although nobody has asked for it: none does."""
+        del nbytes
+        return False
+
     def allreduce(self, nbytes: int, rank: int, now: float) -> tuple[float, float]:
         """Return the seconds that links are occupied, and the latency on top."""
         del rank, now
@@ -145,6 +150,10 @@ class Interconnect:
             there = now + near.overhead + self.wire(nbytes) * near.per_byte
             return there, there + (near.latency if source != target else 0.0)
         return self._carry(source, target, nbytes, now, now + self._far.overhead)
+
+    def keeps(self, nbytes: int) -> bool:
+        """Tell whether a message leaves although nobody has asked for it."""
+        return self.wire(nbytes) <= self.spec.eager
 
     def _carry(
         self, source: int, target: int, nbytes: int, now: float, ready: float

@@ -125,6 +125,37 @@ def test_a_slow_link_is_slow_in_both_directions_and_for_no_other() -> None:
     assert net.message(2, 3, BYTES, 0.0)[1] == pytest.approx(ONE_WAY + TOOK)
 
 
+@pytest.mark.parametrize("eager", [BYTES - 1, BYTES])
+def test_nobody_waits_until_a_short_message_is_asked_for(eager: int) -> None:
+    """Libraries keep it; a long one leaves once its receiver has a place for it."""
+
+    def work(fabric: Fabric) -> float:
+        messages = fabric.messages()
+        if fabric.rank == 0:
+            messages.send(np.zeros(BYTES // 8), 1)
+        else:
+            fabric.pause(1.0)
+            messages.receive(np.empty(BYTES // 8), 0)
+        messages.wait()
+        ended = fabric.now()
+        messages.close()
+        return ended
+
+    sender, receiver = together(2, work, eager=eager)
+    assert receiver == pytest.approx(1.0)
+    if eager >= BYTES:
+        assert sender == pytest.approx(OVERHEAD + TOOK)
+    else:
+        assert sender == pytest.approx(1.0)
+
+
+def test_a_model_that_stands_for_a_larger_one_is_as_long_as_that() -> None:
+    spec = NetworkSpec(far=FAR, wire_bytes=100 * BYTES, eager=BYTES)
+    assert not Interconnect(spec, 2, model_bytes=BYTES).keeps(BYTES)
+    assert Interconnect(PLAIN, 2, model_bytes=BYTES).keeps(BYTES)
+    assert not Network().keeps(1)
+
+
 def test_a_slow_pair_has_a_wire_of_its_own() -> None:
     net = Interconnect(PLAIN, 3, slow=SlowLinksSpec(pairs=("0-1",), rate=RATE / 10))
     assert net.message(0, 1, BYTES, 0.0)[1] == pytest.approx(ONE_WAY + 10 * TOOK)
