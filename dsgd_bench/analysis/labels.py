@@ -59,7 +59,7 @@ def factors(trial: "Trial") -> dict[str, str]:
 def differing(factors: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the settings, algorithm and slowdown aside, that are not all the same.
 
-    Networks that are told apart by their names need no numbers besides.
+    Networks that are told apart by names and ranks need no numbers besides.
     """
     return [
         key
@@ -71,9 +71,13 @@ def differing(factors: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _follows(key: str, factors: Sequence[Mapping[str, str]]) -> bool:
-    """Say whether a number of the networks follows from their names."""
-    pairs = {(each.get(NETWORK), each.get(key)) for each in factors}
-    return key != NETWORK and len(pairs) == len({name for name, _ in pairs})
+    """Say whether a number of the networks follows from their names, and the ranks.
+
+    A machine's profile has an all-reduce of its own for every number of ranks.
+    """
+    names = [(each.get(NETWORK), each.get("ranks")) for each in factors]
+    values = {(*name, each.get(key)) for name, each in zip(names, factors, strict=True)}
+    return key != NETWORK and len(values) == len(set(names))
 
 
 def chosen(settings: Mapping[str, str], names: list[str]) -> str:

@@ -145,6 +145,7 @@ def _staleness(trace: "Trace") -> dict[str, Any]:
         "staleness_mean": mean,
         "staleness_max": largest,
         "staleness_per_rank": tuple(means.tolist()) if known.any() else (),
+        "staleness_counts": _counted(stale[known]),
         "loose_mean": loose_mean,
         "loose_max": loose_max,
         "age_mean": age_mean,
@@ -169,6 +170,12 @@ def _judged(trace: "Trace") -> dict[str, Any]:
         "distance_max": _extent(trace["replica_distance"])[1],
         "curve": tuple(point for point in curve if np.isfinite(point).all()),
     }
+
+
+def _counted(values: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Return every value that occurs, ascending, and how often."""
+    found, counts = np.unique(values.astype(np.int64), return_counts=True)
+    return tuple(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -67,6 +67,8 @@ class Row:
         Of the gradients of all workers, as `staleness_kind` says.
     staleness_per_rank : tuple of float
         The mean of each worker's own gradients; empty where there is none.
+    staleness_counts : tuple of (int, int)
+        Every staleness that occurred, ascending, and how many gradients had it.
     loose_mean, loose_max : float or None
         The loose set-staleness, S_avg and S_max (`analysis.staleness.loose`).
     age_mean, age_max : float or None
@@ -136,6 +138,7 @@ class Row:
     staleness_mean: float | None = None
     staleness_max: float | None = None
     staleness_per_rank: tuple[float, ...] = ()
+    staleness_counts: tuple[tuple[int, int], ...] = ()
     loose_mean: float | None = None
     loose_max: float | None = None
     age_mean: float | None = None

@@ -12,13 +12,14 @@ from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
 from dsgd_bench.report import (
+    across,
     exporters,
     fom,
-    link_table,
     mllog,
     page,
     server_table,
     terminal,
+    validation_table,
     verdicts,
     verification,
 )
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "Standing", "read_report", "sentinel", "write_report"]
 
-MARKDOWN, CSV, SERVERS, JSON, PAGE, FIGURES = (
+MARKDOWN, CSV, SERVERS, VALIDATION, JSON, PAGE, FIGURES = (
     "report.md",
     "summary.csv",
     "servers.csv",
+    "validation.csv",
     "summary.json",
     "report.html",
     "figures",
@@ -79,10 +81,9 @@ class Report:
             parts += [_wrapped(caution.text, limit) for caution in study.cautions]
             parts += ["", *verification.terminal(study.verified, limit)]
             parts += [*verdicts.terminal(study.answers, limit), ""]
-        bounds = link_table.table(self.studies)
-        if bounds:
-            parts += [f"{link_table.TITLE}:", terminal.render(bounds, columns=limit)]
-            parts += [*(_wrapped(note, limit, "  ") for note in link_table.NOTES), ""]
+        for title, compared, notes in across.sections(self.studies):
+            parts += [f"{title}:", terminal.render(compared, columns=limit)]
+            parts += [*(_wrapped(note, limit, "  ") for note in notes), ""]
         if self.remark:
             parts += [self.remark, ""]
         page = [f"report: {file}" for file in self.files if file.name == PAGE]
@@ -228,6 +229,8 @@ def _write(report: Report, out: Path) -> tuple[Path, ...]:
     loads = {study.name: study.loads for study in studies if study.loads}
     if loads:
         texts[SERVERS] = server_table.comma_separated(loads)
+    if validation_table.pairs(studies):
+        texts[VALIDATION] = validation_table.comma_separated(studies)
     for name, text in texts.items():
         (out / name).write_text(text, encoding="utf-8")
     return (*(out / name for name in texts), *(drawing.path for drawing in drawings))

@@ -12,7 +12,7 @@ from dsgd_bench.analysis.findings import Answer
 from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate
 from dsgd_bench.analysis.summary import Row
-from dsgd_bench.report import link_table, verdicts, verification
+from dsgd_bench.report import across, verdicts, verification
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Table
 
@@ -80,10 +80,9 @@ def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> 
             facts = (f"- {name}: {text}" for name, text in study.provenance.items())
             how = "Simulated" if study.simulated else "Measured"
             parts += [f"### {how} on", "\n".join(facts)]
-    bounds = link_table.table(studies)
-    if bounds:
-        parts += [f"## {link_table.TITLE}", _markdown_table(bounds)]
-        parts += ["\n".join(f"- {note}" for note in link_table.NOTES)]
+    for title, table, notes in across.sections(studies):
+        parts += [f"## {title}", _markdown_table(table)]
+        parts += ["\n".join(f"- {note}" for note in notes)]
     parts += [f"![{name}]({name})" for name in figures]
     return "\n\n".join(part for part in [*parts, f"    {command}"] if part) + "\n"
 
@@ -214,9 +213,9 @@ def _estimate(found: Estimate | None) -> dict[str, Any] | None:
 
 
 def _run(row: Row) -> dict[str, Any]:
-    """Return one run without what its point says, and without its curve."""
+    """Return one run without what its point says, its curve and its counts."""
     words = ("study", "algorithm", "label", "slowdown", "target", "staleness_kind")
-    said = ("factors", "settings", "curve", *words)
+    said = ("factors", "settings", "curve", "staleness_counts", *words)
     names = (field.name for field in fields(row) if field.name not in said)
     bound = asdict(row.bound) if row.bound else None
     return {name: getattr(row, name) for name in names} | {"bound": bound}

@@ -17,7 +17,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import Line, keeps_step
-from dsgd_bench.report import link_figure, link_table, looks, server_figure
+from dsgd_bench.analysis.validation import Pair
+from dsgd_bench.report import (
+    link_figure,
+    link_table,
+    looks,
+    server_figure,
+    validation_figure,
+    validation_table,
+)
 from dsgd_bench.report.numbers import TIMES
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import TIME_COLUMNS, shown_shares
@@ -59,6 +67,9 @@ def draw(studies: Sequence[Study], folder: Path) -> list[Drawing]:
     bounded = link_table.lines(studies)
     if link_figure.has_data(bounded):
         drawings.append(_draw_bounds(bounded, folder))
+    compared = validation_table.pairs(studies)
+    if validation_figure.has_data(compared):
+        drawings.append(_draw_validation(compared, folder))
     for study in studies:
         if server_figure.has_data(study.loads):
             drawings.append(_draw_servers(study, folder))
@@ -71,6 +82,12 @@ def _draw_bounds(lines: Lines, folder: Path) -> Drawing:
     path = folder / "bounds.png"
     svg = _save(lambda: link_figure.steps_beside_bounds(lines), path)
     return Drawing(path, link_figure.CAPTION, svg, looks.darkened(svg))
+
+
+def _draw_validation(pairs: Sequence[Pair], folder: Path) -> Drawing:
+    path = folder / "validation.png"
+    svg = _save(lambda: validation_figure.simulated_beside_measured(pairs), path)
+    return Drawing(path, validation_figure.CAPTION, svg, looks.darkened(svg))
 
 
 def _draw_servers(study: Study, folder: Path) -> Drawing:

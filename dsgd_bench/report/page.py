@@ -6,7 +6,7 @@ from html import escape
 from typing import Protocol
 
 from dsgd_bench.analysis.comparison import Line
-from dsgd_bench.report import link_table, tables, verdicts, verification
+from dsgd_bench.report import across, tables, verdicts, verification
 from dsgd_bench.report.looks import SPAN_COLORS
 from dsgd_bench.report.numbers import percent
 from dsgd_bench.report.study import Study
@@ -96,7 +96,7 @@ def render(studies: Sequence[Study], command: str, drawings: Sequence[Drawn]) ->
     """
     title = f"dsgd-bench: {', '.join(study.name for study in studies)}"
     body = [_study(study) for study in studies]
-    body += [_bounds(studies)]
+    body += [_section(section) for section in across.sections(studies)]
     body += [_figure(drawing) for drawing in drawings]
     body += [_provenance(study) for study in studies if study.provenance]
     return (
@@ -130,14 +130,11 @@ def _study(study: Study) -> str:
     )
 
 
-def _bounds(studies: Sequence[Study]) -> str:
-    found = link_table.table(studies)
-    if found is None:
-        return ""
-    notes = "<br>".join(map(escape, link_table.NOTES))
+def _section(section: across.Section) -> str:
+    notes = "<br>".join(map(escape, section.notes))
     return (
-        f'<section><div class="card"><h3>{link_table.TITLE}</h3>{_table(found, ())}'
-        f'<p class="note">{notes}</p></div></section>'
+        f'<section><div class="card"><h3>{section.title}</h3>'
+        f'{_table(section.table, ())}<p class="note">{notes}</p></div></section>'
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dsgd_bench.algorithms.base import STALENESS
 from dsgd_bench.analysis.comparison import REFERENCE, Line
@@ -33,14 +34,14 @@ class Column:
     name, unit : str
         Header; `unit` says "s", "%" or what is counted.
     cell : callable
-        Line to text.
+        What a row stands for, a `Line` mostly, to text.
     left : bool
         Whether cells are text, set to the left.
     """
 
     name: str
     unit: str
-    cell: Callable[[Line], str]
+    cell: Callable[[Any], str]
     left: bool = False
 
 
