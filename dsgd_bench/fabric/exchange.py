@@ -5,6 +5,7 @@ own clock, until when it waited for somebody and for whom; the rest was transfer
 own message is taken late, once all others have come, waits for the receiver.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +31,7 @@ class Exchange(Resource):
         self._messages = fabric.messages()
         self._thread = fabric.beside()
         self._sent_at = np.zeros(1)
-        self._stamps = np.zeros((fabric.size, 1))
+        self._stamps = defaultdict[int, Array](lambda: np.zeros(1))  # of who sends
         self._latest, self._last = -np.inf, fabric.rank
         self._not_taken = 0.0
 

@@ -84,9 +84,10 @@ class VirtualMessages:
 
     def __init__(self, fabric: "VirtualFabric", channel: int) -> None:
         self._fabric, self._world = fabric, fabric.world
-        self._boxes = fabric.world.boxes.setdefault(
-            channel, [Box() for _ in range(fabric.size)]
-        )
+        boxes = fabric.world.boxes
+        if channel not in boxes:  # the first of the ranks makes them for all
+            boxes[channel] = [Box() for _ in range(fabric.size)]
+        self._boxes = boxes[channel]
         self._mine = self._boxes[fabric.rank]
         self._sends: list[tuple[Letter, NDArray[Any], bytes]] = []
         self._receives: list[tuple[Request, NDArray[Any], bytes]] = []
