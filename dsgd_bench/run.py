@@ -187,6 +187,7 @@ class Run:
             model_bytes=round(
                 problem.dimension * problem.dtype.itemsize * fabric.ledger.traffic.scale
             ),
+            optimum=problem.optimum,
         )
         before = self._last_checkpoint(fabric)
         started = fabric.clock_offset()

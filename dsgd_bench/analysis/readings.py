@@ -29,6 +29,7 @@ def read(trace: "Trace") -> dict[str, Any]:
         **_traffic(trace),
         **_staleness(trace),
         **_judged(trace),
+        **_excess(trace),
     }
 
 
@@ -176,6 +177,26 @@ def _counted(values: np.ndarray) -> tuple[tuple[int, int], ...]:
     """Return every value that occurs, ascending, and how often."""
     found, counts = np.unique(values.astype(np.int64), return_counts=True)
     return tuple(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+def _excess(trace: "Trace") -> dict[str, float | None]:
+    """Return how far losses were above the lowest one, on average over the run.
+
+    The average is over gradients: straight lines between the judged moments.
+    """
+    done = trace["moment_samples"]
+    if trace.optimum is None or len(done) < 2 or done[-1] <= done[0]:
+        return {}
+    own = trace["local_loss"]
+    curves = {
+        "excess": trace["loss_of_mean"],
+        "own_excess": own[np.isfinite(own[:, 0])].mean(axis=0),
+    }
+    return {
+        name: float(np.trapezoid(losses - trace.optimum, done) / (done[-1] - done[0]))
+        for name, losses in curves.items()
+        if np.isfinite(losses).all()
+    }
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -80,6 +80,9 @@ class Row:
         Of the average model (distance: of the replicas) at the last judged moment.
     distance_max : float or None
         The largest distance of the replicas at any judged moment.
+    excess, own_excess : float or None
+        Loss above the lowest one, of the average model and of the workers' own on
+        average; the mean over the run. None where the lowest loss is unknown.
     model_bytes : int
         Size of one model; 0 if unknown.
     bytes_per_gradient, messages_per_step : float or None
@@ -150,6 +153,8 @@ class Row:
     accuracy: float | None = None
     replica_distance: float | None = None
     distance_max: float | None = None
+    excess: float | None = None
+    own_excess: float | None = None
     bytes_per_gradient: float | None = None
     messages_per_step: float | None = None
     server_bytes_out: float | None = None
@@ -190,6 +195,11 @@ class Row:
     def workers(self) -> int:
         """Ranks that compute gradients: all but the servers."""
         return self.ranks - self.servers
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of all workers together."""
+        return sum(self.steps_per_rank)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Tables that set points of several studies beside each other."""
+"""Tables that set points beside each other, within a study or across several."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from dsgd_bench.report import link_table, validation_table
+from dsgd_bench.report import link_table, scaling_table, validation_table
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Table
 
@@ -25,3 +25,8 @@ def sections(studies: Sequence[Study]) -> Iterator[Section]:
     if compared:
         notes = validation_table.notes(studies)
         yield Section(validation_table.TITLE, compared, notes)
+    for study in studies:
+        scaled = scaling_table.table(study)
+        if scaled:
+            title = f"{study.name}: {scaling_table.TITLE}"
+            yield Section(title, scaled, scaling_table.notes(study))

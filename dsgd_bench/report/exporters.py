@@ -19,7 +19,10 @@ from dsgd_bench.report.tables import Table
 SCHEMA = 1
 MEDIANS = (
     "epochs_to_target",
+    "gradients",
     "loss",
+    "excess",
+    "own_excess",
     "accuracy",
     "replica_distance",
     "staleness_mean",
@@ -40,6 +43,7 @@ MEDIANS = (
 MAXIMA = ("staleness_max", "loose_max", "age_max", "distance_max", "weight_max")
 """Row attributes whose largest values are exported."""
 UNITS = {
+    "gradients": "count",
     "time_per_step": "s",
     "blocked": "s",
     "hidden": "s",

@@ -17,11 +17,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import Line, keeps_step
-from dsgd_bench.analysis.validation import Pair
+from dsgd_bench.analysis.scaling import curves
 from dsgd_bench.report import (
     link_figure,
     link_table,
     looks,
+    scaling_figure,
     server_figure,
     validation_figure,
     validation_table,
@@ -66,35 +67,31 @@ def draw(studies: Sequence[Study], folder: Path) -> list[Drawing]:
     drawings = []
     bounded = link_table.lines(studies)
     if link_figure.has_data(bounded):
-        drawings.append(_draw_bounds(bounded, folder))
+        drawn = partial(link_figure.steps_beside_bounds, bounded)
+        drawings.append(_draw(folder / "bounds.png", drawn, link_figure.CAPTION))
     compared = validation_table.pairs(studies)
     if validation_figure.has_data(compared):
-        drawings.append(_draw_validation(compared, folder))
+        drawn = partial(validation_figure.simulated_beside_measured, compared)
+        path = folder / "validation.png"
+        drawings.append(_draw(path, drawn, validation_figure.CAPTION))
     for study in studies:
-        if server_figure.has_data(study.loads):
-            drawings.append(_draw_servers(study, folder))
+        drawings += _draw_study(study, folder)
         for case, lines in _cases(study):
             drawings += _draw_case(study, case, lines, folder)
     return drawings
 
 
-def _draw_bounds(lines: Lines, folder: Path) -> Drawing:
-    path = folder / "bounds.png"
-    svg = _save(lambda: link_figure.steps_beside_bounds(lines), path)
-    return Drawing(path, link_figure.CAPTION, svg, looks.darkened(svg))
-
-
-def _draw_validation(pairs: Sequence[Pair], folder: Path) -> Drawing:
-    path = folder / "validation.png"
-    svg = _save(lambda: validation_figure.simulated_beside_measured(pairs), path)
-    return Drawing(path, validation_figure.CAPTION, svg, looks.darkened(svg))
-
-
-def _draw_servers(study: Study, folder: Path) -> Drawing:
-    path = folder / f"{_stem(study.name)}-servers.png"
-    svg = _save(lambda: server_figure.servers_against_workers(study.loads), path)
-    caption = f"{study.name}: {server_figure.CAPTION}"
-    return Drawing(path, caption, svg, looks.darkened(svg))
+def _draw_study(study: Study, folder: Path) -> Iterator[Drawing]:
+    """Draw what needs all points of a study: servers, and scaling."""
+    stem = _stem(study.name)
+    if server_figure.has_data(study.loads):
+        drawn = partial(server_figure.servers_against_workers, study.loads)
+        caption = f"{study.name}: {server_figure.CAPTION}"
+        yield _draw(folder / f"{stem}-servers.png", drawn, caption)
+    if scaled := curves(study.rows):
+        drawn = partial(scaling_figure.excess_against_gradients, scaled)
+        caption = f"{study.name}: {scaling_figure.CAPTION}"
+        yield _draw(folder / f"{stem}-scaling.png", drawn, caption)
 
 
 def _cases(study: Study) -> Iterator[tuple[str, list[Line]]]:
@@ -110,8 +107,7 @@ def _draw_case(
     for name, (has_data, drawn, caption) in FIGURES.items():
         if has_data(lines):
             path = folder / f"{stem}-{name}.png"
-            svg = _save(partial(drawn, lines), path)
-            yield Drawing(path, f"{of}: {caption}", svg, looks.darkened(svg))
+            yield _draw(path, partial(drawn, lines), f"{of}: {caption}")
 
 
 def _stem(*words: str) -> str:
@@ -119,15 +115,16 @@ def _stem(*words: str) -> str:
     return "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(words))
 
 
-def _save(drawn: Callable[[], Figure], path: Path) -> str:
-    """Draw into a PNG; return the same as SVG."""
+def _draw(path: Path, drawn: Callable[[], Figure], caption: str) -> Drawing:
+    """Draw into a PNG, and as SVG for either paper."""
     with mpl.rc_context(looks.PAPER):
         figure, text = drawn(), io.StringIO()
         figure.savefig(path, format="png")
         # Nothing has moved since: laying out again would take as long as drawing.
         figure.set_layout_engine("none")
         figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    svg = text.getvalue()
+    return Drawing(path, caption, svg, looks.darkened(svg))
 
 
 # ------------------------------------------------------------------ loss against time

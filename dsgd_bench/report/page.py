@@ -133,7 +133,7 @@ def _study(study: Study) -> str:
 def _section(section: across.Section) -> str:
     notes = "<br>".join(map(escape, section.notes))
     return (
-        f'<section><div class="card"><h3>{section.title}</h3>'
+        f'<section><div class="card"><h3>{escape(section.title)}</h3>'
         f'{_table(section.table, ())}<p class="note">{notes}</p></div></section>'
     )
 

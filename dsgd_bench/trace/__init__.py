@@ -61,6 +61,8 @@ class Trace:
         When and where the trial was stopped, to go on later.
     epoch_samples, model_bytes : int
         Samples of one epoch; size of one model or gradient, 0 if the file lacks it.
+    optimum : float or None
+        Lowest training loss, where it is known.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,6 +100,8 @@ class Trace:
         self.staleness = str(facts["dsgd_staleness"])
         self.epoch_samples = int(facts["dsgd_epoch_samples"])
         self.model_bytes = int(facts.get("dsgd_model_bytes", 0))
+        lowest = facts.get("dsgd_optimum")
+        self.optimum = None if lowest is None else float(lowest)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if VARIABLES.get(name, (STEP,))[0] != PAIR:

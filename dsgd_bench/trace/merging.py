@@ -88,6 +88,8 @@ def write_trace(folder: Path, shards: dict[int, Shard], *, crashed: str = "") ->
         "dsgd_counts": json.dumps(_sum_counts(shards)),
         "dsgd_interruptions": json.dumps(next(iter(shards.values())).interruptions),
     }
+    if (optimum := facts.get("optimum")) is not None:
+        attributes["dsgd_optimum"] = optimum
     path = folder / "trace.h5"
     scratch = folder / f".trace-{os.getpid()}.h5"
     try:

@@ -50,6 +50,8 @@ class Facts:
         What staleness means for this algorithm: a key of `algorithms.base.STALENESS`.
     model_bytes : int
         Size of one model or gradient.
+    optimum : float or None
+        Lowest training loss, where it is known.
     """
 
     trial: Trial
@@ -61,6 +63,7 @@ class Facts:
     servers: int
     staleness: str
     model_bytes: int
+    optimum: float | None = None
 
     def table(self) -> dict[str, Any]:
         """Return the facts as JSON can hold them."""

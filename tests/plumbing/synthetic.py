@@ -81,6 +81,7 @@ class Toy:
     epoch_samples: int = EPOCH
     model_bytes: int = int(MESSAGE)
     staleness: str = "none"
+    optimum: float | None = None
 
     def __post_init__(self) -> None:
         self.provenance = dict(PROVENANCE)
@@ -228,6 +229,8 @@ def save(toy: Toy, study: Path) -> Path:
             dsgd_counts="{}",
             dsgd_interruptions=json.dumps(toy.interruptions),
         )
+        if toy.optimum is not None:
+            file.attrs["dsgd_optimum"] = toy.optimum
     (folder / "READY").touch()
     return folder
 
