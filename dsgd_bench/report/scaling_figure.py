@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from dsgd_bench.analysis.scaling import Curve, reference, speedup
 from dsgd_bench.report import looks
@@ -17,6 +20,9 @@ CAPTION = (
     " their average model above, of their own models below; and how many times fewer"
     " steps per worker, and less time, they need to the same excess."
 )
+Style = dict[int, dict[str, Any]]
+"""How the line of each number of workers is drawn."""
+
 KINDS = {"excess": "average model", "own_excess": "own models"}
 """Attributes of `Row`, one row of panels each."""
 
@@ -24,15 +30,15 @@ KINDS = {"excess": "average model", "own_excess": "own models"}
 def excess_against_gradients(curves: Sequence[Curve]) -> Figure:
     """Draw a column of panels per algorithm, a line per number of workers."""
     columns = [list(same) for _, same in groupby(curves, lambda each: each.algorithm)]
-    colors = _colors(curves)
-    figure = Figure(figsize=(2.5 * len(columns) + 4.2, 6.0), layout="constrained")
+    style = _style(curves)
+    figure = Figure(figsize=(2.3 * len(columns) + 3.6, 6.0), layout="constrained")
     grid = figure.subplots(2, len(columns) + 1)
     for panels, (name, kind) in zip(grid, KINDS.items(), strict=True):
         for axes, same in zip(panels, columns, strict=False):
-            _panel(axes, same, name, colors)
-            _guide(axes, curves)
             axes.sharex(grid[0, 0])
             axes.sharey(grid[0, 0])
+            _panel(axes, same, name, style)
+            _guide(axes, curves)
             axes.label_outer()
         panels[0].set_ylabel(f"excess loss, {kind}")
     for axes, same in zip(grid[0], columns, strict=False):
@@ -40,32 +46,35 @@ def excess_against_gradients(curves: Sequence[Curve]) -> Figure:
     for axes in grid[1, :-1]:
         axes.set_xlabel("gradients n K")
     _speedups(grid[:, -1], columns)
-    figure.legend(handles=_legend(colors), loc="outside upper left", ncols=9)
+    figure.legend(handles=_legend(style), loc="outside upper left", ncols=9)
     return figure
 
 
-def _colors(curves: Sequence[Curve]) -> dict[int, str]:
-    """Return a color per number of workers, darker for more of them."""
+def _style(curves: Sequence[Curve]) -> Style:
+    """Return looks for the numbers of workers: the more, the darker and smaller.
+
+    Points that should lie on each other are seen all the same.
+    """
     numbers = sorted({each.workers for each in curves})
     shades = mpl.colormaps["viridis_r"](np.linspace(0.1, 1.0, len(numbers)))
+    sizes = np.linspace(10.0, 3.0, len(numbers))
     return {
-        workers: mpl.colors.to_hex(shade)
-        for workers, shade in zip(numbers, shades, strict=True)
+        workers: {"color": to_hex(shade), "marker": "o", "markersize": size}
+        for workers, shade, size in zip(numbers, shades, sizes, strict=True)
     }
 
 
-def _panel(
-    axes: Axes, same: Sequence[Curve], name: str, colors: dict[int, str]
-) -> None:
+def _panel(axes: Axes, same: Sequence[Curve], name: str, style: Style) -> None:
     for curve in same:
-        axes.plot(
-            curve.gradients,
-            curve.excess(name),
-            "o-",
-            color=colors[curve.workers],
-            markersize=4,
-        )
+        axes.plot(curve.gradients, curve.excess(name), **style[curve.workers])
+    _logarithmic(axes)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Scale both axes, with a number at whole powers of ten only."""
     axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _guide(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -97,17 +106,18 @@ def _speedups(panels: Sequence[Axes], columns: Sequence[Sequence[Curve]]) -> Non
                 markersize=5,
                 label=same[0].algorithm,
             )
-        axes.set(xscale="log", yscale="log", ylabel=f"speedup, {what}")
+        _logarithmic(axes)
+        axes.set_ylabel(f"speedup, {what}")
     panels[0].set_title("to the same excess")
     panels[1].set_xlabel("workers n")
     panels[0].legend(fontsize="small")
 
 
-def _legend(colors: dict[int, str]) -> list[Line2D]:
-    ink = mpl.rcParams["text.color"]
+def _legend(style: Style) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=color, marker="o", markersize=4, label=f"n = {workers}")
-        for workers, color in colors.items()
+        Line2D([], [], label=f"n = {workers}", **look)
+        for workers, look in style.items()
     ]
+    ink = mpl.rcParams["text.color"]
     guide = "theory: 1/\N{SQUARE ROOT}(nK), and speedup n"
     return [*handles, Line2D([], [], color=ink, linestyle="--", label=guide)]
