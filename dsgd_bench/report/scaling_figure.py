@@ -36,7 +36,7 @@ def excess_against_gradients(curves: Sequence[Curve]) -> Figure:
     for panels, (name, kind) in zip(grid, KINDS.items(), strict=True):
         for axes, same in zip(panels, columns, strict=False):
             axes.sharex(grid[0, 0])
-            axes.sharey(grid[0, 0])
+            axes.sharey(panels[0])
             _panel(axes, same, name, style)
             _guide(axes, curves)
             axes.label_outer()

@@ -42,7 +42,7 @@ def notes(study: Study) -> list[str]:
     return [
         "excess: loss above the lowest one, on average over the run; shown for the most"
         " gradients. own models: of the workers, on average.",
-        f"slope: exponent of a power law through the excess; theory: {DASH}0.5 where"
+        f"slope: exponent of a power law through the excess; theory: -0.5 where"
         f" lr is c sqrt(n / K). {ALL}: median over the numbers of workers.",
         "speedup: steps per worker, and time, of the fewest workers over these, both"
         f" with an excess of the average model of {at}.",

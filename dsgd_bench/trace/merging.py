@@ -225,13 +225,20 @@ def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
     works, judged = arrays["serves"] == 0, arrays["serves"] == arrays["serves"].max()
     arrays["replica_distance"] = np.sqrt(stacked["distance_squared"][works].mean(0))
     arrays["moment_time"] = np.median(stacked["copy_time"][judged], axis=0)
-    ends = arrays["start"] + arrays["duration"]
-    arrays["moment_samples"] = np.array(
-        [
-            np.nansum(np.where(ends <= time, arrays["samples"], 0.0))
-            for time in arrays["moment_time"]
-        ]
-    )
+    arrays["moment_samples"] = np.zeros(count)
+    for shard in complete.values() if whole else ():
+        arrays["moment_samples"] += _samples_copied(shard)
+
+
+def _samples_copied(shard: Shard) -> NDArray[np.float64]:
+    """Return the samples in a rank's copies, shape (moments,), on its own clock.
+
+    Copies are taken between steps: those whose middle lies before are in them.
+    """
+    columns = shard.columns
+    middles = columns["start"] + columns["duration"] / 2
+    steps = np.searchsorted(middles, shard.data["copy_time"])
+    return np.append(0.0, np.cumsum(columns["samples"]))[steps]
 
 
 def _status(arrays: Arrays, trial: Trial) -> tuple[str, str]:

@@ -38,7 +38,7 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "messages_in": (STEP, "count", "messages received or fetched"),
     "waited_for": (STEP, "1", "rank that was waited for"),
     "moment_time": (MOMENT, "s", "time of the copies, median over the ranks"),
-    "moment_samples": (MOMENT, "count", "samples of all ranks until then"),
+    "moment_samples": (MOMENT, "count", "samples in the copies of all ranks"),
     "loss_of_mean": (MOMENT, "1", "training loss of the average model"),
     "accuracy_of_mean": (MOMENT, "1", "held-out accuracy of the average model"),
     "norm_of_mean": (MOMENT, "1", "length ||mean|| of the average model"),

@@ -138,9 +138,10 @@ def test_the_average_model_of_a_quadratic_does_not_feel_the_graph(
     kind: str, graph: str, allreduce: dict[Any, Trace], tmp_path: Path
 ) -> None:
     (trace,) = simulate(tmp_path, scaled(kind, 16, 1024, graph=graph))
-    np.testing.assert_allclose(
-        trace["loss_of_mean"], allreduce[16, 1024]["loss_of_mean"], rtol=1e-10
-    )
+    other = allreduce[16, 1024]
+    for name in ("loss_of_mean", "moment_samples"):
+        np.testing.assert_allclose(trace[name], other[name], rtol=1e-10)
+    assert trace["moment_samples"].tolist() == [16 * k for k in range(65)]
 
 
 def test_own_models_of_dpsgd_are_off_by_what_the_graph_lets_through(
