@@ -280,7 +280,8 @@ class Run:
         state = State()
         if before is not None:
             state = State(before.step, before.elapsed, before.arrays)
-        replayed = self.together and self.together.times(fabric.rank)
+        shared = self.together
+        replayed = shared.times(fabric.rank) if shared else None
         worker = Worker(trial, problem, fabric, state, replayed)
         x = state.keep("model", problem.initial())
         copies = self._copies(x, algorithm.synchronous)

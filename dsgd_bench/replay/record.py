@@ -12,6 +12,9 @@ from dsgd_bench.trace import Trace, open_trace
 WORK = ("mixing", "copying", "other")
 """Spans of a step that are the algorithm's own work on its rank."""
 
+NOTEWORTHY = 1.05
+"""A worker is slow that is this many times slower than the others; less is chance."""
+
 NEEDED = ("compute", "injected", "moving", "waiting", *WORK, "hidden", "waited_for")
 NEEDED_OF_RANKS = ("serves", "node_ranks", "elapsed", "samples_done")
 
@@ -23,8 +26,8 @@ class Change:
     Attributes
     ----------
     fast : frozenset of int
-        Workers that are no longer slow: nothing is injected, and their gradients take
-        no longer than those of the others in the median.
+        Workers that are no longer slow: nothing is injected, and if their gradients
+        are slow even so, they take as long as those of the others in the median.
     network : float
         How many times faster the network is.
     links : bool
@@ -90,8 +93,8 @@ class Record:
         medians = np.array([np.median(row) for row in self._compute])
         others = [np.delete(medians, k) for k in range(self.workers)]
         typical = [np.median(rest) if rest.size else medians[0] for rest in others]
-        self._own = [
-            min(1.0, float(t / m)) if m else 1.0
+        self._mended = [
+            float(t / m) if m > NOTEWORTHY * t else 1.0
             for t, m in zip(typical, medians, strict=True)
         ]
         self.slowness = [
@@ -106,14 +109,19 @@ class Record:
             compute = np.full_like(compute, compute.mean())
             work = np.full_like(work, work.mean())
         if worker in change.fast:
-            compute = compute * self._own[worker]
+            compute = compute * self._mended[worker]
         else:
             compute = compute + self._injected[worker]
         return compute + work if change.work else compute
 
-    def waited_for(self, worker: int) -> float:
-        """Return the seconds per epoch that the others waited for a rank, as noted."""
+    def waited_for(self, worker: int) -> float | None:
+        """Return the seconds per epoch that the others waited for a worker, summed.
+
+        None if the algorithm does not note for whom it waits.
+        """
         trace = self.trace
+        if np.isnan(trace["waited_for"]).all():
+            return None
         waited = np.nansum(trace["waiting"][trace["waited_for"] == worker])
         epochs = trace["samples_done"].sum() / trace.epoch_samples
         return float(waited / epochs)

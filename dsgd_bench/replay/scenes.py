@@ -3,6 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from msgspec import structs
 
 from dsgd_bench import problems, simulation, trace
@@ -132,12 +133,14 @@ def fitted(record: Record) -> NetworkSpec:
 def _ranks_per_node(record: Record) -> int:
     """Return the ranks of a node, which must be the same on all but the last.
 
+    Where the trace does not know them, every rank is a node.
+
     Raises
     ------
     ConfigError
         If they are not.
     """
-    counts = record.trace["node_ranks"].astype(int)
+    counts = np.nan_to_num(record.trace["node_ranks"], nan=1.0).astype(int)
     ranks, most = len(counts), int(counts.max())
     last = ranks % most
     if (counts[: ranks - last] != most).any():
