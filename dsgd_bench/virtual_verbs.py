@@ -187,7 +187,12 @@ def _replay(verbs: Verbs) -> None:
         help="replay over this preset or machine profile (default: a network that is "
         "fitted to the trace)",
     )
-    verb.add_argument("--json", type=Path, metavar="FILE", help="also write this")
+    verb.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all numbers"
+    )
+    verb.add_argument(
+        "--figure", type=Path, metavar="FILE", help="also draw them: .png, .svg or .pdf"
+    )
     verb.set_defaults(verb=replay)
 
 
@@ -210,6 +215,10 @@ def replay(arguments: argparse.Namespace) -> int:
     print(*tables.lines(answers), sep="\n")
     if arguments.json is not None:
         tables.write_json(arguments.json, answers)
+    if arguments.figure is not None:
+        from dsgd_bench.replay import figure
+
+        figure.write(arguments.figure, answers)
     return 0
 
 

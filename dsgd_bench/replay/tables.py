@@ -12,18 +12,26 @@ TRUSTED = 0.15
 """A replay that is off by more explains little, and the output says so."""
 
 
+def epochs(answers: Answers) -> list[tuple[str, float]]:
+    """Return what an epoch takes, in seconds, by what is different."""
+    virtual = answers.record.trace.fabric == "virtual"
+    return [
+        ("as simulated" if virtual else "as measured", answers.record.epoch),
+        ("replayed, nothing changed", answers.replayed),
+        *answers.scenes.items(),
+    ]
+
+
 def lines(answers: Answers) -> list[str]:
     """Return the answers as a user reads them."""
     trace = answers.record.trace
-    measured = "simulated" if trace.fabric == "virtual" else "measured"
-    base = answers.replayed
     rows = [
-        {"Epoch (s)": name, "Seconds": number(seconds), "Of the replay": _share(share)}
-        for name, seconds, share in [
-            (f"as {measured}", answers.record.epoch, answers.record.epoch / base),
-            ("replayed, nothing changed", base, 1.0),
-            *((name, took, took / base) for name, took in answers.scenes.items()),
-        ]
+        {
+            "What if": name,
+            "s per epoch": number(seconds),
+            "Of the replay": _share(seconds / answers.replayed),
+        }
+        for name, seconds in epochs(answers)
     ]
     return [
         f"# {trace.trial.description}, {trace.path}",

@@ -50,16 +50,27 @@ def test_a_measured_run_is_replayed_and_its_slow_rank_named(dsgd_bench):
     assert sorted(trace.parent.rglob("*")) == before
 
 
-def test_all_numbers_of_a_replay_are_written_as_json(dsgd_bench):
+def test_all_numbers_of_a_replay_are_written_and_drawn(dsgd_bench):
     trace = trace_of(dsgd_bench, "simulate")
     found = dsgd_bench.folder / "new" / "replay.json"
-    done = dsgd_bench("replay", trace, "--json", found)
+    drawn = found.with_suffix(".png")
+    done = dsgd_bench("replay", trace, "--json", found, "--figure", drawn)
     assert done.returncode == 0, done.stderr
     assert "as simulated" in done.stdout
+    assert drawn.read_bytes().startswith(b"\x89PNG")
     said = json.loads(found.read_text())
     assert said["replayed"] == pytest.approx(said["measured"], rel=0.01)
     assert said["what_if"]["nobody slow"] < 0.5 * said["replayed"]
     assert max(said["cost"], key=said["cost"].get).startswith("rank 2, ")
+
+
+def test_a_figure_of_no_known_format_is_refused(dsgd_bench):
+    trace = trace_of(dsgd_bench, "simulate")
+    refused = dsgd_bench("replay", trace, "--figure", "bars.abc")
+    assert refused.returncode == 2
+    assert "--figure bars.abc cannot be written" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (dsgd_bench.folder / "bars.abc").exists()
 
 
 def test_what_cannot_be_replayed_is_refused_in_one_sentence(dsgd_bench):
