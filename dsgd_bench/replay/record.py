@@ -153,7 +153,8 @@ def _check(trace: Trace) -> None:
             f"{trace.path} lacks {', '.join(missing)}, which a replay needs: name the "
             "trace of a finished run of this version of dsgd-bench"
         )
-    if not trace["samples_done"].sum() > 0:
+    if trace.status == "crashed":
         raise TraceError(
-            f"{trace.path} has no steps: name the trace of a run that took some"
+            f"{trace.path} is that of a run that crashed: name the trace of a finished "
+            "run"
         )

@@ -143,3 +143,18 @@ def test_a_trace_without_columns_is_refused_by_their_names(tmp_path: Path) -> No
         del file["injected"], file["mixing"]
     with pytest.raises(TraceError, match="lacks injected, mixing, which a replay"):
         ask(path)
+
+
+def test_the_trace_of_a_crash_is_refused(tmp_path: Path) -> None:
+    path = simulated(tmp_path, trial("allreduce"))
+    with h5py.File(path, "r+") as file:
+        file.attrs["dsgd_status"] = "crashed"
+    with pytest.raises(TraceError, match="a run that crashed"):
+        ask(path)
+
+
+def test_a_run_of_one_rank_is_replayed(tmp_path: Path) -> None:
+    alone = structs.replace(trial("allreduce", SlowdownSpec()), ranks=1)
+    answers = ask(simulated(tmp_path, alone))
+    assert answers.error == pytest.approx(0.0, abs=0.01)
+    assert answers.record.slowness == [1.0]
