@@ -102,8 +102,12 @@ def _faster(link: LinkSpec, times: float) -> LinkSpec:
         kind: OperationSpec(cost.seconds / times, cost.rate * times)
         for kind, cost in link.operations.items()
     }
-    return LinkSpec(
-        link.latency / times, link.overhead / times, link.rate * times, operations
+    return structs.replace(
+        link,
+        latency=link.latency / times,
+        overhead=link.overhead / times,
+        rate=link.rate * times,
+        operations=operations,
     )
 
 
