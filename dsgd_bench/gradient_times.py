@@ -74,6 +74,23 @@ class Resampled:
         return self._times.item(int(self._draws[step] * len(self._times)))
 
 
+class Replayed:
+    """Those of a run, step by step; where there are more steps, from the first on.
+
+    Parameters
+    ----------
+    times : Times
+        Seconds, shape (gradients,).
+    """
+
+    def __init__(self, times: Times) -> None:
+        self._times = times
+
+    def seconds(self, step: int) -> float:
+        """Return the seconds of one step."""
+        return self._times.item(step % len(self._times))
+
+
 def of(spec: ComputeSpec, *, seed: int, rank: int) -> GradientTimes:
     """Return the gradient times of one rank.
 

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from dsgd_bench.copies import Copies
 from dsgd_bench.fabric import links, progress
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
+from dsgd_bench.gradient_times import GradientTimes
 from dsgd_bench.judge import judge
 from dsgd_bench.problems import Problem
 from dsgd_bench.specs import GpuSpec
@@ -75,12 +76,19 @@ class Together:
         Rows of their ledgers so far, one entry per rank.
     judged : int
         Ranks whose own models are evaluated, about.
+    replayed : sequence of GradientTimes
+        What the gradients of each worker take, where a run is replayed.
     """
 
     problem: Problem
     shards: dict[int, trace.Shard] = field(default_factory=dict)
     rows: list[trace.Packed] = field(default_factory=list)
     judged: int = 64
+    replayed: Sequence[GradientTimes] = ()
+
+    def times(self, rank: int) -> GradientTimes | None:
+        """Return the gradient times of a rank; None where the trial says them."""
+        return self.replayed[rank] if rank < len(self.replayed) else None
 
     def every(self, workers: int) -> int:
         """Return that the model of every so-many-th worker is evaluated."""
@@ -272,7 +280,9 @@ class Run:
         state = State()
         if before is not None:
             state = State(before.step, before.elapsed, before.arrays)
-        worker = Worker(trial, problem, fabric, state)
+        shared = self.together
+        replayed = shared.times(fabric.rank) if shared else None
+        worker = Worker(trial, problem, fabric, state, replayed)
         x = state.keep("model", problem.initial())
         copies = self._copies(x, algorithm.synchronous)
         if before is not None:

@@ -150,5 +150,77 @@ def network(name: str, ranks: int) -> "NetworkSpec":
     return profile.read(Path(name)).network(ranks)
 
 
-VIRTUAL = (_simulate,)
+def _worker_ranks(text: str) -> tuple[int, ...]:
+    """Return the numbers in a word such as "0,3"."""
+    found = tuple(int(word) for word in text.split(","))
+    if min(found) < 0:
+        raise ValueError(text)
+    return found
+
+
+_worker_ranks.__name__ = "list of ranks"
+
+
+def _replay(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "replay",
+        help="who cost what in a run, and what if a rank were not slow or the network "
+        "faster",
+    )
+    verb.add_argument("trace", type=Path, help="trace.h5 of a run")
+    verb.add_argument(
+        "--without-slow",
+        type=_worker_ranks,
+        default=(),
+        metavar="RANK,...",
+        help="what if these ranks were as fast as the others",
+    )
+    verb.add_argument(
+        "--faster-network",
+        type=float,
+        metavar="K",
+        help="what if the network were K times faster",
+    )
+    verb.add_argument(
+        "--profile",
+        metavar="P",
+        help="replay over this preset or machine profile (default: a network that is "
+        "fitted to the trace)",
+    )
+    verb.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all numbers"
+    )
+    verb.add_argument(
+        "--figure", type=Path, metavar="FILE", help="also draw them: .png, .svg or .pdf"
+    )
+    verb.set_defaults(verb=replay)
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """Replay a run in virtual time with one thing after the other changed; print."""
+    surroundings.limit_threads()
+    from dsgd_bench.replay import tables, whatif
+    from dsgd_bench.trace import open_trace
+
+    over = None
+    if arguments.profile is not None:
+        ranks = open_trace(arguments.trace).trial.ranks
+        over = network(arguments.profile, ranks)
+    answers = whatif.ask(
+        arguments.trace,
+        network=over,
+        without_slow=arguments.without_slow,
+        times=arguments.faster_network,
+    )
+    print(*tables.lines(answers), sep="\n")
+    if arguments.json is not None:
+        tables.write_json(arguments.json, answers)
+    if arguments.figure is not None:
+        from dsgd_bench.replay import figure
+
+        figure.write(arguments.figure, answers)
+    return 0
+
+
+VIRTUAL = (_simulate, _replay)
 """Each adds one verb."""

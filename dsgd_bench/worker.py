@@ -40,6 +40,8 @@ class Worker:
         The way to the other ranks.
     state : State, optional
         What survived a stop of this trial.
+    replayed : GradientTimes, optional
+        What gradients take instead of what the trial says, whenever they start.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Worker:
         problem: Problem,
         fabric: Fabric,
         state: State | None = None,
+        replayed: gradient_times.GradientTimes | None = None,
     ) -> None:
         algorithm = ALGORITHMS[trial.algorithm.kind]
         self.state = state = state or State()
@@ -74,8 +77,11 @@ class Worker:
             alpha=shards.alpha,
             seed=trial.seed,
         )
-        times = gradient_times.of(trial.compute, seed=trial.seed, rank=self.rank)
+        times = replayed or gradient_times.of(
+            trial.compute, seed=trial.seed, rank=self.rank
+        )
         self._seconds = times.seconds
+        self._replays = replayed is not None
         self._padded = trial.compute.mode != "measured"
         # in virtual time no core is shared
         self._stagger = STAGGER * self.rank / self.size * (fabric.kind == "mpi")
@@ -106,7 +112,7 @@ class Worker:
         seconds = self._seconds(step)
         factor = self._slowdown.factor(step)
         started = fabric.now()
-        began = ledger.free_since if seconds else started
+        began = ledger.free_since if seconds and not self._replays else started
         if seconds and self._stagger:
             fabric.pause(seconds * self._stagger)
         parts = Parts(fabric, ready, later=self._padded or factor != 1.0)

@@ -51,7 +51,7 @@ LAYERS = (
     {"analysis"},
     {"report"},
     {"bench", "doctor", "slurm"},
-    {"probe"},
+    {"probe", "replay"},
     {"display"},
     {"cluster", "rank_verbs", "verb_parts", "virtual_verbs"},
     {"cli", "__main__"},
