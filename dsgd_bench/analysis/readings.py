@@ -24,7 +24,7 @@ BLOCKED = ("waiting", "moving")
 def read(trace: "Trace") -> dict[str, Any]:
     """Return every measured attribute of a `summary.Row` that the trace tells."""
     return {
-        **_times(trace),
+        **times(trace),
         **_spans(trace),
         **_traffic(trace),
         **_staleness(trace),
@@ -38,7 +38,7 @@ def _workers(trace: "Trace") -> np.ndarray:
     return np.asarray(trace["serves"] == 0.0)
 
 
-def _times(trace: "Trace") -> dict[str, float | None]:
+def times(trace: "Trace") -> dict[str, float | None]:
     """Return time and epochs to target, time per epoch; none for a crashed run."""
     if trace.status == "crashed":
         return {}

@@ -1,10 +1,12 @@
 """What a replay takes from a trace: the times of every step, and what was sent."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from dsgd_bench.analysis import readings
 from dsgd_bench.errors import TraceError
 from dsgd_bench.gradient_times import Times
 from dsgd_bench.trace import Trace, open_trace
@@ -128,9 +130,8 @@ class Record:
 
 
 def seconds_per_epoch(trace: Trace) -> float:
-    """Return the seconds that a run took per epoch of its workers' samples."""
-    elapsed = trace["elapsed"][trace["serves"] == 0].max()
-    return float(elapsed * trace.epoch_samples / trace["samples_done"].sum())
+    """Return the seconds that a run took per epoch, as reports have it."""
+    return readings.times(trace)["time_per_epoch"] or math.nan
 
 
 def seconds_moving(trace: Trace) -> float:
