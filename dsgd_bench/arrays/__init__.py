@@ -195,7 +195,8 @@ def axpy(a: float, x: Array, y: Array, scratch: Scratch) -> None:
     for part in blocks(y):
         ax = scratch[part]
         np.multiply(x[part], a, out=ax)
-        y[part] += ax
+        moved = y[part]
+        moved += ax
 
 
 def average(x: Array, y: Array) -> None:

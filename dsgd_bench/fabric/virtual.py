@@ -82,11 +82,20 @@ class VirtualFabric:
         like: NDArray[Any] | None = None,  # noqa: ARG002 (all memory is the host's)
     ) -> VirtualWindow | PricedWindow:
         """Open a window of `length` zeros on every rank; collective."""
-        parts = self.gather(np.zeros(length, dtype))
+        parts = self._side_by_side(length, dtype)
         network = self.world.network
         if isinstance(network, Interconnect):
             return PricedWindow(self, parts, network)
         return VirtualWindow(self, parts, network)
+
+    def _side_by_side(self, length: int, dtype: DTypeLike) -> list[NDArray[Any]]:
+        """Return zeros for everybody, by rank: parts of one array, near each other."""
+        meeting = self.meet("window", length)
+        lengths = self.finish(meeting)
+        if meeting.result is None:
+            ends = np.cumsum([lengths[rank] for rank in range(self.size)])
+            meeting.result = np.split(np.zeros(ends[-1], dtype), ends[:-1])
+        return cast(list[NDArray[Any]], meeting.result)
 
     def messages(self) -> "VirtualMessages":
         """Open a channel for two-sided messages; collective."""
