@@ -151,13 +151,15 @@ class Interconnect:
         self, source: int, target: int, nbytes: int, now: float, ready: float
     ) -> tuple[float, float]:
         """Take a message that is `ready` then from port to port."""
-        latency = self._far.latency + self._late(source, target)
+        slow, latency = self._slow, self._far.latency
+        if slow is not None:
+            latency += slow.latency(source, target)
         if nbytes <= CONTROL:
             return ready, ready + latency
         size = nbytes * self.scale
         out, into = self.nodes[source], self.nodes[target]
         began, left = self._out[out].carry(now, ready, size)
-        wire = self._slow.wire(source, target) if self._slow else None
+        wire = slow.wire(source, target) if slow is not None else None
         if wire is not None:
             left = max(left, wire.carry(now, began, size)[1])
         _, arrived = self._in[into].carry(now, began + latency, size)
@@ -165,7 +167,7 @@ class Interconnect:
 
     def _late(self, source: int, target: int) -> float:
         """Return by how much a message is later than on other links."""
-        return self._slow.latency(source, target) if self._slow else 0.0
+        return self._slow.latency(source, target) if self._slow is not None else 0.0
 
     def word(self, origin: int, target: int, now: float) -> float:
         """Start a one-sided operation on a word, as `operation` does."""
@@ -174,7 +176,9 @@ class Interconnect:
         if self.nodes[origin] == self.nodes[target]:
             return now + self._near.word
         done = now + self._far.word
-        return done + 2 * self._slow.latency(origin, target) if self._slow else done
+        if self._slow is not None:
+            done += 2 * self._slow.latency(origin, target)
+        return done
 
     def operation(
         self, kind: Operation, origin: int, target: int, nbytes: int, now: float
@@ -323,8 +327,8 @@ class Port:
         busy, took = self._busy, size * self.per_byte
         while busy and busy[0][1] <= now:
             del busy[0]
-        if not busy:
-            end = self._end(ready, took)
+        if not busy:  # as mostly
+            end = ready + took if self._crowd is None else self._end(ready, took)
             busy.append((ready, end))
             return ready, end
         start, place = ready, 0

@@ -197,6 +197,7 @@ class PricedWindow:
         self._rank, self._network, self._parts = fabric.rank, network, parts
         self._hardware = not network.needs_targets
         self._at_hand = fabric.rank if self._hardware else NOBODY
+        self._id = id(parts)  # the same on all ranks
         self._pending: dict[int, list[_Priced]] = {}
         self.memory = self.local = parts[fabric.rank]
 
@@ -292,7 +293,8 @@ class PricedWindow:
 
     def add(self, value: int, rank: int, index: int) -> int:
         before = self.read(rank, index)
-        self._set(rank, index, before + value)
+        self._parts[rank][index] = before + value
+        self._world.changed(self._id, rank, index)
         return before
 
     def read(self, rank: int, index: int) -> int:
@@ -303,9 +305,11 @@ class PricedWindow:
     def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int:
         if rank != self._at_hand:
             self._reach(rank)
-        found: int = self._parts[rank].item(index)
+        words = self._parts[rank]
+        found: int = words.item(index)
         if found == old:
-            self._set(rank, index, new)
+            words[index] = new
+            self._world.changed(self._id, rank, index)
         if self._pending:
             self.flush(rank)
         return found
@@ -325,15 +329,6 @@ class PricedWindow:
                 done = self._answered("word", rank, WORD)
             self._wait(done)
 
-    def _set(self, rank: int, index: int, value: int) -> None:
-        """Change a word; whoever rests until it does looks again soon."""
-        self._parts[rank][index] = value
-        world = self._world
-        world.alive()
-        if world.resting:
-            for task, seconds in world.resting.pop((id(self._parts), rank, index), ()):
-                world.wake(task, seconds * world.draw())
-
     def rest(self, rank: int, index: int, seen: int, seconds: float) -> None:
         """Wait as if by looking every `seconds` whether a word has changed.
 
@@ -342,7 +337,7 @@ class PricedWindow:
         world = self._world
         if seconds and self._parts[rank].item(index) == seen:
             with world.in_call(self._rank):  # whoever looks that often answers
-                world.rest((id(self._parts), rank, index), seconds)
+                world.rest((self._id, rank, index), seconds)
         else:
             world.sleep(seconds)
 

@@ -269,6 +269,14 @@ class World:
         self.resting.setdefault(word, []).append((getcurrent(), seconds))
         self.park("waits for a lock")
 
+    def changed(self, window: int, rank: int, index: int) -> None:
+        """Note that a word changed; whoever rests until it does looks again soon."""
+        self._patient_until = self.events + self._patience  # as `alive` does
+        self._alive_at = self.time
+        if self.resting:
+            for task, seconds in self.resting.pop((window, rank, index), ()):
+                self.wake(task, seconds * self.draw())
+
     def in_call(self, rank: int) -> AbstractContextManager[None]:
         """Return a block in which the rank is in a call, and answers others."""
         return self._outside if self._answers_by_itself else _InCall(self, rank)
