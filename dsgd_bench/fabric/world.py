@@ -1,7 +1,8 @@
 """Virtual time: an event heap, greenlets as ranks, one schedule per seed."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush, heappushpop
@@ -31,6 +32,22 @@ PATIENCE_SLEEPS = 10.0
 
 NAMED = 16
 """Ranks of which an error says what they do, at most."""
+
+
+RARELY = 1_000_000
+"""Objects made between two searches for garbage while ranks run. They are thousands of
+objects each that refer to each other, and none of them is garbage before the end."""
+
+
+@contextmanager
+def _rarely_collecting() -> Iterator[None]:
+    """Let Python look for garbage `RARELY` in a block."""
+    usual = gc.get_threshold()
+    gc.set_threshold(RARELY, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 @dataclass
@@ -130,7 +147,8 @@ class World:
             self.spawn(partial(rank_main, rank)) for rank in range(self.size)
         ]
         try:
-            self._loop()
+            with _rarely_collecting():
+                self._loop()
         except BaseException:
             self.broken = True  # no with block may meet anybody any more
             for glet in self._ranks:
