@@ -108,7 +108,7 @@ class Worker:
         """
         fabric, ledger = self.fabric, self.fabric.ledger
         step = self._gradients.item(0)
-        self._gradients += 1
+        self._gradients[0] = step + 1
         seconds = self._seconds(step)
         factor = self._slowdown.factor(step)
         started = fabric.now()
@@ -123,7 +123,8 @@ class Worker:
             end = max(computed, began + seconds * factor)
         else:
             end = began + (unslowed - began) * factor
-        parts.pass_on(began, end)
+        if parts.wanted:
+            parts.pass_on(began, end)
         if end > computed:
             fabric.pause(max(0.0, end - fabric.now()))
         whole = fabric.now() - started - parts.spent
@@ -194,6 +195,8 @@ class Parts:
 
     Attributes
     ----------
+    wanted : bool
+        Whether anybody wants to know.
     spent : float
         Seconds that the algorithm took in these calls: no part of computing.
     """
@@ -202,12 +205,8 @@ class Parts:
         self._fabric, self._ready, self._later = fabric, ready, later
         self._noted: list[tuple[slice, float]] = []
         self._span = (0.0, 0.0)
+        self.wanted = ready is not None
         self.spent = 0.0
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody wants to know."""
-        return self._ready is not None
 
     def __enter__(self) -> None:
         self._span = (self._fabric.now(), 0.0)
@@ -248,17 +247,17 @@ class RandomNeighbors:
     def __init__(
         self, near: Sequence[int], draws: streams.Draws, count: NDArray[np.int64]
     ) -> None:
-        self._near = near
+        self._near, self._degree = near, len(near)
         self._draws = draws
         self._count = count
 
     def draw(self) -> int | None:
         """Return a random neighbor, or None if there is none."""
-        if not self._near:
+        if not self._degree:
             return None
-        u = self._draws[self._count.item(0)]
-        self._count += 1
-        return self._near[int(u * len(self._near))]
+        drawn = self._count.item(0)
+        self._count[0] = drawn + 1
+        return self._near[int(self._draws[drawn] * self._degree)]
 
 
 def drive(

@@ -20,6 +20,7 @@
 import inspect
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
 
 from msgspec import Meta
@@ -183,7 +184,7 @@ class Algorithm:
     staleness: str
     steps: Callable[..., Steps]
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, tuple[Any, Any]]:
         """Keyword-only arguments of the generator: name -> (type, default)."""
         return {

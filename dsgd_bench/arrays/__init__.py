@@ -51,7 +51,7 @@ class Scratch:
     """
 
     def __init__(self, like: Array) -> None:
-        size = max(part.stop - part.start for part in blocks(like))
+        size = blocks(like)[0].stop  # no other is larger
         self._like, self._size = like[:0], size
         self._block: Array | None = None
         if not on_gpu(like):
@@ -195,7 +195,8 @@ def axpy(a: float, x: Array, y: Array, scratch: Scratch) -> None:
     for part in blocks(y):
         ax = scratch[part]
         np.multiply(x[part], a, out=ax)
-        y[part] += ax
+        moved = y[part]
+        moved += ax
 
 
 def average(x: Array, y: Array) -> None:

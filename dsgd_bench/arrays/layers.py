@@ -51,7 +51,7 @@ def gather(rows: NDArray[Any], indices: NDArray[np.int64], out: NDArray[Any]) ->
         gpu().gather(rows, indices, out)
         return
     # Any mode but "raise" lets take write to its destination without a copy.
-    np.take(rows, indices, 0, out=out, mode="clip")
+    rows.take(indices, 0, out, "clip")
 
 
 def add_bias(h: Array, b: Array) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from dsgd_bench import streams
 from dsgd_bench.arrays import BLOCK_BYTES
 from dsgd_bench.fabric import collectives
-from dsgd_bench.fabric.links import LinkSettings
+from dsgd_bench.fabric.links import WORD, LinkSettings
 from dsgd_bench.interconnect import BackgroundSpec, LinkSpec, NetworkSpec, Operation
 
 BITS = 8
@@ -127,10 +127,11 @@ class Interconnect:
         self.nodes = [rank // spec.ranks_per_node for rank in range(size)]
         count = self.nodes[-1] + 1
         crowd = Crowd(spec.background, seed) if spec.background.probability else None
-        self._slow = SlowLinks(slow, self.nodes)
+        links = SlowLinks(slow, self.nodes)
+        self._slow = links if slow is not None else None
+        self._node_latency = np.array([links.node_latency(node) for node in self.nodes])
         per_byte = [
-            max(_per_byte(spec.far.rate), self._slow.per_byte(node))
-            for node in range(count)
+            max(_per_byte(spec.far.rate), links.per_byte(node)) for node in range(count)
         ]
         self._out = [Port(per_byte[node], node, crowd) for node in range(count)]
         self._in = [Port(per_byte[node], node, crowd) for node in range(count)]
@@ -159,17 +160,34 @@ class Interconnect:
         self, source: int, target: int, nbytes: int, now: float, ready: float
     ) -> tuple[float, float]:
         """Take a message that is `ready` then from port to port."""
-        latency = self._far.latency + self._slow.latency(source, target)
+        slow, latency = self._slow, self._far.latency
+        if slow is not None:
+            latency += slow.latency(source, target)
         if nbytes <= CONTROL:
             return ready, ready + latency
-        size = self.wire(nbytes)
+        size = nbytes * self.scale
         out, into = self.nodes[source], self.nodes[target]
         began, left = self._out[out].carry(now, ready, size)
-        wire = self._slow.wire(source, target)
+        wire = slow.wire(source, target) if slow is not None else None
         if wire is not None:
             left = max(left, wire.carry(now, began, size)[1])
         _, arrived = self._in[into].carry(now, began + latency, size)
         return left, max(arrived, left + latency)
+
+    def _late(self, source: int, target: int) -> float:
+        """Return by how much a message is later than on other links."""
+        return self._slow.latency(source, target) if self._slow is not None else 0.0
+
+    def word(self, origin: int, target: int, now: float) -> float:
+        """Start a one-sided operation on a word, as `operation` does."""
+        if origin == target:
+            return now
+        if self.nodes[origin] == self.nodes[target]:
+            return now + self._near.word
+        done = now + self._far.word
+        if self._slow is not None:
+            done += 2 * self._slow.latency(origin, target)
+        return done
 
     def operation(
         self, kind: Operation, origin: int, target: int, nbytes: int, now: float
@@ -186,13 +204,13 @@ class Interconnect:
         far = self._far
         done = now + far.operation(kind, size)
         if nbytes <= CONTROL:
-            return done + 2 * self._slow.latency(origin, target)
+            return done + 2 * self._late(origin, target)
         asked = now + far.overhead
         if kind in FETCHING:
-            asked += far.latency + self._slow.latency(origin, target)
+            asked += far.latency + self._late(origin, target)
             return max(done, self._carry(target, origin, nbytes, now, asked)[1])
         there = self._carry(origin, target, nbytes, now, asked)[1]
-        return max(done, there + far.latency + self._slow.latency(origin, target))
+        return max(done, there + far.latency + self._late(origin, target))
 
     def exchange(self, origin: int, target: int, nbytes: int, now: float) -> float:
         """Get a model block by block and put each back mixed; return when all is done.
@@ -201,18 +219,19 @@ class Interconnect:
         than one way, a short one is a get and then a put.
         """
         size = self.wire(nbytes)
-        if self.nodes[origin] == self.nodes[target]:
+        here, there = self.nodes[origin], self.nodes[target]
+        if here == there:
             came = now + self._near.operation("get", size)
             return came + self._near.operation("put", size)
-        late = self._far.latency + self._slow.latency(origin, target)
+        late = self._far.latency + self._late(origin, target)
         asked = now + self._far.overhead + late
         came = self._carry(target, origin, nbytes, now, asked)[1]
-        ends = self.nodes[origin], self.nodes[target]
-        last = min(size, BLOCK_BYTES) * max(self._in[end].per_byte for end in ends)
+        per_byte = max(self._in[here].per_byte, self._in[there].per_byte)
+        last = min(size, BLOCK_BYTES) * per_byte
         ready = max(asked, came - last * max(size / BLOCK_BYTES - 1, 0.0))
-        there = self._carry(origin, target, nbytes, now, ready)[1]
+        put = self._carry(origin, target, nbytes, now, ready)[1]
         least = now + self._far.operation("get", size)  # as measured, one way
-        return max(there, came + last + late, least) + late
+        return max(put, came + last + late, least) + late
 
     def answers_in(self, target: int, now: float) -> float:
         """Return the seconds until a computing target's progress thread looks."""
@@ -256,9 +275,7 @@ class Interconnect:
         links = collectives.Links(
             nodes=np.array(self.nodes),
             near=(self._near.overhead + self._near.latency, self._near.per_byte),
-            seconds=self._far.overhead
-            + self._far.latency
-            + np.array([self._slow.node_latency(node) for node in self.nodes]),
+            seconds=self._far.overhead + self._far.latency + self._node_latency,
             per_byte=np.array([self._out[node].price(now) for node in self.nodes]),
         )
         names: tuple[str, ...] = collectives.ALGORITHMS
@@ -280,6 +297,7 @@ class Costs:
             for kind, cost in link.operations.items()
         }
         self._asked = 2 * (link.latency + link.overhead)
+        self.word = self.operation("word", WORD)
 
     def operation(self, kind: Operation, size: float) -> float:
         """Return what an operation takes where nobody else is under way."""
@@ -318,6 +336,10 @@ class Port:
         busy, took = self._busy, size * self.per_byte
         while busy and busy[0][1] <= now:
             del busy[0]
+        if not busy:  # as mostly
+            end = ready + took if self._crowd is None else self._end(ready, took)
+            busy.append((ready, end))
+            return ready, end
         start, place = ready, 0
         for begin, over in busy:
             if self._end(start, took) <= begin:

@@ -57,14 +57,11 @@ class VirtualFabric:
         self._meetings = 0
         self._carrying_until = 0.0
         self._channels = 0
+        self.pause = world.sleep  # a zero pause still lets others run
 
     def now(self) -> float:
         """Return the virtual time in seconds."""
         return self.world.time
-
-    def pause(self, seconds: float) -> None:
-        """Let virtual time pass; a zero pause still lets others run."""
-        self.world.sleep(seconds)
 
     def average(self, x: Array) -> None:
         """Replace `x` by its mean over all ranks, in place; everyone waits."""
@@ -82,11 +79,20 @@ class VirtualFabric:
         like: NDArray[Any] | None = None,  # noqa: ARG002 (all memory is the host's)
     ) -> VirtualWindow | PricedWindow:
         """Open a window of `length` zeros on every rank; collective."""
-        parts = self.gather(np.zeros(length, dtype))
+        parts = self._side_by_side(length, dtype)
         network = self.world.network
         if isinstance(network, Interconnect):
             return PricedWindow(self, parts, network)
         return VirtualWindow(self, parts, network)
+
+    def _side_by_side(self, length: int, dtype: DTypeLike) -> list[NDArray[Any]]:
+        """Return zeros for everybody, by rank: parts of one array, near each other."""
+        meeting = self.meet("window", length)
+        lengths = self.finish(meeting)
+        if meeting.result is None:
+            ends = np.cumsum([lengths[rank] for rank in range(self.size)])
+            meeting.result = np.split(np.zeros(ends[-1], dtype), ends[:-1])
+        return cast(list[NDArray[Any]], meeting.result)
 
     def messages(self) -> "VirtualMessages":
         """Open a channel for two-sided messages; collective."""

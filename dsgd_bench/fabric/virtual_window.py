@@ -8,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import FabricError
+from dsgd_bench.fabric.links import WORD
 from dsgd_bench.fabric.network import FETCHING, Interconnect, Network
 from dsgd_bench.interconnect import Operation
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.virtual import VirtualFabric
 
-WORD = 8
-"""Bytes."""
-
 Kind: TypeAlias = Operation | Literal["exchange"]
+
+NOBODY = -1
+"""Whose words are reached in no time, where all must be told that they were."""
 
 UNPRICED = -1.0
 """When an operation is done that has not begun: its target computes."""
@@ -168,7 +169,7 @@ class VirtualWindow:
             )
 
 
-@dataclass
+@dataclass(slots=True)
 class _Priced:
     """One operation under way: which, its vectors, and when it is done."""
 
@@ -195,6 +196,8 @@ class PricedWindow:
         self._fabric, self._world = fabric, fabric.world
         self._rank, self._network, self._parts = fabric.rank, network, parts
         self._hardware = not network.targets_answer
+        self._at_hand = fabric.rank if self._hardware else NOBODY
+        self._id = id(parts)  # the same on all ranks
         self._pending: dict[int, list[_Priced]] = {}
         self.memory = self.local = parts[fabric.rank]
 
@@ -290,34 +293,41 @@ class PricedWindow:
 
     def add(self, value: int, rank: int, index: int) -> int:
         before = self.read(rank, index)
-        self._set(rank, index, before + value)
+        self._parts[rank][index] = before + value
+        self._world.changed(self._id, rank, index)
         return before
 
     def read(self, rank: int, index: int) -> int:
-        if rank != self._rank:
-            done = self._price("word", rank, WORD)
-            if done == UNPRICED:
-                done = self._answered("word", rank, WORD)
-            self._wait(done)
-        elif not self._hardware:
-            self._world.answer(rank)
+        if rank != self._at_hand:
+            self._reach(rank)
         return self._parts[rank].item(index)  # type: ignore[no-any-return]
 
     def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int:
-        found = self.read(rank, index)
+        if rank != self._at_hand:
+            self._reach(rank)
+        words = self._parts[rank]
+        found: int = words.item(index)
         if found == old:
-            self._set(rank, index, new)
+            words[index] = new
+            self._world.changed(self._id, rank, index)
         if self._pending:
             self.flush(rank)
         return found
 
-    def _set(self, rank: int, index: int, value: int) -> None:
-        """Change a word; whoever rests until it does looks again soon."""
-        self._parts[rank][index] = value
+    def _reach(self, rank: int) -> None:
+        """Let the time pass that an operation on a word takes."""
         world = self._world
-        world.alive()
-        for task, seconds in world.resting.pop((id(self._parts), rank, index), ()):
-            world.wake(task, seconds * world.draw())
+        if self._hardware:
+            left = self._network.word(self._rank, rank, world.time) - world.time
+            if left > 0.0:
+                world.sleep(left)
+        elif rank == self._rank:
+            world.answer(rank)
+        else:
+            done = self._price("word", rank, WORD)
+            if done == UNPRICED:
+                done = self._answered("word", rank, WORD)
+            self._wait(done)
 
     def rest(self, rank: int, index: int, seen: int, seconds: float) -> None:
         """Wait as if by looking every `seconds` whether a word has changed.
@@ -327,7 +337,7 @@ class PricedWindow:
         world = self._world
         if seconds and self._parts[rank].item(index) == seen:
             with world.in_call(self._rank):  # whoever looks that often answers
-                world.rest((id(self._parts), rank, index), seconds)
+                world.rest((self._id, rank, index), seconds)
         else:
             world.sleep(seconds)
 

@@ -1,13 +1,14 @@
 """Virtual time: an event heap, greenlets as ranks, one schedule per seed."""
 
-import heapq
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heappop, heappush, heappushpop
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import greenlet
+from greenlet import GreenletExit, getcurrent, greenlet
 
 from dsgd_bench import streams
 from dsgd_bench.errors import FabricError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dsgd_bench.fabric.mailbox import Box
     from dsgd_bench.fabric.virtual import VirtualFabric
 
-Task: TypeAlias = greenlet.greenlet
+Task: TypeAlias = greenlet
 """A rank, or the communication thread of one."""
 
 Word: TypeAlias = tuple[int, int, int]
@@ -31,6 +32,22 @@ PATIENCE_SLEEPS = 10.0
 
 NAMED = 16
 """Ranks of which an error says what they do, at most."""
+
+
+RARELY = 1_000_000
+"""Objects made between two searches for garbage while ranks run. They are thousands of
+objects each that refer to each other, and none of them is garbage before the end."""
+
+
+@contextmanager
+def _rarely_collecting() -> Iterator[None]:
+    """Let Python look for garbage `RARELY` in a block."""
+    usual = gc.get_threshold()
+    gc.set_threshold(RARELY, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 @dataclass
@@ -92,16 +109,16 @@ class World:
         self._answers_by_itself = self.strict or not self.network.targets_answer
         self._random = streams.generator(seed, "schedule")
         self._numbers: list[float] = []
-        self._hub = greenlet.getcurrent()
+        self._hub = getcurrent()
         self._new: Task | None = None
         self._events: list[tuple[float, float, int, Task]] = []
         self._number = 0
         self.events = 0
-        self._idle_events = 0
         self._patience = PATIENCE * size
+        self._patient_until = self._patience  # events
         self._alive_at = 0.0
         self._longest_sleep = 0.0
-        self._parked: dict[greenlet.greenlet, str] = {}
+        self._parked: dict[greenlet, str] = {}
         self._ranks: list[Task] = []
         self._left: set[int] = set()
         self.meetings: dict[int, Meeting] = {}
@@ -125,17 +142,18 @@ class World:
             self._left.add(rank)
             self.alive()
 
-        self._hub = greenlet.getcurrent()
+        self._hub = getcurrent()
         self._ranks = [
             self.spawn(partial(rank_main, rank)) for rank in range(self.size)
         ]
         try:
-            self._loop()
+            with _rarely_collecting():
+                self._loop()
         except BaseException:
             self.broken = True  # no with block may meet anybody any more
             for glet in self._ranks:
                 if glet:
-                    glet.throw(greenlet.GreenletExit)
+                    glet.throw(GreenletExit)
             raise
         return results
 
@@ -148,44 +166,42 @@ class World:
         if len(self._left) < self.size:
             raise FabricError(f"deadlock: {self._what_they_do()}")
 
-    def _next(self) -> greenlet.greenlet:
+    def _next(self) -> greenlet:
         """Move the time to the next event; return who is due then."""
-        self.time, _, _, glet = heapq.heappop(self._events)
-        self._count()
-        return glet
-
-    def _count(self) -> None:
-        """Note an event; give up on ranks that only spin."""
+        self.time, _, _, glet = heappop(self._events)
         self.events += 1
-        self._idle_events += 1
-        if self._idle_events > self._patience and self._spins():
-            raise FabricError(f"the ranks spin forever: {self._what_they_do()}")
+        if self.events > self._patient_until:
+            self._check_spinning()
+        return glet
 
     def _let_others_run(self) -> None:
         """Give way, straight to who is due next, until it is this one's turn."""
         if self.broken:
-            raise greenlet.GreenletExit  # a rank that is being ended waits for nobody
+            raise GreenletExit  # a rank that is being ended waits for nobody
         due = self._next() if self._events else self._hub
-        if due is not greenlet.getcurrent():
-            self._switch(due)
+        if due is not getcurrent():
+            if due:
+                due.switch()
+            else:
+                self._start(due)
 
-    def _switch(self, due: Task) -> None:
-        """Let another greenlet run; a new one is started by the hub.
+    def _start(self, due: Task) -> None:
+        """Let a new greenlet run; the hub starts it.
 
         Else its stack would lie on top of this one's, thousands of them on each other.
         """
-        if not due:
-            self._new, due = due, self._hub
-        due.switch()
+        self._new = due
+        self._hub.switch()
 
     def alive(self) -> None:
         """Note that some rank got on with its work."""
-        self._idle_events = 0
+        self._patient_until = self.events + self._patience
         self._alive_at = self.time
 
-    def _spins(self) -> bool:
-        """Tell whether even the slowest operation would have ended long ago."""
-        return self.time - self._alive_at > PATIENCE_SLEEPS * self._longest_sleep
+    def _check_spinning(self) -> None:
+        """Give up on ranks that only spin: the slowest operation would be long over."""
+        if self.time - self._alive_at > PATIENCE_SLEEPS * self._longest_sleep:
+            raise FabricError(f"the ranks spin forever: {self._what_they_do()}")
 
     def _what_they_do(self) -> str:
         parts = []
@@ -200,33 +216,45 @@ class World:
 
     def draw(self) -> float:
         """Return the schedule's next number in [0, 1)."""
-        if not self._numbers:  # many at once: a single one takes as long as an event
-            self._numbers = self._random.random(256).tolist()
-        return self._numbers.pop()
+        return (self._numbers or self._draw_more()).pop()
+
+    def _draw_more(self) -> list[float]:
+        """Draw many at once: a single one takes as long as an event."""
+        self._numbers = self._random.random(256).tolist()
+        return self._numbers
 
     def _push(self, time: float, glet: Task) -> None:
         self._number += 1
         tie = self.draw()
-        heapq.heappush(self._events, (time, tie, self._number, glet))
+        heappush(self._events, (time, tie, self._number, glet))
 
     def sleep(self, seconds: float) -> None:
-        """Let `seconds` of virtual time pass; whoever is due runs meanwhile."""
-        if seconds > self._longest_sleep:  # noqa: PLR1730 (this runs at every event)
+        """Let `seconds` of virtual time pass; whoever is due runs meanwhile.
+
+        This is every event of a simulation: what it could call stands here in full.
+        """
+        if seconds > self._longest_sleep:  # noqa: PLR1730 (a call takes as long)
             self._longest_sleep = seconds
         if self.broken:
-            raise greenlet.GreenletExit  # a rank that is being ended waits for nobody
+            raise GreenletExit  # a rank that is being ended waits for nobody
+        self.events += 1
         time, events = self.time + seconds, self._events
+        due = current = getcurrent()
         if not events or time < events[0][0]:  # nobody else is due before
             self.time = time
-            self._count()
+        else:
+            self._number += 1
+            tie = (self._numbers or self._draw_more()).pop()
+            mine = (time, tie, self._number, current)
+            self.time, _, _, due = heappushpop(events, mine)
+        if self.events > self._patient_until:
+            self._check_spinning()
+        if due is current:
             return
-        current = greenlet.getcurrent()
-        self._number += 1
-        mine = (time, self.draw(), self._number, current)
-        self.time, _, _, due = heapq.heappushpop(events, mine)
-        self._count()
-        if due is not current:
-            self._switch(due)
+        if due:
+            due.switch()
+        else:
+            self._start(due)
 
     def sleep_until(self, time: float) -> None:
         """Wait until the virtual time is `time`, if it is not yet."""
@@ -245,8 +273,8 @@ class World:
     def park(self, reason: str, among: list[Task] | None = None) -> None:
         """Wait until somebody wakes the current greenlet, found in the list `among`."""
         if among is not None:
-            among.append(greenlet.getcurrent())
-        self._parked[greenlet.getcurrent()] = reason
+            among.append(getcurrent())
+        self._parked[getcurrent()] = reason
         self._let_others_run()
 
     def wake(self, glet: Task, late: float = 0.0) -> None:
@@ -256,8 +284,16 @@ class World:
 
     def rest(self, word: Word, seconds: float) -> None:
         """Wait until a word changes, as whoever looks at it every `seconds` does."""
-        self.resting.setdefault(word, []).append((greenlet.getcurrent(), seconds))
+        self.resting.setdefault(word, []).append((getcurrent(), seconds))
         self.park("waits for a lock")
+
+    def changed(self, window: int, rank: int, index: int) -> None:
+        """Note that a word changed; whoever rests until it does looks again soon."""
+        self._patient_until = self.events + self._patience  # as `alive` does
+        self._alive_at = self.time
+        if self.resting:
+            for task, seconds in self.resting.pop((window, rank, index), ()):
+                self.wake(task, seconds * self.draw())
 
     def in_call(self, rank: int) -> AbstractContextManager[None]:
         """Return a block in which the rank is in a call, and answers others."""
@@ -275,9 +311,9 @@ class World:
                 waiting = self.stalled.setdefault(target, [])
                 self.park(f"waits for rank {target} to answer", waiting)
 
-    def spawn(self, work: Callable[[], None]) -> greenlet.greenlet:
+    def spawn(self, work: Callable[[], None]) -> greenlet:
         """Start a further greenlet, now."""
-        glet = greenlet.greenlet(work, parent=self._hub)
+        glet = greenlet(work, parent=self._hub)
         self._push(self.time, glet)
         return glet
 
@@ -302,7 +338,7 @@ class HelperGreenlet:
     def __init__(self, world: World) -> None:
         self._world = world
         self._running = False
-        self._joiner: greenlet.greenlet | None = None
+        self._joiner: greenlet | None = None
 
     def start(self, work: Callable[[], None]) -> None:
         self._running = True
@@ -317,7 +353,7 @@ class HelperGreenlet:
 
     def join(self) -> None:
         if self._running:
-            self._joiner = greenlet.getcurrent()
+            self._joiner = getcurrent()
             self._world.park("waits for its communication thread")
             self._joiner = None
 

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs.base import Graph
@@ -54,7 +54,7 @@ EXAMPLES = (
 def usage(base: str) -> str:
     """Return how a graph's name is written, arguments in capitals."""
     words = base
-    for parameter in list(inspect.signature(GRAPHS[base]).parameters.values())[1:]:
+    for parameter in list(_signature(base).parameters.values())[1:]:
         word = f":{parameter.name.upper()}"
         words += f"[{word}]" if parameter.default != parameter.empty else word
     return words
@@ -76,7 +76,7 @@ def make(name: str, size: int) -> Graph:
             f"graph '{name}' does not exist: choose one of {', '.join(GRAPHS)}{hint}"
         )
     try:
-        inspect.signature(GRAPHS[base]).bind(size, *words)
+        _signature(base).bind(size, *words)
     except TypeError:
         words = [""]
     if "" in words or (base == "file" and not words):
@@ -92,6 +92,11 @@ def make(name: str, size: int) -> Graph:
         raise ConfigError(f"graph '{name}' {error}") from None
     graph.reach()
     return graph
+
+
+@cache
+def _signature(base: str) -> inspect.Signature:
+    return inspect.signature(GRAPHS[base])
 
 
 @lru_cache(maxsize=8)

@@ -107,9 +107,11 @@ class Quadratic:
     ) -> float:
         """Write the mean gradient over `indices` into `out`; return the mean loss."""
         work = self._workspace(len(indices))
-        load(np.asarray(indices, np.int64), work.indices)
+        if self._device.kind != "cpu":
+            load(np.asarray(indices, np.int64), work.indices)
+            indices = work.indices
         offsets, mean = work.offsets, work.mean
-        gather(self._centers, work.indices, offsets)
+        gather(self._centers, indices, offsets)
         np.subtract(x, offsets, out=offsets)
         np.matmul(mean, offsets, out=out)
         out *= self._h
