@@ -1,6 +1,7 @@
 """Virtual time: an event heap, greenlets as ranks, one schedule per seed."""
 
 import gc
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -114,8 +115,9 @@ class World:
         self._events: list[tuple[float, float, int, Task]] = []
         self._number = 0
         self.events = 0
-        self._patience = PATIENCE * size
-        self._patient_until = self._patience  # events
+        # events; who is alone waits for nobody
+        self._patience = PATIENCE * size if size > 1 else math.inf
+        self._patient_until = self._patience
         self._alive_at = 0.0
         self._longest_sleep = 0.0
         self._parked: dict[greenlet, str] = {}

@@ -9,6 +9,7 @@ import pytest
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.replicas import LOCK, Replicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
+from dsgd_bench.fabric.world import PATIENCE
 
 Work = Callable[[VirtualFabric], Any]
 
@@ -189,6 +190,16 @@ def test_transfers_in_pieces_are_torn_where_nothing_protects_them() -> None:
 
 
 # --- waiting forever
+
+
+def test_who_is_alone_may_compute_for_long() -> None:
+    def work(fabric: VirtualFabric) -> float:
+        for _ in range(2 * PATIENCE):
+            fabric.pause(1e-3)
+        return fabric.now()
+
+    [ended] = World(1).run(work)
+    assert ended == pytest.approx(2 * PATIENCE * 1e-3)
 
 
 def test_a_lock_that_is_never_released_is_a_spin_forever() -> None:
