@@ -1,6 +1,7 @@
 """The command ``dsgd-bench``: each verb parses its words, then calls one function."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,20 +29,26 @@ if TYPE_CHECKING:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status.
 
-    0: all is well; 1: a trial failed; 2: the command, a study or a machine file asks
-    for something that cannot be; 3: a finished trial failed verification; 4: a trial
-    did not reach its target; 75: stopped before the end of the job around, to go on
-    later; 130: interrupted. Of several the first in the order 130, 2, 75, 1, 3, 4.
+    0: all is well; 1: a trial failed, or nobody reads what is printed; 2: the command,
+    a study or a machine file asks for something that cannot be; 3: a finished trial
+    failed verification; 4: a trial did not reach its target; 75: stopped before the
+    end of the job around, to go on later; 130: interrupted. Of several the first in the
+    order 130, 2, 75, 1, 3, 4.
     """
     arguments = parser().parse_args(words)
     try:
-        return int(arguments.verb(arguments))
+        status = int(arguments.verb(arguments))
+        sys.stdout.flush()  # else what is written at the end fails where none sees it
+        return status
     except DsgdError as error:
         print(f"dsgd-bench: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("dsgd-bench: interrupted; finished trials are kept", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # who reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
 
 
 def parser() -> argparse.ArgumentParser:

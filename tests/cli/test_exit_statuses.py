@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import pytest
 
 from dsgd_bench import launch
 from dsgd_bench.config import Machine
@@ -67,3 +68,18 @@ def test_inside_an_mpi_job_the_status_is_the_same(dsgd_bench):
     )
     assert done.returncode == 4, done.stderr
     assert len(LAST.findall(done.stdout)) == 1, "one rank speaks for all"
+
+
+@pytest.mark.parametrize("words", [("list",), ("report", "results")])
+def test_output_that_nobody_reads_any_more_ends_the_command_quietly(dsgd_bench, words):
+    assert dsgd_bench("run", dsgd_bench.study()).returncode == 0
+    done = subprocess.run(
+        ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-"]
+        + dsgd_bench.words(*words),
+        cwd=dsgd_bench.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
