@@ -81,7 +81,7 @@ class Curve:
 def curves(rows: Sequence[Row]) -> list[Curve]:
     """Return the curves of a study, by algorithm in order of appearance, then workers.
 
-    None where it does not vary both the workers and the gradients, or where the lowest
+    Empty where it does not vary both the workers and the gradients, or where the lowest
     loss is unknown.
     """
     known = [row for row in rows if row.excess and row.own_excess and row.curve]
