@@ -188,10 +188,10 @@ def _excess(trace: "Trace") -> dict[str, float | None]:
     if trace.optimum is None or len(done) < 2 or done[-1] <= done[0]:
         return {}
     own = trace["local_loss"]
-    curves = {
-        "excess": trace["loss_of_mean"],
-        "own_excess": own[np.isfinite(own[:, 0])].mean(axis=0),
-    }
+    judged = own[np.isfinite(own[:, 0])]
+    curves = {"excess": trace["loss_of_mean"]}
+    if len(judged):
+        curves["own_excess"] = judged.mean(axis=0)
     return {
         name: float(np.trapezoid(losses - trace.optimum, done) / (done[-1] - done[0]))
         for name, losses in curves.items()

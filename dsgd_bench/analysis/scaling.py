@@ -84,7 +84,11 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
     Empty where it does not vary both the workers and the gradients, or where the lowest
     loss is unknown.
     """
-    known = [row for row in rows if row.excess and row.own_excess and row.curve]
+    known = [
+        row
+        for row in rows
+        if (row.excess or 0.0) > 0.0 and (row.own_excess or 0.0) > 0.0 and row.curve
+    ]
     varying = [
         name
         for name in labels.differing([row.factors for row in known])

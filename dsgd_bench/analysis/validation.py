@@ -85,20 +85,21 @@ def pairs(lines: Iterable[tuple[Path, Line]]) -> list[Pair]:
     lines : iterable of (Path, Line)
         Points, and the folders of their studies: only those of one are compared.
     """
-    known: dict[object, Line] = {}
+    known: dict[object, list[Line]] = {}
     simulated: list[tuple[Path, Line]] = []
     for folder, line in lines:
         if line.group.first.fabric == "virtual":
             simulated.append((folder, line))
         else:
             for free in (False, True):
-                known.setdefault((folder, *_point(line, computing=free)), line)
+                point = (folder, *_point(line, computing=free))
+                known.setdefault(point, []).append(line)
     found = []
     for folder, line in simulated:
         resampled = line.group.first.factors.get("compute.mode") == RESAMPLED
-        measured = known.get((folder, *_point(line, computing=resampled)))
-        if measured is not None:
-            found.append(Pair(measured, line))
+        measured = known.get((folder, *_point(line, computing=resampled)), [])
+        if len(measured) == 1:  # else nobody knows which of them is foretold
+            found.append(Pair(measured[0], line))
     return found
 
 

@@ -64,7 +64,7 @@ def _culprits(answers: Answers) -> list[dict[str, str]]:
     return [
         {
             "Who cost what": culprit.name,
-            "s per epoch": f"{culprit.seconds:.4f}",
+            "s per epoch": number(culprit.seconds),
             "Of the replay": _share(culprit.seconds / answers.replayed),
         }
         for culprit in answers.culprits

@@ -99,7 +99,8 @@ def _speedups(panels: Sequence[Axes], columns: Sequence[Sequence[Curve]]) -> Non
             points = [(workers, times) for workers, times in known if times]
             look = style[same[0].algorithm]
             axes.plot(
-                *zip(*points, strict=True),
+                [workers for workers, _ in points],
+                [times for _, times in points],
                 look.dash,
                 color=look.color,
                 marker=look.marker,

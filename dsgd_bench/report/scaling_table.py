@@ -3,7 +3,14 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from dsgd_bench.analysis.scaling import Curve, curves, slopes, speedup, target
+from dsgd_bench.analysis.scaling import (
+    Curve,
+    curves,
+    reference,
+    slopes,
+    speedup,
+    target,
+)
 from dsgd_bench.report.numbers import DASH, estimated, number
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Column, Table
@@ -38,14 +45,15 @@ def table(study: Study) -> Table | None:
 
 def notes(study: Study) -> list[str]:
     """Return how to read the table, a sentence each."""
-    at = number(target(curves(study.rows)))
+    every = curves(study.rows)
+    at, base = number(target(every)), reference(every)
     return [
         "excess: loss above the lowest one, on average over the run; shown for the most"
         " gradients. own models: of the workers, on average.",
         f"slope: exponent of a power law through the excess; theory: -0.5 where"
         f" lr is c sqrt(n / K). {ALL}: median over the numbers of workers.",
-        "speedup: steps per worker, and time, of the fewest workers over these, both"
-        f" with an excess of the average model of {at}.",
+        f"speedup: steps per worker, and time, of {base.algorithm} on {base.workers}"
+        f" over these, both with an excess of the average model of {at}.",
     ]
 
 

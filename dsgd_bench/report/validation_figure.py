@@ -92,12 +92,14 @@ def _stale(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
 
     With few ranks there is little of it, and with many a slow one is one of many.
     """
-    stale = [pair for pair in pairs if pair.distance is not None and _varies(pair)]
-    sizes = sorted({pair.measured.group.first.ranks for pair in stale})
     found: dict[str, list[Pair]] = {}
-    for pair in stale:
-        if pair.measured.group.first.ranks == sizes[len(sizes) // 2]:
+    for pair in pairs:
+        if pair.distance is not None and _varies(pair):
             found.setdefault(pair.measured.algorithm, []).append(pair)
+    for name, some in found.items():
+        sizes = sorted({pair.measured.group.first.ranks for pair in some})
+        middle = sizes[len(sizes) // 2]
+        found[name] = [p for p in some if p.measured.group.first.ranks == middle]
     return found
 
 

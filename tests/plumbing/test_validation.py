@@ -102,6 +102,17 @@ def test_gradient_times_of_a_real_run_make_a_pair_with_it(tmp_path):
     assert pair.error == pytest.approx(0.1)
 
 
+def test_gradient_times_of_a_run_among_several_make_no_pair(tmp_path):
+    for seconds in (synthetic.COMPUTE, 2 * synthetic.COMPUTE):
+        measured = ran("adpsgd")
+        compute = ComputeSpec(mode="emulated", seconds=seconds)
+        measured.trial = msgspec.structs.replace(measured.trial, compute=compute)
+        synthetic.save(measured, tmp_path / "toy")
+    resampled = ComputeSpec(mode="resampled", trace="results/toy/1/trace.h5")
+    synthetic.save(foretold(measured, compute=resampled), tmp_path / "toy")
+    assert pairs_of(tmp_path / "toy") == []
+
+
 def test_every_network_is_compared_and_named(tmp_path):
     measured = ran("adpsgd")
     synthetic.save(measured, tmp_path / "toy")
