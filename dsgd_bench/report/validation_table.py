@@ -18,6 +18,11 @@ NOTES = (
     " gradients that are at most so stale; 0 if all are equal, 1 at most.",
 )
 """How to read the table, a sentence each."""
+STEADY = (
+    "where gradients always take the same time, ranks keep step in virtual time, and"
+    " staleness can be far off: set compute.distribution and compute.variation."
+)
+"""What else to know where staleness was simulated with constant gradient times."""
 
 
 def pairs(studies: Sequence[Study]) -> list[Pair]:
@@ -52,16 +57,18 @@ def table(studies: Sequence[Study]) -> Table | None:
 
 def notes(studies: Sequence[Study]) -> list[str]:
     """Return the errors of all pairs in a sentence, and how to read the table."""
-    off = validation.errors(pairs(studies))
+    found = pairs(studies)
+    off = validation.errors(found)
+    how = [*NOTES, *([STEADY] if any(map(_steady, found)) else [])]
     if off is None:
-        return list(NOTES)
+        return how
     worst = off.pair
     words = (worst.case, worst.measured.algorithm, _slowdown(worst))
     named = ", ".join(word for word in words if word not in ("", "none"))
     return [
         f"error of the time per epoch over {off.count} points: median"
         f" {_percent(off.median)} %, worst {_percent(off.worst)} % ({named}).",
-        *NOTES,
+        *how,
     ]
 
 
@@ -87,6 +94,12 @@ def comma_separated(studies: Sequence[Study]) -> str:
             + [pair.distance]
         )
     return text.getvalue()
+
+
+def _steady(pair: Pair) -> bool:
+    factors = pair.simulated.group.first.factors
+    kind = factors.get("compute.mode"), factors.get("compute.distribution")
+    return pair.distance is not None and kind == ("emulated", "constant")
 
 
 def _slowdown(pair: Pair) -> str:
