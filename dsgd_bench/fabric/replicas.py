@@ -305,7 +305,10 @@ class DifferenceReplicas(_Shared):
     """Replicas that exchange half differences without any lock.
 
     Parameters are those of `Replicas`. Where two averagings overlap the result is not
-    an exact pair average, so an algorithm on top of this one has a name of its own.
+    an exact pair average, so an algorithm on top of this one has a name of its own. A
+    rank that is in several at once moves by the sum of their half differences: two
+    ranks that choose each other swap models, and the hub of a star can be driven away
+    from its leaves, further each time.
     """
 
     HISTORIES = (BEGUN, ENDED)

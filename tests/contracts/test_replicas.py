@@ -227,6 +227,21 @@ def test_two_differences_that_overlap_entirely_swap_the_models() -> None:
     np.testing.assert_array_equal(right, np.zeros(3))
 
 
+def test_differences_that_overlap_entirely_on_a_star_drive_it_apart() -> None:
+    """The hub gets the sum of what it would get from each of its leaves."""
+
+    def work(fabric: Fabric) -> Array:
+        x = np.full(3, 0.0 if fabric.rank else 4.0)
+        with DifferenceReplicas(fabric, x, nothing) as replicas:
+            replicas.average_with(0 if fabric.rank else 1)
+        return x
+
+    hub, first, *others = World(4).run(work)
+    np.testing.assert_array_equal(hub, np.full(3, 4.0 - 4 * 2.0))
+    np.testing.assert_array_equal(first, np.full(3, 2 * 2.0))
+    np.testing.assert_array_equal(others, np.full((2, 3), 2.0))
+
+
 # --- deadlock
 
 UNDIRECTED = [
@@ -247,20 +262,27 @@ def test_many_exchanges_end_on_every_graph(
     exchanges = 2000 // size
     near = graphs.make(graph, size).neighbors
 
-    def work(fabric: Fabric) -> tuple[int, Array]:
+    def work(fabric: Fabric) -> tuple[int, Array, float]:
         x = start_of(fabric.rank)
+        replica, largest = np.empty_like(x), 1.0
         draws = Draws(5, "neighbor", fabric.rank)
         choice = near[fabric.rank]
         with kind(fabric, x, nothing) as replicas:
             for k in range(exchanges):
                 replicas.average_with(choice[int(draws[k] * len(choice))])
-        return sum(fabric.ledger.exchanges.values()), x
+                replicas.read(replica)
+                largest = max(largest, float(np.abs(replica).max()))
+        return sum(fabric.ledger.exchanges.values()), x, largest
 
     results = world.together(size, work, jitter=1.0)
-    assert [done for done, _ in results] == [exchanges] * size
+    assert [done for done, _, _ in results] == [exchanges] * size
     starts = sum(start_of(rank) for rank in range(size))
-    # rounding of some thousand averagings of numbers below one
-    np.testing.assert_allclose(sum(x for _, x in results), starts, rtol=0, atol=1e-11)
+    # Rounding of some thousand averagings of numbers as large as they became: half
+    # differences that overlap can double the distance between a star's hub and a leaf
+    # (`..._drive_it_apart` above).
+    rounding = 1e-11 * max(largest for _, _, largest in results)
+    ends = sum(x for _, x, _ in results)
+    np.testing.assert_allclose(ends, starts, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("graph", ["ring", "bipartite-exponential"])
