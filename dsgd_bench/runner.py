@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dsgd_bench import claims, launch, processes, rank, stopping, trace
+from dsgd_bench import claims, launch, leftovers, processes, rank, stopping, trace
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.specs import Job, Machine, Study, Trial
 
@@ -102,6 +102,8 @@ def run_study(
         If the results folder cannot be written.
     """
     outcome = _begun(results / study.name)
+    if start is None:
+        leftovers.remove(machine)
     jobs = [Job(study.name, trial, machine) for trial in study.trials]
     left, again = list(enumerate(jobs, 1)), True
     while left and again:

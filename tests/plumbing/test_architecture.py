@@ -38,6 +38,7 @@ LAYERS = (
         "claims",
         "gradient_times",
         "launch",
+        "leftovers",
         "plan",
         "processes",
         "provenance",

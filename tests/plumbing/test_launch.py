@@ -171,13 +171,17 @@ def test_the_machine_file_beats_the_shell_which_beats_our_settings(host):
     assert (env[name], env["OMP_NUM_THREADS"]) == ("maybe", "7")
 
 
-def test_addresses_are_kept_short_for_slurms_pmi2_unless_they_are_set(host):
+BY_PMI2 = Machine(launcher=("srun", "--mpi=pmi2", "-n", "{ranks}"))
+
+
+def test_the_wheel_of_mpich_has_short_addresses_for_slurms_pmi2(host, tmp_path):
+    name = "MPIR_CVAR_CH4_NETMOD"
     _, python = host("mpich")
-    by_pmi2 = Machine(launcher=("srun", "--mpi=pmi2", "-n", "{ranks}"))
-    assert launch.environment(4, by_pmi2, python, {})["UCX_TLS"] == "^shm"
-    env = launch.environment(4, by_pmi2, python, {"UCX_TLS": "tcp"})
-    assert env["UCX_TLS"] == "tcp"
-    assert "UCX_TLS" not in launch.environment(4, Machine(), python, {})
+    assert launch.environment(4, BY_PMI2, python, {})[name] == "ofi"
+    assert launch.environment(4, BY_PMI2, python, {name: "ucx"})[name] == "ucx"
+    assert name not in launch.environment(4, Machine(), python, {})
+    site = str(tmp_path / "no-mpiexec-here" / "python")
+    assert name not in launch.environment(4, BY_PMI2, site, {})
 
 
 def test_a_program_before_mpiexec_starts_the_one_beside_the_interpreter(host):
