@@ -12,7 +12,8 @@ a random neighbor j:
 The sum over all replicas is conserved under any interleaving. Where two exchanges
 overlap on one rank, both act on what they read, so the pair does not end up equal: two
 workers that start one with each other at the same moment swap their models, again and
-again if they keep in step, so it does not promise to agree.
+again if they keep in step, so it does not promise to agree. A worker in many exchanges
+at once is moved by all: in step, the hub of a star leaves its leaves without bound.
 
 Traffic      one model each way per gradient, plus one read of the own replica
 Memory       five vectors (replica, the model that was read, gradient, two for the sum)
