@@ -17,7 +17,7 @@ comma := ,
 EXTRAS := test$(if $(filter system,$(MPI)),,$(comma)$(MPI))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install smoke test test-kernels test-gpu show-gpu test-slurm test-hosts check format clean
+.PHONY: help install smoke test test-ranks test-kernels test-gpu show-gpu test-slurm test-hosts check format clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -30,6 +30,9 @@ smoke: install ## run a small study on 4 ranks and print its table
 
 test: install ## run all tests: without MPI, on 2 to 8 ranks, the commands
 	$(BIN)/python tests/run.py
+
+test-ranks: install ## run those of them that start ranks: all that an MPI library can change
+	$(BIN)/python tests/run.py mpi cli
 
 test-kernels: $(VENV)/kernels ## compile the GPU's kernels, and run them on the CPU
 	$(BIN)/python tests/run.py kernels
