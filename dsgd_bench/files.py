@@ -44,7 +44,7 @@ def read_bytes(path: Path, *, limit: int = READ_LIMIT) -> bytes:
     # Looked at first: to open a device may already do something.
     _refuse_other_kinds(path, path.stat().st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         _refuse_other_kinds(path, os.fstat(descriptor).st_mode)
         content = file.read(limit + 1)
     if len(content) > limit:
