@@ -107,6 +107,7 @@ def _run(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a study, here or on the ranks of the MPI job around us, and report."""
+    surroundings.check_numbers()
     if surroundings.started_ranks() is not None:
         surroundings.limit_threads()
         return _run_in_job(arguments)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from dsgd_bench import provenance
+from dsgd_bench import provenance, surroundings
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.specs import Machine
 from dsgd_bench.surroundings import THREADS
@@ -168,6 +168,11 @@ def shares_cores(
     That is so if the launcher gets nothing but the number of ranks, and the cores of
     this computer, times the hosts of the Slurm job around it, are too few. A launcher
     with more words than that may go anywhere, and its machine file speaks for it.
+
+    Raises
+    ------
+    ConfigError
+        If the number of hosts in the environment is none.
     """
     inherited = os.environ if inherited is None else inherited
     program, *words = machine.launcher
@@ -176,7 +181,7 @@ def shares_cores(
         ["-np", "{ranks}"],
     ):
         return False
-    hosts = int(inherited.get("SLURM_JOB_NUM_NODES", "1"))
+    hosts = surroundings.number("SLURM_JOB_NUM_NODES", inherited) or 1
     return ranks * machine.threads_per_rank > hosts * provenance.cores()
 
 

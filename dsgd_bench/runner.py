@@ -96,6 +96,8 @@ def run_study(
 
     Raises
     ------
+    ConfigError
+        If the job around has ended.
     LaunchError
         If the launcher cannot be found.
     TraceError
@@ -149,6 +151,7 @@ def _run_one(
 
 
 def _begun(folder: Path) -> Outcome:
+    stopping.refuse_past()
     _prepare(folder)
     return Outcome(folder, claims.now_there(folder))
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from dsgd_bench.errors import ConfigError
+
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that tell linear algebra libraries how many threads to start."""
 
@@ -15,6 +17,15 @@ STARTED_AS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
 RANK_IS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 """Variables in which launchers tell each rank its number; the surest first."""
+
+LEAST = dict.fromkeys((*STARTED_AS, "SLURM_JOB_NUM_NODES", *THREADS), 1)
+"""Variables whose number is more than 0."""
+
+COUNTED = (*STARTED_AS, *RANK_IS, "SLURM_JOB_NUM_NODES", "SLURM_RESTART_COUNT")
+"""Variables of launchers and batch systems that are read as numbers."""
+
+DIGITS = re.compile(r"[0-9]{1,18}")
+"""A number that a variable may have; more digits fit into no counter of theirs."""
 
 SITE_MPI = {
     "CRAY_MPICH_DIR": "Cray MPICH",
@@ -41,26 +52,82 @@ FIXES = {
 """Family of an MPI library -> what starts its ranks under Slurm."""
 
 
+def number(name: str, variables: Mapping[str, str] | None = None) -> int | None:
+    """Return the whole number in an environment variable; None if it is not set.
+
+    An empty variable counts as not set: that is how scripts unset one. Whatever reads a
+    number from the environment reads it here.
+
+    Parameters
+    ----------
+    name : str
+        The variable.
+    variables : mapping, optional
+        Where it is looked for; by default the environment of this process.
+
+    Raises
+    ------
+    ConfigError
+        If it has anything else, or less than it can be.
+    """
+    text = (os.environ if variables is None else variables).get(name, "")
+    if not text:
+        return None
+    least = LEAST.get(name, 0)
+    if not DIGITS.fullmatch(text) or int(text) < least:
+        raise ConfigError(
+            f"the environment variable {name} is {short(text)} but must be a whole "
+            f"number of at least {least}, as a launcher or a batch system sets it: "
+            "unset it"
+        )
+    return int(text)
+
+
+def short(text: str) -> str:
+    """Return the value of a variable for a sentence: quoted, on one line, not long."""
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def check_numbers() -> None:
+    """Refuse numbers that no launcher and no batch system sets, before any is used.
+
+    Raises
+    ------
+    ConfigError
+        As `number`.
+    """
+    for name in COUNTED:
+        number(name)
+
+
 def started_ranks() -> int | None:
     """Return how many ranks the launcher says it started; None outside MPI jobs.
 
     An interactive shell in a Slurm job is a step of one task; it is no MPI job.
+
+    Raises
+    ------
+    ConfigError
+        As `number`.
     """
     for name in STARTED_AS:
-        count = os.environ.get(name, "")
-        shell = count == "1" and "SLURM_JOB_ID" in os.environ and "OMPI" not in name
-        if count.isdigit() and not shell:
-            return int(count)
+        count = number(name)
+        shell = count == 1 and os.environ.get("SLURM_JOB_ID") and "OMPI" not in name
+        if count is not None and not shell:
+            return count
     return None
 
 
 def started_rank() -> int | None:
-    """Return which rank this process is for its launcher; None if it does not say."""
-    for name in RANK_IS:
-        number = os.environ.get(name, "")
-        if number.isdigit():
-            return int(number)
-    return None
+    """Return which rank this process is for its launcher; None if it does not say.
+
+    Raises
+    ------
+    ConfigError
+        As `number`.
+    """
+    found = (number(name) for name in RANK_IS)
+    return next((rank for rank in found if rank is not None), None)
 
 
 def mismatch(size: int, wanted: int, library: str, family: str) -> str:
@@ -156,9 +223,16 @@ def limit_threads() -> None:
 
 
 def threads() -> int:
-    """Return how many threads this process may compute with; 1 if nobody says."""
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(text)) if text.isdigit() else 1
+    """Return how many threads this process may compute with; 1 if nothing says it.
+
+    Raises
+    ------
+    ConfigError
+        As `number`.
+    """
+    # OpenMP allows a list, one number for each level of nesting; the outermost counts.
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return number("OMP_NUM_THREADS", {"OMP_NUM_THREADS": first}) or 1
 
 
 def libmpi() -> str | None:
