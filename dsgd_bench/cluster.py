@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from dsgd_bench.display import console, duration
+from dsgd_bench.foreign import plain
 from dsgd_bench.slurm import records, script
 from dsgd_bench.slurm import submit as sending
 from dsgd_bench.slurm.groups import JOBS, Group, Order
@@ -37,11 +39,18 @@ def submit(order: Order, *, failed: bool) -> None:
 def rehearse(order: Order, *, failed: bool) -> None:
     """Print the scripts that `submit` would send, and what they would cost."""
     missing = sending.missing(order, failed=failed)
-    for group in missing.groups:
-        folder = order.folder / JOBS / f"NNNN-{group.ranks}-ranks"
-        print(script.render(order, group, folder))
+    for text in _scripts(order, missing):
+        print(text)
     _print_missing(order, missing)
     print("nothing was sent")
+
+
+def _scripts(order: Order, missing: sending.Missing) -> list[str]:
+    """Return the scripts as they are sent, but for the numbers of their folders."""
+    return [
+        script.render(order, group, order.folder / JOBS / f"NNNN-{group.ranks}-ranks")
+        for group in missing.groups
+    ]
 
 
 def status(folder: Path, study: Study | None = None) -> None:
@@ -55,6 +64,8 @@ def _print_missing(order: Order, missing: sending.Missing) -> None:
         print(f"not sent: {missing.rest}" if missing.rest else "all of the study")
     else:
         print(f"there is nothing to send: {missing.rest}")
+    for sentence in missing.notes:
+        print(plain(sentence))
 
 
 def print_groups(groups: Sequence[Group], stop_margin: float) -> None:
@@ -107,15 +118,24 @@ def print_status(status: Status) -> None:
         for record, state in status.jobs:
             states = [status.trials.get(trial, ("", ""))[1] for trial in record.trials]
             table.add_row(
-                record.job + (f"_[1-{record.jobs}]" if record.jobs > 1 else ""),
-                state,
+                _job(record),
+                escape(plain(state)),
                 str(record.ranks),
                 str(record.nodes),
                 str(len(states)),
                 str(states.count("finished")),
-                record.submitted,
+                escape(plain(record.submitted)),
             )
         out.print(table)
+    for sentence in status.notes:
+        out.print(plain(sentence), markup=False, soft_wrap=True)
     for name, reason in status.reasons.items():
         words = f"{status.trials[name][0]} ({name}) failed: {reason}"
         out.print(words, markup=False, soft_wrap=True)
+
+
+def _job(record: records.Record) -> str:
+    """Return the number of a job and its elements, or the name it was sent under."""
+    if not record.job:
+        return escape(plain(record.name))
+    return record.job + (f"_[1-{record.jobs}]" if record.jobs > 1 else "")

@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dsgd_bench import claims, rank
+from dsgd_bench import claims, files, rank
 from dsgd_bench.errors import DsgdError, TraceError
-from dsgd_bench.slurm import queue, records
+from dsgd_bench.slurm import queue, records, states, submit
 from dsgd_bench.slurm.groups import JOBS
 from dsgd_bench.specs import Job, Study
 
@@ -38,12 +38,15 @@ class Status:
         Id of each failed trial -> why.
     jobs : list of (Record, str)
         Every job that was submitted, and its state.
+    notes : tuple of str
+        What is not known of jobs, and how to find out.
     """
 
     folder: Path
     trials: dict[str, tuple[str, str]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     jobs: list[tuple[records.Record, str]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -70,7 +73,7 @@ def look(folder: Path, study: Study | None = None) -> Status:
         If there are jobs and Slurm does not say what became of them.
     """
     found = records.read(folder / JOBS)
-    states = queue.states(record.job for record in found.values())
+    told = queue.of_records(found)
     if study is not None:
         names = {trial.id: trial.description for trial in study.trials}
     else:
@@ -80,7 +83,8 @@ def look(folder: Path, study: Study | None = None) -> Status:
             f"{folder} has no trial and no job: name the folder of a study, such as "
             "results/smoke, or the study file with --results"
         )
-    status = Status(folder, jobs=[(r, states[r.job]) for r in found.values()])
+    status = Status(folder, jobs=[(found[path], told[path]) for path in found])
+    status.notes = submit.notes(found, told)
     hands: dict[str, set[str]] = {}
     for record, state in status.jobs:
         for trial in record.trials:
@@ -113,7 +117,7 @@ def _state(folder: Path, jobs: set[str]) -> str:
         return "finished"
     if (folder / rank.ERROR).exists():
         return "failed"
-    alive = bool(jobs & set(queue.ALIVE))
+    alive = any(map(states.alive, jobs))
     if _claimed(folder) and (alive or not jobs):
         return "running"
     if alive:
@@ -130,5 +134,8 @@ def _claimed(folder: Path) -> bool:
 
 
 def _first_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    try:
+        lines = files.read_text(path).strip().splitlines()
+    except OSError as error:
+        return f"its reason cannot be read: {error}"
     return lines[0] if lines else "no reason was given"
