@@ -70,6 +70,40 @@ SET = {
 }
 """Option of sbatch that every script has already -> what to do instead."""
 
+NEVER = {
+    "--clusters": "name the cluster in SLURM_CLUSTERS in the environment, which "
+    "squeue, sacct and scontrol mind as well",
+    "--help": "nothing would be sent",
+    "--parsable": "submit says it to sbatch",
+    "--quiet": "the job's number would not be told",
+    "--test-only": "nothing would be sent; take submit --dry-run",
+    "--usage": "nothing would be sent",
+    "--version": "nothing would be sent",
+    "--wait": "submit does not wait for the end of jobs",
+    "--wrap": "the job is the script",
+}
+"""Option of sbatch that changes what ``submit`` means -> why it is refused."""
+
+WHOLE = ("--gpus",)
+"""Options that are the beginning of one of these, and options of their own."""
+
+
+def meant(word: str) -> str:
+    """Return the name of an option, which Slurm lets users cut short."""
+    name = word.partition("=")[0]
+    known = (*SET, *NEVER)
+    if name in known or name in WHOLE or not name.startswith("--"):
+        return name
+    return next((longer for longer in known if longer.startswith(name)), name)
+
+
+def never(word: str) -> str:
+    """Return why an option cannot be given to sbatch by anything, or nothing."""
+    if word.startswith("--dep"):
+        single = "singleton" in word.partition("=")[2]
+        return "every job has a name of its own, so it waits for none" if single else ""
+    return NEVER.get(meant(word), "")
+
 
 class SlurmSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to ask the batch system Slurm for; None is not asked for.

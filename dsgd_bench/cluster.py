@@ -1,5 +1,6 @@
 """What the verbs ``submit`` and ``status`` do, and what they print."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.table import Table
 
 from dsgd_bench.display import console, duration
 from dsgd_bench.foreign import plain
-from dsgd_bench.slurm import records, script
+from dsgd_bench.slurm import options, records, script
 from dsgd_bench.slurm import submit as sending
 from dsgd_bench.slurm.groups import JOBS, Group, Order
 from dsgd_bench.slurm.status import STATES, Status, look
@@ -27,6 +28,7 @@ def submit(order: Order, *, failed: bool) -> None:
     with records.held(order.folder / JOBS):
         missing = sending.missing(order, failed=failed)
         _print_missing(order, missing)
+        _say_what_is_dropped(order, missing)
         for record in sending.send(order, missing.groups):
             array = f", an array of {record.jobs}" if record.jobs > 1 else ""
             print(
@@ -42,6 +44,7 @@ def rehearse(order: Order, *, failed: bool) -> None:
     for text in _scripts(order, missing):
         print(text)
     _print_missing(order, missing)
+    _say_what_is_dropped(order, missing)
     print("nothing was sent")
 
 
@@ -51,6 +54,15 @@ def _scripts(order: Order, missing: sending.Missing) -> list[str]:
         script.render(order, group, order.folder / JOBS / f"NNNN-{group.ranks}-ranks")
         for group in missing.groups
     ]
+
+
+def _say_what_is_dropped(order: Order, missing: sending.Missing) -> None:
+    """Name the variables that would have changed what sbatch does."""
+    dropped: dict[str, str] = {}
+    for text in _scripts(order, missing):
+        dropped |= options.dropped(text)
+    for name, why in dropped.items():
+        print(f"dsgd-bench: {name} is not passed on to sbatch: {why}", file=sys.stderr)
 
 
 def status(folder: Path, study: Study | None = None) -> None:

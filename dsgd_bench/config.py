@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from dsgd_bench import interconnect, rules, streams, strict, sweep
-from dsgd_bench.batch import SET, SlurmSpec
+from dsgd_bench.batch import SET, SlurmSpec, meant, never
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.rules import check
@@ -218,11 +218,13 @@ def _check_words(machine: Machine) -> None:
 
 def _check_slurm(slurm: SlurmSpec, stop_margin: float) -> None:
     for word in slurm.options:
-        if instead := SET.get(word.partition("=")[0]):
+        if instead := SET.get(meant(word)):
             raise ConfigError(
                 f"slurm.options has {word}, which every job script sets by itself: "
                 f"{instead}, and leave it out here"
             )
+        if why := never(word):
+            raise ConfigError(f"slurm.options has {word}: {why}; leave it out")
     if slurm.seconds <= stop_margin:
         raise ConfigError(
             f"slurm.time is {slurm.time}, not longer than stop_margin "

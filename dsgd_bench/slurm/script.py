@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.slurm import options
 from dsgd_bench.slurm.groups import Group, Order
 
 SCRIPT, TRIALS, MACHINE = "job.sh", "trials.txt", "machine"
@@ -85,6 +86,7 @@ def render(order: Order, group: Group, folder: Path) -> str:
         raise ConfigError(
             f"the template {where}{line} cannot be used: {error.message}"
         ) from None
+    options.check_script(text, path.name, group.jobs)
     return text
 
 

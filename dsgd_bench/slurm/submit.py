@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.slurm import (
     answers,
     calls,
+    options,
     queue,
     records,
     script,
@@ -154,7 +155,7 @@ def send(order: Order, groups: Sequence[Group]) -> Iterator[records.Record]:
         In sbatch's words, if it refuses, or if it is not known whether it did; groups
         before that one are sent.
     ConfigError
-        If a script cannot be made.
+        If a script cannot be made, or a variable of the environment is in the way.
     TraceError
         If the results folder cannot be written.
     """
@@ -163,9 +164,10 @@ def send(order: Order, groups: Sequence[Group]) -> Iterator[records.Record]:
         number = max(_numbers(jobs), default=0) + 1
         folder = jobs / f"{number:04}-{group.ranks}-ranks"
         text = script.render(order, group, folder)
+        without = options.dropped(text)
         record = _record(order, group)
         _keep(folder, order, group, text, record)
-        answer = _sbatch(folder, record)
+        answer = _sbatch(folder, record, without)
         cluster = answer.cluster or record.cluster
         record = structs.replace(record, job=answer.job, cluster=cluster)
         try:
@@ -242,7 +244,7 @@ def _fill(folder: Path, order: Order, group: Group, text: str) -> None:
     (folder / script.SCRIPT).chmod(0o755)
 
 
-def _sbatch(folder: Path, record: records.Record) -> Answer:
+def _sbatch(folder: Path, record: records.Record, without: Collection[str]) -> Answer:
     """Submit the script in a job's folder; return the job's number and cluster.
 
     Raises
@@ -253,7 +255,9 @@ def _sbatch(folder: Path, record: records.Record) -> Answer:
     """
     words = ["sbatch", "--parsable", f"--job-name={record.name}"]
     try:
-        answer = answers.read(calls.ask([*words, str(folder / script.SCRIPT)]))
+        answer = answers.read(
+            calls.ask([*words, str(folder / script.SCRIPT)], without=without)
+        )
     except calls.UnansweredError as error:
         answer = Answer(unclear=str(error))
     except LaunchError:

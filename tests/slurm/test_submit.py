@@ -166,11 +166,12 @@ def test_a_job_whose_number_got_lost_is_found_by_its_name(slurm):
     wrapper = slurm.write("sbatch", LOST.format(sbatch=shutil.which("sbatch")))
     wrapper.chmod(0o755)
     path = machine(slurm, LAUNCHER)
-    first = {"PATH": f"{slurm.folder}:{slurm.env['PATH']}"}
+    first = {"PATH": f"{slurm.folder}:{slurm.env['PATH']}", "SBATCH_WAIT": "1"}
     done = slurm.dsgd_bench("submit", study, "--machine", path, **first)
     assert done.returncode == 0, done.stdout + done.stderr
     (job,) = slurm.jobs()
     assert f"job {job}: 1 trials" in done.stdout
+    assert "SBATCH_WAIT is not passed on to sbatch" in done.stderr
     assert re.fullmatch(r"long-4-[0-9a-f]{12}", slurm.show(job)["JobName"])
     assert submit(slurm, study, path) == [], "it is in the hands of that job"
     slurm.ask("scancel", job)
