@@ -8,11 +8,14 @@ through here.
 
 import errno
 import os
+import shutil
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+SCRATCH = ".dsgd-bench-"
+"""What the name of a file begins with that is being written, until it is whole."""
 
 READ_LIMIT = 64 * 2**20
 """Bytes of the largest file of text that is read."""
@@ -105,18 +108,31 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError
         If the file cannot be written, or if what lies there is no regular file.
     """
+    refuse_other_kinds(path)
     place = path.resolve()
-    with suppress(FileNotFoundError):
-        _refuse_other_kinds(path, place.stat().st_mode)
-    mark = f".{os.getpid()}-{threading.get_ident()}.part"
-    scratch = place.with_name(place.name + mark)
+    # by chance, as numbers of processes come twice: on two hosts, in two containers
+    scratch = place.with_name(f"{SCRATCH}{os.urandom(8).hex()}")
     try:
         yield scratch
+        with suppress(FileNotFoundError):
+            shutil.copymode(place, scratch)
         scratch.replace(place)
     except BaseException:
         with suppress(OSError):
             scratch.unlink()
         raise
+
+
+def refuse_other_kinds(path: Path) -> None:
+    """Refuse to write what is there and no file: a folder, a FIFO, a device, a socket.
+
+    Raises
+    ------
+    OSError
+        If something else than a regular file, or a link to one, lies there.
+    """
+    with suppress(FileNotFoundError):
+        _refuse_other_kinds(path, path.stat().st_mode)
 
 
 def _refuse_other_kinds(path: Path, mode: int) -> None:

@@ -24,6 +24,7 @@ from dsgd_bench import (
     provenance,
     stopping,
     surroundings,
+    trials,
 )
 from dsgd_bench.errors import DsgdError, LaunchError
 from dsgd_bench.run import Run
@@ -33,7 +34,7 @@ from dsgd_bench.watchdog import Watchdog
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
 
-READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"
+READY, ERROR, STOPPED = trials.READY, trials.ERROR, trials.STOPPED
 """Files by which a trial's folder tells how the trial ended."""
 
 FAILED = 1

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dsgd_bench import algorithms
+from dsgd_bench import algorithms, files
 from dsgd_bench.batch import SlurmSpec
-from dsgd_bench.errors import ConfigError
+from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.strict import SAYS
 
@@ -363,8 +363,21 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     machine: Machine
 
     def write(self, path: Path) -> None:
-        """Write the job as JSON."""
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2))
+        """Write the job as JSON, whole or not at all.
+
+        Raises
+        ------
+        TraceError
+            If the file cannot be written.
+        """
+        text = msgspec.json.format(msgspec.json.encode(self), indent=2)
+        try:
+            files.write_bytes(path, text)
+        except OSError as error:
+            raise TraceError(
+                f"{path} cannot be written ({error}): free some space there, or choose "
+                "another --results folder"
+            ) from None
 
     @classmethod
     def read(cls, path: Path) -> "Job":

@@ -5,7 +5,7 @@ it in its place. So a kill at any moment leaves a whole checkpoint, or none at a
 """
 
 import json
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,13 +105,25 @@ def write(folder: Path, rank: int, checkpoint: Checkpoint) -> None:
 
 
 def publish(folder: Path) -> None:
-    """Put what all ranks have written in the place of the last checkpoint."""
+    """Put what all ranks have written in the place of the last checkpoint.
+
+    Raises
+    ------
+    TraceError
+        If something else is in its way.
+    """
     place, old = folder / NAME, folder / OLD
-    if place.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        place.rename(old)
-    (folder / PART).rename(place)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if place.exists():
+            remove(old)
+            place.rename(old)
+        (folder / PART).rename(place)
+    except OSError as error:
+        raise TraceError(
+            f"the checkpoint {folder / PART} cannot take the place of {place} "
+            f"({error}): remove what dsgd-bench has not written there"
+        ) from None
+    remove(old)
 
 
 def find(folder: Path) -> Path | None:
@@ -150,9 +162,26 @@ def read(place: Path, rank: int) -> Checkpoint:
 
 
 def discard(folder: Path) -> None:
-    """Remove every checkpoint of a trial."""
-    for name in (*FOLDERS, PART):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """Remove every checkpoint of a trial; killed meanwhile, leave none or all of it."""
+    remove(folder / PART)
+    for name in FOLDERS:
+        with suppress(OSError):  # there is none
+            (folder / name).rename(folder / PART)
+        remove(folder / PART)
+
+
+def remove(place: Path) -> None:
+    """Remove one checkpoint, whole or in part; what is not of it stays, in its folder.
+
+    Of a link the link is removed, and nothing of what it leads to.
+    """
+    with suppress(OSError):  # not there, or no folder, or not only ours is in it
+        if place.is_symlink():
+            place.unlink()
+            return
+        for path in place.glob("rank-*.h5"):
+            path.unlink()
+        place.rmdir()
 
 
 def _file(folder: Path, rank: int) -> Path:

@@ -43,6 +43,7 @@ LAYERS = (
         "processes",
         "provenance",
         "trace",
+        "trials",
         "watchdog",
     },
     {"worker"},
