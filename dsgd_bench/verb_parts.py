@@ -51,7 +51,7 @@ def add_mllog(verb: argparse.ArgumentParser) -> None:
 
 def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     """Write and print the report of what there is; say what failed."""
-    from dsgd_bench import report, runner
+    from dsgd_bench import earlier, report, runner
 
     ids = {trial.id for trial in study.trials}
     for trial, reason in outcome.failed:
@@ -64,12 +64,14 @@ def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
             f"{len(outcome.stopped)} trials were stopped, or not started, because the "
             "job around ends: the same command goes on with them"
         )
-    standing = None
-    if outcome.finished or outcome.skipped:
-        written = report.write_report(outcome.folder)
-        standing = written.standing(ids)
-        print_for_machines(standing, mllog=mllog)
-        print(written.terminal())  # last: people read the end
+    ended = bool(outcome.finished or outcome.skipped)
+    found = report.write_report(outcome.folder) if ended else report.Report((), "")
+    standing = found.standing(ids, {trial.id for trial, _ in outcome.failed})
+    for line in earlier.sentences(outcome, standing.rows, len(ids)):
+        print(line)
+    print_for_machines(standing, mllog=mllog)
+    if ended:
+        print(found.terminal())  # last: people read the end
     status = _status(outcome, standing)
     print(report.sentinel(status in (0, MISSED), ids))
     return status
@@ -83,12 +85,12 @@ def print_for_machines(standing: "Standing", *, mllog: bool) -> None:
         print(line)
 
 
-def _status(outcome: "Outcome", standing: "Standing | None") -> int:
+def _status(outcome: "Outcome", standing: "Standing") -> int:
     """Return the exit status of a study, see `cli.main`."""
     if outcome.stopped:
         return STOPPED
     if outcome.failed:
         return FAILED
-    if standing and standing.invalid:
+    if standing.invalid:
         return INVALID
-    return MISSED if standing and standing.missed else 0
+    return MISSED if standing.missed else 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
+from dsgd_bench.files import write_text
 from dsgd_bench.report import (
     across,
     exporters,
@@ -23,10 +24,11 @@ from dsgd_bench.report import (
     verdicts,
     verification,
 )
-from dsgd_bench.report.collect import TRACE, collect
+from dsgd_bench.report.collect import collect
 from dsgd_bench.report.fom import sentinel
 from dsgd_bench.report.study import Study
 from dsgd_bench.trace import open_trace
+from dsgd_bench.trials import FAILED, MISSING, UNREADABLE
 
 if TYPE_CHECKING:
     from dsgd_bench.report.figures import Drawing
@@ -89,20 +91,32 @@ class Report:
         page = [f"report: {file}" for file in self.files if file.name == PAGE]
         return "\n".join([*parts, *page, self.command])
 
-    def standing(self, ids: Collection[str] | None = None) -> "Standing":
+    def standing(
+        self, ids: Collection[str] | None = None, failed: Collection[str] = ()
+    ) -> "Standing":
         """Return what the report says of some trials, by default of all.
 
         Parameters
         ----------
         ids : collection of str, optional
-            Which trials count.
+            Which trials count; those of which there is nothing are missing.
+        failed : collection of str
+            Trials that failed, even if their folders cannot say so.
         """
+        found = [
+            (folder.name, state)
+            for study in self.studies
+            for folder, state in study.states.items()
+        ]
         rows = [row for study in self.studies for row in study.rows]
         verified = [each for study in self.studies for each in study.verified]
         if ids is not None:
             rows = [row for row in rows if row.trial_id in ids]
             verified = [each for each in verified if each.trial_id in ids]
-        return Standing(self, tuple(rows), tuple(verified))
+            found = [(trial, state) for trial, state in found if trial in ids]
+            found += [(trial, MISSING) for trial in ids if trial not in dict(found)]
+        found = [(trial, FAILED if trial in failed else was) for trial, was in found]
+        return Standing(self, tuple(rows), tuple(verified), tuple(found))
 
 
 @dataclass(frozen=True)
@@ -117,21 +131,24 @@ class Standing:
         The trials, crashed ones included.
     verified : tuple of Verification
         Of those that finished.
+    states : tuple of (str, str)
+        Id of every trial, and what became of it, see `Collected`.
     """
 
     report: Report
     rows: tuple[Row, ...]
     verified: tuple[Verification, ...]
+    states: tuple[tuple[str, str], ...]
 
     @property
     def crashed(self) -> bool:
         """Whether a trial has failed to run."""
-        return any(row.status == "crashed" for row in self.rows)
+        return any(state == FAILED for _, state in self.states)
 
     @property
     def invalid(self) -> bool:
         """Whether a finished trial fails verification, or cannot even be read."""
-        unreadable = any(row.status == "unreadable" for row in self.rows)
+        unreadable = any(state == UNREADABLE for _, state in self.states)
         return unreadable or any(trial.failed for trial in self.verified)
 
     @property
@@ -141,7 +158,8 @@ class Standing:
 
     def lines(self) -> Iterator[str]:
         """Yield the figures of merit, see `fom.lines`."""
-        return fom.lines(self.rows, self.verified)
+        states = [state for _, state in self.states]
+        return fom.lines(self.rows, self.verified, states)
 
     def mllog(self) -> Iterator[str]:
         """Yield the lines of MLPerf's loggers of every trial that finished."""
@@ -149,12 +167,11 @@ class Standing:
         for study in self.report.studies:
             for row in study.rows:
                 if row.trial_id in finished:
-                    path = study.folder / row.trial_id / TRACE
-                    yield from mllog.lines(open_trace(path))
+                    yield from mllog.lines(open_trace(study.traces[row.trial_id]))
 
     def sentinel(self) -> str:
         """Return the last line for machines: valid unless a trial is not."""
-        ids = [row.trial_id for row in self.rows]
+        ids = [trial for trial, _ in self.states]
         return sentinel(not (self.crashed or self.invalid), ids)
 
 
@@ -232,7 +249,7 @@ def _write(report: Report, out: Path) -> tuple[Path, ...]:
     if validation_table.pairs(studies):
         texts[VALIDATION] = validation_table.comma_separated(studies)
     for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+        write_text(out / name, text)
     return (*(out / name for name in texts), *(drawing.path for drawing in drawings))
 
 

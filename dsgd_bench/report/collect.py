@@ -1,9 +1,9 @@
 """Find the trials below a results folder and read what each has to say."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dsgd_bench import trials
 from dsgd_bench.analysis import servers
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
@@ -12,8 +12,7 @@ from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.specs import Job
 from dsgd_bench.trace import Trace, fabric_of, open_trace
 
-READY, ERROR = "READY", "ERROR"
-JOB, TRACE = "job.json", "trace.h5"
+JOB, TRACE = trials.JOB, trials.TRACE
 
 VIRTUAL = "virtual"
 
@@ -38,6 +37,14 @@ class Collected:
         Traces that are missing or damaged, and in which way.
     unfinished : list of Path
         Folders of trials that neither finished nor failed.
+    nameless : list of (Path, str)
+        Folders of trials that failed, and why, of which not even the settings can be
+        read: they have no row.
+    states : dict of Path to str
+        Every trial's folder: ``finished``, ``failed``, ``unreadable``, ``stopped`` or
+        ``missing``.
+    traces : dict of str to Path
+        Where the trace of each finished trial lies, by its id.
     """
 
     folder: Path
@@ -47,12 +54,15 @@ class Collected:
     verified: list[Verification] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
+    nameless: list[tuple[Path, str]] = field(default_factory=list)
+    states: dict[Path, str] = field(default_factory=dict)
+    traces: dict[str, Path] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The study's name, that of its folder."""
+        """The study's name, that of its folder, which may be a link."""
         mark = ", simulated" if self.fabric == VIRTUAL else ""
-        return self.folder.resolve().name + mark
+        return self.folder.absolute().name + mark
 
 
 def collect(folder: Path) -> list[Collected]:
@@ -66,24 +76,21 @@ def collect(folder: Path) -> list[Collected]:
         If there is no finished or failed trial at all.
     """
     studies: dict[tuple[Path, str], Collected] = {}
-    for trial in _trial_folders(folder):
+    for trial in trials.find(folder):
         home, fabric = trial.parent, _fabric(trial)
         collected = studies.setdefault((home, fabric), Collected(home, fabric))
-        if (trial / ERROR).exists():
-            _add_crash(collected, trial)
-        elif (trial / READY).exists():
+        state = trials.state(trial)
+        collected.states[trial] = state
+        if state == trials.FINISHED:
             _add_ready(collected, trial)
+        elif state == trials.FAILED:
+            _add_crash(collected, trial)
         else:
             collected.unfinished.append(trial)
-    if not any(collected.rows for collected in studies.values()):
+    ended = {trials.FINISHED, trials.FAILED, trials.UNREADABLE}
+    if not any(ended & set(each.states.values()) for each in studies.values()):
         raise TraceError(_nothing(folder, list(studies.values())))
     return list(studies.values())
-
-
-def _trial_folders(folder: Path) -> Iterator[Path]:
-    """Yield every folder that holds a trial, in the order of their names."""
-    marks = (READY, ERROR, JOB, TRACE)
-    yield from sorted({path.parent for mark in marks for path in folder.rglob(mark)})
 
 
 def _fabric(folder: Path) -> str:
@@ -104,9 +111,13 @@ def _add_ready(collected: Collected, folder: Path) -> None:
     except (DsgdError, OSError, KeyError, ValueError) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         collected.unreadable.append((path, problem))
+        collected.states[folder] = trials.UNREADABLE
         _add_label(collected, folder, status="unreadable", reason=problem)
         return
+    if row.status == "crashed":  # by its trace, whatever its folder says
+        collected.states[folder] = trials.FAILED
     collected.rows.append(row)
+    collected.traces[row.trial_id] = path
     collected.verified.append(verified)
     if load is not None:
         collected.loads.append(load)
@@ -114,7 +125,7 @@ def _add_ready(collected: Collected, folder: Path) -> None:
 
 def _add_crash(collected: Collected, folder: Path) -> None:
     """Add what is known of a failed trial: its trace if one was merged, or its name."""
-    reason = (folder / ERROR).read_text(encoding="utf-8").strip()
+    reason = trials.reason(folder)
     try:
         row = summarize(_open(folder / TRACE))
     except (DsgdError, OSError, KeyError, ValueError):
@@ -127,16 +138,16 @@ def _add_crash(collected: Collected, folder: Path) -> None:
 
 def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) -> None:
     """Add a run of which nothing but the trial is left."""
-    path = folder / JOB
     try:
-        trial = Job.read(path).trial
-    except DsgdError as error:
-        collected.unreadable.append((path, " ".join(str(error).split())))
+        job = Job.read(folder / JOB)
+    except DsgdError:
+        if status == "crashed":  # one that is unreadable has been named already
+            collected.nameless.append((folder, reason))
         return
     collected.rows.append(
         labeled(
-            trial,
-            study=collected.folder.resolve().name,
+            job.trial,
+            study=job.study,
             status=status,
             reason=reason,
             fabric=collected.fabric,
@@ -153,8 +164,6 @@ def _open(path: Path) -> Trace:
 def _nothing(folder: Path, studies: list[Collected]) -> str:
     if not folder.exists():
         return f"{folder} does not exist: name a folder such as results/smoke"
-    for path, problem in (found for study in studies for found in study.unreadable):
-        return f"{folder} has no readable trial: {path}: {problem}; run the study again"
     unfinished = sum(len(study.unfinished) for study in studies)
     if unfinished:
         return (

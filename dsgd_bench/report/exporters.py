@@ -95,7 +95,8 @@ def comma_separated(studies: Sequence[Study]) -> str:
     """Return one CSV line per point, every header with its unit."""
     records = [_record(study, line) for study in studies for line in study.lines]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    headers = list(records[0]) if records else ["study"]
+    writer = csv.DictWriter(text, headers, lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()

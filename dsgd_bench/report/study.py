@@ -1,7 +1,8 @@
 """One study as the report shows it: lines, tables, warnings and what they stand on."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsgd_bench import placement
@@ -40,6 +41,10 @@ class Study:
         Whether each finished trial is valid.
     folder : Path
         Where its results lie.
+    states : mapping of Path to str
+        Every trial's folder, and what became of the trial, see `Collected`.
+    traces : mapping of str to Path
+        Where the trace of each finished trial lies, by its id.
     """
 
     name: str
@@ -51,6 +56,8 @@ class Study:
     answers: tuple[Answer, ...] = ()
     verified: tuple[Verification, ...] = ()
     folder: Path = Path()
+    states: Mapping[Path, str] = field(default_factory=dict)
+    traces: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def of(cls, collected: Collected) -> "Study":
@@ -69,6 +76,8 @@ class Study:
             answers,
             tuple(collected.verified),
             collected.folder,
+            collected.states,
+            collected.traces,
         )
 
     @property

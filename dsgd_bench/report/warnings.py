@@ -67,9 +67,18 @@ def crashed(evidence: Evidence) -> Iterator[str]:
         reason = next((row.reason for row in rows if row.reason), "")
         yield (
             f"{_name(line)}: {_runs(rows, line)} crashed"
-            f"{f' ({reason.rstrip(chr(46))})' if reason else ''}. No time is shown for"
+            f"{_because(reason)}. No time is shown for"
             f" a crashed run. See log.txt in {rows[0].trial_id}/, then run the study"
             " again: finished trials are skipped."
+        )
+
+
+def nameless(evidence: Evidence) -> Iterator[str]:
+    """Name failed trials whose settings cannot be read."""
+    for folder, reason in evidence.collected.nameless:
+        yield (
+            f"{folder} failed{_because(reason)}, and its job.json cannot be read: the"
+            " trial is counted, and in no line of the table. Run the study again."
         )
 
 
@@ -279,6 +288,7 @@ def mixed_provenance(evidence: Evidence) -> Iterator[str]:
 
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "crashed": crashed,
+    "nameless": nameless,
     "unreadable": unreadable,
     "unfinished": unfinished,
     "diverged": diverged,
@@ -336,6 +346,10 @@ def _with_status(evidence: Evidence, status: str) -> Iterator[tuple[Line, list[R
         rows = [row for row in line.group.rows if row.status == status]
         if rows:
             yield line, rows
+
+
+def _because(reason: str) -> str:
+    return f" ({reason.rstrip('.')})" if reason else ""
 
 
 def _runs(rows: Sequence[Row], line: Line) -> str:

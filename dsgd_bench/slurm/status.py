@@ -5,13 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dsgd_bench import claims, rank
+from dsgd_bench import claims, trials
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.slurm import queue, records
 from dsgd_bench.slurm.groups import JOBS
 from dsgd_bench.specs import Job, Study
-
-JOB = "job.json"
+from dsgd_bench.trace import fabric_of
 
 STATES = {
     "finished": "",
@@ -19,6 +18,7 @@ STATES = {
     "stopped": "stopped before the end of the job; continued when run or submitted",
     "running": "",
     "queued": "in the hands of a job",
+    "unreadable": "its trace is damaged: remove its folder, then run or submit again",
     "missing": "never run, or interrupted; submit sends these",
 }
 """What a trial can be -> what that means, where the word does not say it."""
@@ -89,7 +89,8 @@ def look(folder: Path, study: Study | None = None) -> Status:
         state = _state(folder / name, hands.get(name, set()))
         status.trials[name] = (words, state)
         if state == "failed":
-            status.reasons[name] = _first_line(folder / name / rank.ERROR)
+            lines = trials.reason(folder / name).splitlines()
+            status.reasons[name] = lines[0] if lines else "no reason was given"
     return status
 
 
@@ -98,27 +99,28 @@ def _known(folder: Path, found: dict[Path, records.Record]) -> dict[str, str]:
     names: dict[str, str] = {}
     for path in found:
         names |= records.trials_of(path)
-    for path in sorted(folder.glob(f"*/{JOB}")):
-        if path.parent.name not in names:
+    for path in trials.find(folder):
+        if path.parent == folder and path.name not in names:
             try:
-                names[path.parent.name] = Job.read(path).trial.description
+                names[path.name] = Job.read(path / trials.JOB).trial.description
             except DsgdError:
-                names[path.parent.name] = "written by another version of dsgd-bench"
+                names[path.name] = "damaged, or written by another dsgd-bench"
     return names
 
 
 def _state(folder: Path, jobs: set[str]) -> str:
     """Return what a trial is, from its folder and the states of the jobs it is in."""
-    if (folder / rank.READY).exists():
-        return "finished"
-    if (folder / rank.ERROR).exists():
-        return "failed"
+    state = trials.state(folder)
+    if state == trials.FINISHED:
+        return state if fabric_of(folder / trials.TRACE) else trials.UNREADABLE
+    if state == trials.FAILED:
+        return state
     alive = bool(jobs & set(queue.ALIVE))
     if _claimed(folder) and (alive or not jobs):
         return "running"
     if alive:
         return "queued"
-    return "stopped" if (folder / rank.STOPPED).exists() else "missing"
+    return state
 
 
 def _claimed(folder: Path) -> bool:
@@ -127,8 +129,3 @@ def _claimed(folder: Path) -> bool:
         return time.time() - (folder / claims.CLAIM).stat().st_mtime < claims.STALE
     except OSError:
         return False
-
-
-def _first_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[0] if lines else "no reason was given"

@@ -55,7 +55,7 @@ LAYERS = (
     {"bench", "doctor", "slurm"},
     {"probe", "replay"},
     {"display"},
-    {"cluster", "rank_verbs", "verb_parts", "virtual_verbs"},
+    {"cluster", "earlier", "rank_verbs", "verb_parts", "virtual_verbs"},
     {"cli", "__main__"},
 )
 """A room imports from its own layer and from those above it in this list."""

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 
 from dsgd_bench import claims, cli, config, known_bugs
@@ -587,6 +588,9 @@ def mark(order, trial, name, text=""):
     folder = order.folder / trial.id
     folder.mkdir(parents=True)
     (folder / name).write_text(text)
+    if name == "READY":
+        with h5py.File(folder / "trace.h5", "w") as trace:
+            trace.attrs["dsgd_fabric"] = "mpi"
 
 
 def test_failed_trials_can_be_sent_alone(files, slurm, capsys):
