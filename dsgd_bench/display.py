@@ -26,12 +26,13 @@ from rich.table import Table
 
 from dsgd_bench import plan, surroundings
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.analysis import labels
 from dsgd_bench.doctor import Finding
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
 from dsgd_bench.problems import PROBLEMS, catalog, settings
 from dsgd_bench.simulation import Simulated
-from dsgd_bench.specs import Study
+from dsgd_bench.specs import Study, Trial
 
 PIPE_WIDTH = 140
 """Columns of a table that does not go to a terminal."""
@@ -240,7 +241,7 @@ def print_plan(study: Study) -> None:
 
 
 def _plan_table(study: Study, costs: Sequence[plan.Cost]) -> Table:
-    """Return one line per kind of trial; their repeats are counted."""
+    """Return one line per point of the study; its repeats are counted."""
     table = Table(
         box=box.SIMPLE_HEAD, title=f"study {study.name}", title_justify="left"
     )
@@ -252,17 +253,18 @@ def _plan_table(study: Study, costs: Sequence[plan.Cost]) -> Table:
     )
     for heading in headings.split(","):
         table.add_column(heading, justify="right")
-    groups: dict[tuple[str, str, int, int], list[plan.Cost]] = {}
-    for cost in costs:
+    groups: dict[tuple[str, str, int, int, str], list[plan.Cost]] = {}
+    cases = _cases([cost.trial for cost in costs])
+    for cost, case in zip(costs, cases, strict=True):
         t = cost.trial
-        key = (t.label, t.slowdown_label, t.ranks, cost.model_bytes)
+        key = (t.label, t.slowdown_label, t.ranks, cost.model_bytes, case)
         groups.setdefault(key, []).append(cost)
-    for (label, slowdown, ranks, model), group in sorted(groups.items()):
+    for (label, slowdown, ranks, model, case), group in sorted(groups.items()):
         first = group[0]
         sent, gap, seconds = first.bytes_per_step, first.spectral_gap, first.seconds
         messages = first.messages_per_step
         table.add_row(
-            label,
+            f"{label}, {case}" if case else label,
             slowdown,
             first.graph,
             str(ranks),
@@ -275,6 +277,13 @@ def _plan_table(study: Study, costs: Sequence[plan.Cost]) -> Table:
             "unknown" if seconds is None else f"{seconds:.1f}",
         )
     return table
+
+
+def _cases(trials: Sequence[Trial]) -> list[str]:
+    """Return for each trial what else the study varies, in words."""
+    factors = [labels.factors(trial) for trial in trials]
+    varying = [name for name in labels.differing(factors) if name != "ranks"]
+    return [labels.chosen(each, varying) for each in factors]
 
 
 def print_lists() -> None:

@@ -16,7 +16,7 @@ from dsgd_bench import algorithms, files
 from dsgd_bench.batch import SlurmSpec
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.interconnect import NetworkSpec
-from dsgd_bench.strict import SAYS
+from dsgd_bench.strict import SAYS, exact, nearly
 
 Count = Annotated[int, Meta(ge=1)]
 Index = Annotated[int, Meta(ge=0)]
@@ -125,7 +125,7 @@ class SlowLinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
         """The slow links in a few words, for tables; empty if there are none."""
         words = [_bits(self.rate)] if self.rate else []
         if self.seconds:
-            words.append(f"{self.seconds * 1e3:g} ms later")
+            words.append(f"{nearly(self.seconds * 1e3)} ms later")
         if not words:
             return ""
         named = [f"rank{'s' * (len(self.ranks) > 1)} {_listed(self.ranks)}"]
@@ -251,11 +251,11 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         where = f"rank{'s' * (len(s.ranks) > 1)} {', '.join(map(str, s.ranks))}"
         how = {
             "constant": "",
-            "transient": f" with probability {s.probability:g}",
-            "heavy-tailed": f" with tail {s.alpha:g}",
+            "transient": f" with probability {exact(s.probability)}",
+            "heavy-tailed": f" with tail {exact(s.alpha)}",
         }[s.kind]
         added = ", added" if s.mode == "added" else ""
-        words = f"{s.factor:g}x{how} on {where if s.ranks else 'all ranks'}{added}"
+        words = f"{exact(s.factor)}x{how} on {where if s.ranks else 'all ranks'}{added}"
         return ", ".join(filter(None, (words, s.links.label)))
 
 
@@ -400,8 +400,8 @@ def _bits(rate: float) -> str:
     """Return a rate in bit/s in words."""
     for unit, word in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
         if rate >= unit:
-            return f"{rate / unit:g} {word}"
-    return f"{rate:g} bit/s"
+            return f"{nearly(rate / unit)} {word}"
+    return f"{exact(rate)} bit/s"
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -232,3 +232,17 @@ def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
         f"{word} {limit:g}" for word, limit in limits if limit is not None
     )
     return f" {said}" if said else ""
+
+
+def exact(value: float) -> str:
+    """Return a number as text that gives it back: "0.1", "1e+06", "0.12345678".
+
+    Where six digits are enough there are no more; numbers that differ look different.
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value).removesuffix(".0")
+
+
+def nearly(value: float) -> str:
+    """Return a product or quotient as `exact` does, without its last rounding."""
+    return exact(float(f"{value:.12g}"))

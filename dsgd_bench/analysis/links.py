@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.analysis.labels import fact
+from dsgd_bench.strict import exact, nearly
 
 Floats = NDArray[np.float64]
 
@@ -99,5 +100,5 @@ def _rate(bits: float) -> str:
     """Return a rate in words: "200 Mbit/s"."""
     for size, name in PREFIXES:
         if bits >= size:
-            return f"{bits / size:g} {name}"
-    return f"{bits:g} bit/s"
+            return f"{nearly(bits / size)} {name}"
+    return f"{exact(bits)} bit/s"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.findings import Answer
 from dsgd_bench.analysis.readings import SPANS
@@ -196,7 +197,7 @@ def _point(line: Line) -> dict[str, Any]:
         "case": line.case,
         "algorithm": line.algorithm,
         "slowdown": row.slowdown,
-        "settings": dict(row.factors),
+        "settings": {name: labels.text(value) for name, value in row.factors.items()},
         "runs": len(group.rows),
         "reached": group.reached,
         "statuses": dict(group.statuses),

@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from dsgd_bench import files
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import Line, keeps_step
+from dsgd_bench.analysis.labels import text as words
 from dsgd_bench.analysis.scaling import curves
 from dsgd_bench.report import (
     link_figure,
@@ -119,7 +121,8 @@ def _draw(path: Path, drawn: Callable[[], Figure], caption: str) -> Drawing:
     """Draw into a PNG, and as SVG for either paper."""
     with mpl.rc_context(looks.PAPER):
         figure, text = drawn(), io.StringIO()
-        figure.savefig(path, format="png")
+        with files.replacing(path) as scratch:
+            figure.savefig(scratch, format="png")
         # Nothing has moved since: laying out again would take as long as drawing.
         figure.set_layout_engine("none")
         figure.savefig(text, format="svg", metadata={"Date": None})
@@ -183,14 +186,14 @@ def _curves(axes: Axes, line: Line, look: looks.Look) -> None:
 
 def _target(axes: Axes, lines: Lines) -> None:
     """Draw the target loss as a dashed line with its name above."""
-    wanted = lines[0].group.first.factors.get("measure.target.loss", "None")
-    if wanted == "None":
+    wanted = lines[0].group.first.factors.get("measure.target.loss")
+    if wanted is None:
         return
     ink = mpl.rcParams["text.color"]
-    axes.axhline(float(wanted), color=ink, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.axhline(wanted, color=ink, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.annotate(
-        f"target {wanted}",
-        (1.0, float(wanted)),
+        f"target {words(wanted)}",
+        (1.0, wanted),
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),
         textcoords="offset points",

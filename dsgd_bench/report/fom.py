@@ -92,7 +92,7 @@ def names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
         words = [f"study={row.study}"] if several else []
         words += [word.replace(" ", "=", 1) for word in row.label.split(", ")]
         words += [f"ranks={row.ranks}", f"slowdown={row.slowdown}"]
-        words += [f"{name}={row.factors.get(name, '')}" for name in different]
+        words += [f"{name}={_value(row, name)}" for name in different]
         words += [f"seed={row.seed}"]
         found[row.study, row.trial_id] = ",".join(map(_plain, words))
     twice = Counter(found.values())
@@ -100,6 +100,10 @@ def names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
         key: f"{name},id={key[1]}" if twice[name] > 1 else name
         for key, name in found.items()
     }
+
+
+def _value(row: Row, name: str) -> str:
+    return labels.text(row.factors[name]) if name in row.factors else ""
 
 
 def _metrics(row: Row) -> Iterator[tuple[str, float, str]]:

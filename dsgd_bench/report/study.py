@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsgd_bench import placement
+from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line, compare
 from dsgd_bench.analysis.expectations import judge
 from dsgd_bench.analysis.findings import Answer
@@ -105,9 +106,9 @@ class Study:
         """What all points have in common: "smoke: digits, 4 ranks, batch 32, ..."."""
         words = []
         for name, say in _COMMON.items():
-            values = {group.first.factors.get(name, "None") for group in self.groups}
-            if len(values) == 1 and (value := values.pop()) != "None":
-                words.append(say.format(value))
+            values = {group.first.factors.get(name) for group in self.groups}
+            if len(values) == 1 and (value := values.pop()) is not None:
+                words.append(say.format(labels.text(value)))
         targets = {group.first.target for group in self.groups}
         target = targets.pop() if len(targets) == 1 else None
         if target:
