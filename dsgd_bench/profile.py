@@ -4,12 +4,15 @@ A file of JSON. It holds medians and the straight lines fitted to them, in the
 vocabulary of LogGP, and turns into the network that a simulation takes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct, structs
 
+from dsgd_bench import files
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import (
     AllReduceSpec,
@@ -206,11 +209,40 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         return "thread" if NEEDS_PROGRESS in verdicts else "hardware"
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be written, or if what lies there is no file.
+        """
         text = msgspec.json.format(msgspec.json.encode(self), indent=1)
-        begun = path.with_name(path.name + ".part")
-        begun.write_bytes(text + b"\n")
-        begun.replace(path)
+        with _explained(path):
+            files.write_bytes(path, text + b"\n")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place for a profile before anything is measured.
+
+    Raises
+    ------
+    ConfigError
+        If something else than a file lies there, or its folder is missing.
+    """
+    with _explained(path):
+        files.refuse_other_kinds(path)
+        path.resolve().parent.stat()
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"--output {path} cannot be written ({error.strerror}): name a file in a "
+            "folder that can be"
+        ) from None
 
 
 def _link(operations: dict[str, Measured]) -> LinkSpec:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from dsgd_bench import (
+    files,
     known_bugs,
     launch,
     processes,
@@ -95,7 +96,8 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
             (folder / READY).touch()
         elif fabric.rank == 0:
             then = "goes on" if run.resumes else "starts again"
-            (folder / STOPPED).write_text(f"stopped on purpose: it {then} next time\n")
+            text = f"stopped on purpose: it {then} next time\n"
+            files.write_text(folder / STOPPED, text)
         fabric.barrier()
 
 

@@ -33,6 +33,7 @@ def _probe(verbs: Verbs) -> None:
 def probe(arguments: argparse.Namespace) -> int:
     """Be one rank of a probe; rank 0 writes the machine profile and prints tables."""
     surroundings.limit_threads()
+    from dsgd_bench import profile as profiles
     from dsgd_bench import rank
     from dsgd_bench.display import stages_display
     from dsgd_bench.probe import Probe, ProbeOptions
@@ -40,6 +41,8 @@ def probe(arguments: argparse.Namespace) -> int:
     rank.prepare_process()
     fabric = rank.connect()
     try:
+        if fabric.rank == 0:
+            profiles.check_writable(arguments.output)
         names = ("sizes", "iterations", "warm_up", "percentiles", "full", "output")
         options = ProbeOptions(**{name: getattr(arguments, name) for name in names})
         measuring = Probe(fabric, options)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dsgd_bench import provenance
+from dsgd_bench import files, provenance
 from dsgd_bench.analysis.statistics import quantile
 from dsgd_bench.fabric.base import Fabric
 
@@ -89,7 +89,7 @@ def write_json(
         "rows": rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    files.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def fom(name: str, value: float, unit: str) -> str:

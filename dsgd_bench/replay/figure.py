@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from dsgd_bench import files
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.replay.tables import epochs
 from dsgd_bench.replay.whatif import Answers
@@ -24,7 +25,9 @@ def write(path: Path, answers: Answers) -> None:
         figure = _bars(answers)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
+            kind = path.suffix.removeprefix(".") or "png"
+            with files.replacing(path) as scratch:
+                figure.savefig(scratch, format=kind)
         except (OSError, ValueError) as error:
             raise ConfigError(f"--figure {path} cannot be written: {error}") from None
 

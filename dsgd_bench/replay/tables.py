@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from dsgd_bench import files
 from dsgd_bench.bench.output import table
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.replay.whatif import Answers
@@ -111,6 +112,6 @@ def write_json(path: Path, answers: Answers) -> None:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        files.write_text(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise ConfigError(f"--json {path} cannot be written: {error}") from None

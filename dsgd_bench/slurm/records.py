@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from dsgd_bench import claims
+from dsgd_bench import claims, files
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.slurm.script import TRIALS
 
@@ -45,9 +45,8 @@ class Record(Struct, frozen=True):
 
     def write(self, folder: Path) -> None:
         """Write the record into the job's folder, whole or not at all."""
-        partial = folder / f".{RECORD}"
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-        partial.replace(folder / RECORD)
+        text = msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+        files.write_bytes(folder / RECORD, text)
 
 
 def read(jobs: Path) -> dict[Path, Record]:

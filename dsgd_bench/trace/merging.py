@@ -1,7 +1,6 @@
 """From the shards of the ranks to one netCDF-4 compatible file."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock
+from dsgd_bench import clock, files
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.judge import Judgments
@@ -91,10 +90,9 @@ def write_trace(folder: Path, shards: dict[int, Shard], *, crashed: str = "") ->
     if (optimum := facts.get("optimum")) is not None:
         attributes["dsgd_optimum"] = optimum
     path = folder / "trace.h5"
-    scratch = folder / f".trace-{os.getpid()}.h5"
     try:
-        _write(scratch, arrays, _exchanges(shards), attributes)
-        scratch.replace(path)
+        with files.replacing(path) as scratch:
+            _write(scratch, arrays, _exchanges(shards), attributes)
     except OSError as error:
         raise TraceError(
             f"cannot write {path} ({error}): free some space there; shards of ranks "
