@@ -4,14 +4,11 @@ A trial that is finished is not run again, even where the machine file has chang
 its numbers are of another machine than the one that was asked for now.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from dsgd_bench import provenance, trials
 from dsgd_bench.analysis.labels import fact
@@ -23,8 +20,6 @@ from dsgd_bench.specs import Job, Machine
 
 FEW = 4
 """Hosts, or keys of a machine file, that are named; of more it is said how many."""
-
-UNSET = "unset"
 
 
 def sentences(outcome: Outcome, rows: Sequence[Row], of: int) -> Iterator[str]:
@@ -87,34 +82,13 @@ def differences(then: Machine, now: Machine) -> list[str]:
 
     Values of variables that may be secrets are withheld.
     """
-    before, after = _flat(then), _flat(now)
+    before, after = provenance.settings(then), provenance.settings(now)
     return [
-        f"{plain(key)} {_shown(key, before)}, now {_shown(key, after)}"
+        f"{plain(key)} {provenance.setting(key, before)}, now "
+        f"{provenance.setting(key, after)}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key, UNSET) != after.get(key, UNSET)
+        if before.get(key) != after.get(key)
     ]
-
-
-def _flat(machine: Machine) -> dict[str, Any]:
-    """Return what is set in a machine file, by the dotted names of its keys."""
-    flat: dict[str, Any] = {}
-    waiting = [("", msgspec.to_builtins(machine))]
-    while waiting:
-        prefix, table = waiting.pop()
-        for key, value in table.items():
-            if isinstance(value, dict):
-                waiting.append((f"{prefix}{key}.", value))
-            elif value is not None:
-                flat[prefix + key] = value
-    return flat
-
-
-def _shown(key: str, settings: Mapping[str, Any]) -> str:
-    if key not in settings:
-        return UNSET
-    if provenance.SECRET.search(key):
-        return provenance.WITHHELD
-    return plain(json.dumps(settings[key], ensure_ascii=False))
 
 
 def _time(origin: Mapping[str, Any], folder: Path) -> str:

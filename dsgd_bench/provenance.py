@@ -4,6 +4,7 @@ Everything here is read without MPI; the fabric adds what only it knows, such as
 library version and the thread level granted.
 """
 
+import json
 import os
 import platform
 import re
@@ -15,9 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from dsgd_bench import surroundings
+from dsgd_bench.foreign import plain
 
 PACKAGES = (
     "dsgd-bench", "numpy", "mpi4py", "h5py", "greenlet", "msgspec", "scikit-learn",
@@ -123,6 +126,29 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
         for name, value in sorted(variables.items())
         if name.startswith(PREFIXES)
     }
+
+
+def settings(machine: msgspec.Struct) -> dict[str, Any]:
+    """Return what is set in a machine file, by the dotted names of its keys."""
+    flat: dict[str, Any] = {}
+    waiting = [("", msgspec.to_builtins(machine))]
+    while waiting:
+        prefix, table = waiting.pop()
+        for key, value in table.items():
+            if isinstance(value, dict):
+                waiting.append((f"{prefix}{key}.", value))
+            elif value is not None:
+                flat[prefix + key] = value
+    return flat
+
+
+def setting(key: str, flat: Mapping[str, Any]) -> str:
+    """Return one of `settings` as one line of text, withheld where it may be secret."""
+    if key not in flat:
+        return "unset"
+    if SECRET.search(key):
+        return WITHHELD
+    return plain(json.dumps(flat[key], ensure_ascii=False))
 
 
 def _cpus() -> set[int]:

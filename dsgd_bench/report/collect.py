@@ -1,5 +1,6 @@
 """Find the trials below a results folder and read what each has to say."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
 from dsgd_bench.analysis.verify import Verification, verify
 from dsgd_bench.errors import DsgdError, TraceError
-from dsgd_bench.specs import Job
+from dsgd_bench.specs import Job, Machine
 from dsgd_bench.trace import Trace, fabric_of, open_trace
 
 JOB, TRACE = trials.JOB, trials.TRACE
@@ -45,6 +46,8 @@ class Collected:
         ``missing``.
     traces : dict of str to Path
         Where the trace of each finished trial lies, by its id.
+    machines : list of Machine
+        The machine file of every finished trial, where it is known.
     """
 
     folder: Path
@@ -57,6 +60,7 @@ class Collected:
     nameless: list[tuple[Path, str]] = field(default_factory=list)
     states: dict[Path, str] = field(default_factory=dict)
     traces: dict[str, Path] = field(default_factory=dict)
+    machines: list[Machine] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -118,6 +122,8 @@ def _add_ready(collected: Collected, folder: Path) -> None:
         collected.states[folder] = trials.FAILED
     collected.rows.append(row)
     collected.traces[row.trial_id] = path
+    with suppress(DsgdError):  # written by another version: the trace is what counts
+        collected.machines.append(Job.read(folder / JOB).machine)
     collected.verified.append(verified)
     if load is not None:
         collected.loads.append(load)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dsgd_bench import provenance
 from dsgd_bench.analysis.comparison import Line, is_synchronous
 from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.statistics import MIN_RUNS
 from dsgd_bench.analysis.summary import Row
+from dsgd_bench.foreign import plain
 from dsgd_bench.report.collect import Collected
 from dsgd_bench.report.numbers import number
 
@@ -30,6 +32,10 @@ VOLATILE = (
     "links",  # a condition of its own: points of other links are other points
 )
 """Provenance that may differ between runs of one table."""
+
+IDLE = ("watchdog", "stop_margin", "when_stopped", "slurm.", "links.")
+"""Beginnings of a machine file's keys that change no number of a whole run; links are
+a condition of its own."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +292,26 @@ def mixed_provenance(evidence: Evidence) -> Iterator[str]:
         )
 
 
+def mixed_machines(evidence: Evidence) -> Iterator[str]:
+    """Name what differs between the machine files of one table."""
+    files = [provenance.settings(each) for each in evidence.collected.machines]
+    found: dict[str, set[str]] = {}
+    for key in sorted({key for flat in files for key in flat}):
+        values = {provenance.setting(key, flat) for flat in files}
+        if len(values) > 1 and not key.startswith(IDLE):
+            found[plain(key)] = values
+    if found:
+        words = "; ".join(
+            f"{key}: {' and '.join(sorted(values))}"
+            for key, values in list(found.items())[:4]
+        )
+        yield (
+            f"The runs were started with different machine files ({words}). Their times"
+            " are not comparable. Run the whole study with one of them, into a results"
+            " folder of its own."
+        )
+
+
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "crashed": crashed,
     "nameless": nameless,
@@ -295,6 +321,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "unreached": unreached,
     "flatters": flatters,
     "mixed-provenance": mixed_provenance,
+    "mixed-machines": mixed_machines,
     "known-bugs": known_bugs,
     "oversubscribed": oversubscribed,
     "shared-gpus": shared_gpus,

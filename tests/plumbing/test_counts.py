@@ -186,6 +186,24 @@ def test_other_machine_file_is_named_with_the_settings_that_differ(tmp_path, cap
     assert "warning: of 1 skipped trial it is not known with which machine file" in out
 
 
+def test_a_report_names_what_differs_between_machine_files(tmp_path):
+    folder = run_before(tmp_path / "toy", Machine(), repeats=3)
+    for repeat, machine in enumerate(
+        [
+            Machine(threads_per_rank=2, watchdog=7.0),
+            Machine(env={"OMP_PLACES": "cores", "MY_KEY": "hidden"}),
+        ]
+    ):
+        job = folder / trial_of(repeat).id / trials.JOB
+        Job("toy", trial_of(repeat), machine).write(job)
+    (folder / trial_of(2).id / trials.JOB).write_text("{")
+    text = " ".join(read_report(folder).terminal(columns=100).split())
+    assert "different machine files" in text
+    assert 'env.OMP_PLACES: "cores" and unset; threads_per_rank: 1 and 2)' in text
+    assert "watchdog" not in text
+    assert "hidden" not in text
+
+
 @pytest.mark.parametrize(
     ("then", "now", "said"),
     [
