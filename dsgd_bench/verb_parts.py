@@ -66,7 +66,8 @@ def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
         )
     ended = bool(outcome.finished or outcome.skipped)
     found = report.write_report(outcome.folder) if ended else report.Report((), "")
-    standing = found.standing(ids, {trial.id for trial, _ in outcome.failed})
+    failed = {trial.id for trial, _ in outcome.failed}
+    standing = found.standing(ids, failed, outcome.folder)
     for line in earlier.sentences(outcome, standing.rows, len(ids)):
         print(line)
     print_for_machines(standing, mllog=mllog)

@@ -92,7 +92,10 @@ class Report:
         return "\n".join([*parts, *page, self.command])
 
     def standing(
-        self, ids: Collection[str] | None = None, failed: Collection[str] = ()
+        self,
+        ids: Collection[str] | None = None,
+        failed: Collection[str] = (),
+        home: Path | None = None,
     ) -> "Standing":
         """Return what the report says of some trials, by default of all.
 
@@ -102,14 +105,17 @@ class Report:
             Which trials count; those of which there is nothing are missing.
         failed : collection of str
             Trials that failed, even if their folders cannot say so.
+        home : Path, optional
+            The folder in which trials count; not those in folders below.
         """
+        studies = [study for study in self.studies if home in (None, study.folder)]
         found = [
             (folder.name, state)
-            for study in self.studies
+            for study in studies
             for folder, state in study.states.items()
         ]
-        rows = [row for study in self.studies for row in study.rows]
-        verified = [each for study in self.studies for each in study.verified]
+        rows = [row for study in studies for row in study.rows]
+        verified = [each for study in studies for each in study.verified]
         if ids is not None:
             rows = [row for row in rows if row.trial_id in ids]
             verified = [each for each in verified if each.trial_id in ids]

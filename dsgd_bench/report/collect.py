@@ -46,6 +46,8 @@ class Collected:
         ``missing``.
     traces : dict of str to Path
         Where the trace of each finished trial lies, by its id.
+    copies : list of Path
+        Folders that hold the same trial as the one beside them that bears its name.
     machines : list of Machine
         The machine file of every finished trial, where it is known.
     """
@@ -60,6 +62,7 @@ class Collected:
     nameless: list[tuple[Path, str]] = field(default_factory=list)
     states: dict[Path, str] = field(default_factory=dict)
     traces: dict[str, Path] = field(default_factory=dict)
+    copies: list[Path] = field(default_factory=list)
     machines: list[Machine] = field(default_factory=list)
 
     @property
@@ -118,6 +121,8 @@ def _add_ready(collected: Collected, folder: Path) -> None:
         collected.states[folder] = trials.UNREADABLE
         _add_label(collected, folder, status="unreadable", reason=problem)
         return
+    if _is_copy(collected, folder, row.trial_id):
+        return
     if row.status == "crashed":  # by its trace, whatever its folder says
         collected.states[folder] = trials.FAILED
     collected.rows.append(row)
@@ -129,6 +134,15 @@ def _add_ready(collected: Collected, folder: Path) -> None:
         collected.loads.append(load)
 
 
+def _is_copy(collected: Collected, folder: Path, trial: str) -> bool:
+    """Note a folder that is the copy of a trial's, which would count twice."""
+    copied = folder.name != trial and (folder.parent / trial).is_dir()
+    if copied:
+        collected.copies.append(folder)
+        del collected.states[folder]
+    return copied
+
+
 def _add_crash(collected: Collected, folder: Path) -> None:
     """Add what is known of a failed trial: its trace if one was merged, or its name."""
     reason = trials.reason(folder)
@@ -136,6 +150,8 @@ def _add_crash(collected: Collected, folder: Path) -> None:
         row = summarize(_open(folder / TRACE))
     except (DsgdError, OSError, KeyError, ValueError):
         _add_label(collected, folder, status="crashed", reason=reason)
+        return
+    if _is_copy(collected, folder, row.trial_id):
         return
     collected.rows.append(
         replace(row, status="crashed", reason=reason, time_to_target=None)
@@ -149,6 +165,8 @@ def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) 
     except DsgdError:
         if status == "crashed":  # one that is unreadable has been named already
             collected.nameless.append((folder, reason))
+        return
+    if _is_copy(collected, folder, job.trial.id):
         return
     collected.rows.append(
         labeled(

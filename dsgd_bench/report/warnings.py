@@ -88,6 +88,15 @@ def nameless(evidence: Evidence) -> Iterator[str]:
         )
 
 
+def copied(evidence: Evidence) -> Iterator[str]:
+    """Name copies of trials, which are not counted."""
+    for folder in evidence.collected.copies:
+        yield (
+            f"{folder} is a copy of a trial that lies beside it, and is not counted."
+            " Move it elsewhere."
+        )
+
+
 def unreadable(evidence: Evidence) -> Iterator[str]:
     """Name trials whose trace is missing or damaged."""
     for path, problem in evidence.collected.unreadable:
@@ -315,6 +324,7 @@ def mixed_machines(evidence: Evidence) -> Iterator[str]:
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "crashed": crashed,
     "nameless": nameless,
+    "copied": copied,
     "unreadable": unreadable,
     "unfinished": unfinished,
     "diverged": diverged,

@@ -118,6 +118,21 @@ def test_a_finished_trial_with_a_late_error_is_finished_for_all_verbs(tmp_path):
     assert of_status(tmp_path / "toy") == {"finished": 1}
 
 
+def test_a_copy_of_a_trial_is_named_and_not_counted(tmp_path, capsys):
+    folder = run_before(tmp_path / "toy", Machine())
+    shutil.copytree(folder / trial_of(0).id, folder / "0-copy")
+    shutil.copytree(folder / trial_of(1).id, folder / "copies" / trial_of(1).id)
+    fails(folder / trial_of(1).id)
+    shutil.copytree(folder / trial_of(1).id, folder / "~copy")
+    assert len(read_report(folder).studies) == 2
+    found = next(s for s in read_report(folder).studies if s.name == "toy")
+    assert len(found.rows) == 4
+    assert sum("is a copy of a trial" in c.text for c in found.cautions) == 2
+    _, out = conclude(capsys, folder, outcome_of(folder, Machine(), (0, 2, 3)))
+    for line in ("trials 4", "trials_finished 3", "trials_failed 1"):
+        assert f"FOM {line} count" in out.splitlines()
+
+
 def test_an_error_that_is_not_utf_8_is_shown(tmp_path):
     _, broken = fill(tmp_path / "toy", repeats=2)
     fails(broken)
