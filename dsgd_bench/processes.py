@@ -4,17 +4,20 @@ A process group is not enough for that: MPICH gives every rank a session of its 
 all processes carry a mark in their environment, by which the stragglers are found.
 """
 
+import codecs
 import ctypes
+import io
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, Self
 
 from dsgd_bench.errors import LaunchError
 
@@ -27,8 +30,14 @@ QUIET_LOOKS = 8
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
+KEEP_SIZE, PUNCH_HOLE = 1, 2
+"""Modes of fallocate."""
+
 GLANCE = 0.2
 """Seconds between two looks at the log."""
+
+CHUNK = 2**20
+"""Bytes of output that are read at a time."""
 
 Listener = Callable[[str], None]
 
@@ -43,9 +52,11 @@ def run(
 ) -> int:
     """Run a command to its end and return its exit status (-9: killed by signal 9).
 
-    The command writes into the log itself, so that nothing here can hold it up. When
-    this process is interrupted (Ctrl-C, SIGTERM or SIGHUP) or `on_line` raises, all
-    processes of the command are ended before the exception goes on.
+    The command writes into a file in memory, so that nothing here can hold it up and
+    its last words are heard even if the disk is full; from there the log is written,
+    as far as it goes. When this process is interrupted (Ctrl-C, SIGTERM or SIGHUP) or
+    `on_line` raises, all processes of the command are ended before the exception goes
+    on.
 
     Parameters
     ----------
@@ -56,7 +67,8 @@ def run(
     log : Path
         File that receives its standard output and error; what it held is lost.
     on_line : callable, optional
-        Called with every line of the log, without its end, soon after it was written.
+        Called with every line of its output, without its end, soon after it was
+        written.
     patience : float
         Seconds between asking a command to end and making it.
 
@@ -67,11 +79,10 @@ def run(
     """
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     process = None
-    with _signals_interrupt():
+    with _signals_interrupt(), _Output(command[0], log) as output:
         try:
-            process = _start(command, {**env, MARK: mark}, log)
-            with log.open(errors="replace") as lines:
-                return _follow(process, lines, on_line or (lambda _: None))
+            process = _start(command, {**env, MARK: mark}, output.sink)
+            return _follow(process, output, on_line or (lambda _: None))
         finally:
             _end(process, mark, patience)
 
@@ -85,27 +96,88 @@ def _die_with_parent() -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class _Output:
+    """What a command prints: in memory, and from there into its log.
+
+    Parameters
+    ----------
+    name : str
+        Of the command, for the error.
+    log : Path
+        The log; what it held is lost.
+
+    Attributes
+    ----------
+    sink : int
+        Descriptor that the command writes to.
+
+    Raises
+    ------
+    LaunchError
+        If the log cannot be made.
+    """
+
+    def __init__(self, name: str, log: Path) -> None:
+        try:
+            self._log = log.open("wb", buffering=0)
+        except OSError as error:
+            raise LaunchError(
+                f"{name} cannot be started with its output in {log}: {error}"
+            ) from error
+        self._file = _in_memory()
+        self.sink = self._file.fileno()
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+        self._place = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.read()  # what was printed while the command was ended
+        self._file.close()
+        self._log.close()
+
+    def read(self) -> str:
+        """Return what was written since the last time, and copy it into the log."""
+        parts = []
+        # at a place, as the descriptor's own place is where the command writes
+        while part := os.pread(self.sink, CHUNK, self._place):
+            self._place += len(part)
+            parts.append(self._decoder.decode(part))
+            with suppress(OSError):  # it is full: then `on_line` at least hears it
+                self._log.write(part)
+        if parts and LIBC is not None:  # give the memory back
+            begin, length = ctypes.c_long(0), ctypes.c_long(self._place)
+            LIBC.fallocate(self.sink, PUNCH_HOLE | KEEP_SIZE, begin, length)
+        return "".join(parts)
+
+
+def _in_memory() -> BinaryIO:
+    """Return a file without a name, in memory where the system can do that."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("dsgd_bench_log"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 def _start(
-    command: Sequence[str], env: Mapping[str, str], log: Path
+    command: Sequence[str], env: Mapping[str, str], sink: int
 ) -> subprocess.Popen[bytes]:
     try:
-        with log.open("wb") as sink:
-            return subprocess.Popen(
-                command,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (see there)
-            )
+        return subprocess.Popen(
+            command,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 (see there)
+        )
     except OSError as error:
-        raise LaunchError(
-            f"{command[0]} cannot be started with its output in {log}: {error}"
-        ) from error
+        raise LaunchError(f"{command[0]} cannot be started: {error}") from error
 
 
-def _follow(process: subprocess.Popen[bytes], lines: TextIO, on_line: Listener) -> int:
+def _follow(process: subprocess.Popen[bytes], lines: _Output, on_line: Listener) -> int:
     """Pass on complete lines until the process has ended; return its exit status."""
     begun = ""
     status = None

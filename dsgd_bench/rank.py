@@ -12,16 +12,19 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from dsgd_bench import (
+    files,
     known_bugs,
     launch,
     processes,
     provenance,
+    show,
     stopping,
     surroundings,
 )
@@ -39,6 +42,9 @@ READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"
 FAILED = 1
 REFUSED = 2
 """Exit statuses: something broke; the user asked for what cannot be."""
+
+SAYS, BUG = "dsgd-bench: ", "known bug: "
+"""How lines of ours begin, and after that those that end no job."""
 
 GRACE = 2.0
 """Seconds in which rank 0 says for all what the others would say too."""
@@ -94,7 +100,8 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
             (folder / READY).touch()
         elif fabric.rank == 0:
             then = "goes on" if run.resumes else "starts again"
-            (folder / STOPPED).write_text(f"stopped on purpose: it {then} next time\n")
+            said = f"stopped on purpose: it {then} next time\n"
+            files.write_text(folder / STOPPED, said)
         fabric.barrier()
 
 
@@ -102,7 +109,7 @@ def warn_of_bugs(origin: dict[str, Any]) -> list[str]:
     """Print a line for every known bug that this job can meet; return them all."""
     found = known_bugs.on_these_ranks(origin, surroundings.libmpi())
     for sentence in found:
-        print(f"dsgd-bench: known bug: {sentence}", file=sys.stderr, flush=True)
+        show.complain(f"{SAYS}{BUG}{sentence}")
     return found
 
 
@@ -178,11 +185,10 @@ def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None
         refuse(folder, str(error))
         fabric.abort(FAILED)
     except Exception as error:  # noqa: BLE001 - the others would wait forever
-        said = traceback.format_exception_only(error)[-1].strip()
-        if note_error(folder, f"rank {fabric.rank} raised {said}"):
-            print(f"rank {fabric.rank} raised:", file=sys.stderr)
-            traceback.print_exc()
-            sys.stderr.flush()
+        full = files.no_room(error)
+        said = full or f"raised {traceback.format_exception_only(error)[-1].strip()}"
+        if refuse(folder, f"rank {fabric.rank} {said}") and not full:
+            show.stacks(error)
         fabric.abort(FAILED)
 
 
@@ -194,29 +200,49 @@ def end_all(fabric: "MpiFabric", error: Exception) -> None:
     if fabric.rank:
         time.sleep(GRACE)
     if isinstance(error, DsgdError):
-        print(f"dsgd-bench: {error}", file=sys.stderr, flush=True)
+        show.complain(f"dsgd-bench: {error}")
     else:
-        traceback.print_exception(error)
-        sys.stderr.flush()
+        show.stacks(error)
     fabric.abort(REFUSED if isinstance(error, DsgdError) else FAILED)
 
 
-def refuse(folder: Path, sentence: str) -> None:
-    """Say `sentence` once for all ranks."""
-    if note_error(folder, sentence):
-        print(f"dsgd-bench: {sentence}", file=sys.stderr, flush=True)
+def refuse(folder: Path, sentence: str) -> bool:
+    """Say `sentence` once for all ranks; tell whether this rank was the first to."""
+    first = note_error(folder, sentence)
+    if first:
+        show.complain(f"{SAYS}{sentence}")
+    return first
 
 
 def note_error(folder: Path, sentence: str) -> bool:
     """Write the folder's ERROR file; tell whether this rank was the first to do so."""
     try:
-        with (folder / ERROR).open("x") as file:
+        with (folder / ERROR).open("x", encoding="utf-8", errors="replace") as file:
             file.write(sentence + "\n")
     except FileExistsError:
         return False
     except OSError:
         return True  # cannot be written: then at least it is printed
     return True
+
+
+def first_error(folder: Path, sentence: str) -> str:
+    """Return the reason that the folder's ERROR file gives; write `sentence` if none.
+
+    An empty file is one that had no room when a rank wrote it.
+    """
+    note_error(folder, sentence)
+    with suppress(OSError):
+        if first := files.read_text(folder / ERROR).strip():
+            return first
+        files.write_text(folder / ERROR, sentence + "\n")
+    return sentence
+
+
+def sentence(line: str) -> str:
+    """Return what a rank says in a line of its output, if that ends its job."""
+    _, said, words = line.partition(SAYS)
+    return words if said and not words.startswith(BUG) else ""
 
 
 def prepare_process() -> None:

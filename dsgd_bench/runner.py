@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dsgd_bench import claims, launch, leftovers, processes, rank, stopping, trace
+from dsgd_bench import (
+    claims,
+    files,
+    launch,
+    leftovers,
+    processes,
+    rank,
+    stopping,
+    trace,
+)
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.specs import Job, Machine, Study, Trial
 
@@ -129,6 +138,20 @@ def _run_one(
     start: Start,
 ) -> bool:
     """Run one trial, a number of so many, if nobody else does; tell whether so."""
+    try:
+        return _run_held(job, place, outcome, display, start)
+    except TraceError as error:  # the disk is full by now: the others still count
+        _note(outcome, job.trial, str(error), display)
+        return True
+
+
+def _run_held(
+    job: Job,
+    place: tuple[int, int],
+    outcome: Outcome,
+    display: Display,
+    start: Start,
+) -> bool:
     trial = job.trial
     folder = _prepare(outcome.folder / trial.id)
     with claims.held(folder) as ours:
@@ -181,12 +204,21 @@ def _note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None
 def _launch(job: Job, folder: Path) -> str:
     """Run one trial with the launcher; return why it ended early, or nothing."""
     clear(folder, keep=_kept(job))
-    job.write(folder / JOB)
+    try:
+        job.write(folder / JOB)
+    except OSError as error:
+        return _give_up(folder, files.no_room(error) or f"{folder / JOB}: {error}")
     ranks, machine = job.trial.ranks, job.machine
     command = launch.command(folder / JOB, ranks, machine, sys.executable)
     environment = launch.environment(ranks, machine, sys.executable)
+    said: list[str] = []
+
+    def listen(line: str) -> None:
+        if not said and (sentence := rank.sentence(line)):
+            said.append(sentence)
+
     try:
-        status = processes.run(command, environment, folder / LOG)
+        status = processes.run(command, environment, folder / LOG, listen)
     except KeyboardInterrupt:
         if not (folder / rank.READY).exists():  # else it came when all was done
             _give_up(folder, "interrupted: it will be run again")
@@ -194,7 +226,9 @@ def _launch(job: Job, folder: Path) -> str:
     for mark in (rank.READY, rank.STOPPED):
         if (folder / mark).exists():
             return "" if mark == rank.READY else mark
-    return _give_up(folder, f"the launcher ended with status {status}")
+    # where the disk is full, what a rank has said is all there is of the reason
+    ended = [*said, f"the launcher ended with status {status}"]
+    return _give_up(folder, ended[0])
 
 
 def _kept(job: Job) -> tuple[str, ...]:
@@ -206,8 +240,8 @@ def _kept(job: Job) -> tuple[str, ...]:
 
 def _give_up(folder: Path, reason: str) -> str:
     """Keep what a failed trial recorded; return the first reason that was given."""
-    rank.note_error(folder, reason)
-    reason = (folder / rank.ERROR).read_text().strip() or reason
+    trace.checkpoint.tidy(folder)  # gives room for the reason
+    reason = rank.first_error(folder, reason)
     if any(folder.glob("rank-*.h5")):
         with suppress(TraceError):  # killed before the first flush: nothing to keep
             trace.merge(folder, crashed=reason)
@@ -216,10 +250,9 @@ def _give_up(folder: Path, reason: str) -> str:
 
 def log_tail(folder: Path) -> str:
     """Return the end of a trial's log."""
-    path = folder / LOG
-    if not path.exists():
-        return ""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL:])
+    with suppress(OSError):  # no log, or none that can be read
+        return "\n".join(files.read_end(folder / LOG).splitlines()[-TAIL:])
+    return ""
 
 
 def clear(folder: Path, keep: Sequence[str]) -> None:

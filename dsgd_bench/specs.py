@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from dsgd_bench import algorithms
 from dsgd_bench.batch import SlurmSpec
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.files import write_bytes
 from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.strict import SAYS
 
@@ -363,8 +364,14 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     machine: Machine
 
     def write(self, path: Path) -> None:
-        """Write the job as JSON."""
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2))
+        """Write the job as JSON.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        write_bytes(path, msgspec.json.format(msgspec.json.encode(self), indent=2))
 
     @classmethod
     def read(cls, path: Path) -> "Job":

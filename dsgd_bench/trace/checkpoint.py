@@ -6,6 +6,7 @@ it in its place. So a kill at any moment leaves a whole checkpoint, or none at a
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench import clock
 from dsgd_bench.errors import TraceError
+from dsgd_bench.trace import disk
 
 SCHEMA = 1
 """Version of the format; another one is not read."""
@@ -91,16 +93,18 @@ def write(folder: Path, rank: int, checkpoint: Checkpoint) -> None:
     path = _file(folder / PART, rank)
     try:
         path.parent.mkdir(exist_ok=True)
-        with h5py.File(path, "w", locking=False) as file:
+        with disk.written(path) as file:
             file.attrs["facts"] = json.dumps(checkpoint.facts)
             file["rows"] = checkpoint.rows
             for group in ("arrays", "copies"):
                 for name, array in getattr(checkpoint, group).items():
                     file[f"{group}/{name}"] = array
     except OSError as error:
+        with suppress(OSError):
+            path.unlink()  # others may need the room to say what they have to
         raise TraceError(
-            f"rank {rank} cannot write its checkpoint to {path} ({error}): free some "
-            'space there, or set when_stopped = "rerun" in the machine file'
+            f"rank {rank} cannot write its checkpoint to {path} ({disk.why(error)}): "
+            'free some space there, or set when_stopped = "rerun" in the machine file'
         ) from None
 
 
@@ -147,6 +151,11 @@ def read(place: Path, rank: int) -> Checkpoint:
     facts["segments"] = [tuple(segment) for segment in facts["segments"]]
     facts["exchanges"] = dict(facts["exchanges"])
     return Checkpoint(rows=rows, arrays=arrays, copies=copies, **facts)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what there is of a checkpoint that was never whole."""
+    shutil.rmtree(folder / PART, ignore_errors=True)
 
 
 def discard(folder: Path) -> None:

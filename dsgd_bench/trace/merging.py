@@ -1,7 +1,6 @@
 """From the shards of the ranks to one netCDF-4 compatible file."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +10,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock
+from dsgd_bench import clock, files
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.judge import Judgments
+from dsgd_bench.trace import disk
 from dsgd_bench.trace.shard import Shard
 from dsgd_bench.trace.staleness import staleness
 from dsgd_bench.trace.variables import PAIR, RANK, SCHEMA, STEP, VARIABLES
@@ -91,14 +91,13 @@ def write_trace(folder: Path, shards: dict[int, Shard], *, crashed: str = "") ->
     if (optimum := facts.get("optimum")) is not None:
         attributes["dsgd_optimum"] = optimum
     path = folder / "trace.h5"
-    scratch = folder / f".trace-{os.getpid()}.h5"
     try:
-        _write(scratch, arrays, _exchanges(shards), attributes)
-        scratch.replace(path)
+        with files.replacing(path) as scratch:
+            _write(scratch, arrays, _exchanges(shards), attributes)
     except OSError as error:
         raise TraceError(
-            f"cannot write {path} ({error}): free some space there; shards of ranks "
-            "that lie beside it are complete"
+            f"cannot write {path} ({disk.why(error)}): free some space there; shards "
+            "of ranks that lie beside it are complete"
         ) from None
     return path
 
@@ -272,7 +271,7 @@ def _write(
         "step": steps,
         "moment": arrays["moment_time"].shape[0],
     }
-    with h5py.File(path, "w", locking=False) as file:
+    with disk.written(path) as file:
         file.attrs.update(attributes)
         for name, size in sizes.items():
             file[name] = np.arange(size)

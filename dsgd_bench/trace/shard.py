@@ -1,8 +1,6 @@
 """The record of one rank while it runs: an HDF5 file, flushed twice a second."""
 
 import json
-import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,12 +13,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock
+from dsgd_bench import clock, show
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.judge import Judgments
 from dsgd_bench.trace.checkpoint import Checkpoint
+from dsgd_bench.trace.disk import Disk, why
 
 FLUSH_PERIOD = 0.5
 """Seconds between two flushes of a shard."""
@@ -117,7 +116,8 @@ class ShardWriter:
         self.drained: dict[str, float] = {}
         self._ended = threading.Event()
         with self._explained():
-            self._file = h5py.File(self._path, "w", locking=False)
+            self._disk = Disk(self._path)
+            self._file = h5py.File(self._disk, "w")
             self._file.attrs["facts"] = json.dumps(facts.table())
             self._file.attrs["segments"] = json.dumps(self._before.segments)
             self._file.attrs["first_row"] = len(self._before.rows)
@@ -125,14 +125,20 @@ class ShardWriter:
             self._rows = self._file.create_dataset(
                 "rows", data=self._before.rows, maxshape=(None, columns), chunks=True
             )
-            self._file.flush()
+            self._flush()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with self._explained():
+        with self._explained(), self._disk:
             self._file.close()
+            self._disk.check()
+
+    def _flush(self) -> None:
+        """Hand all over to the system, or raise what kept earlier things from it."""
+        self._file.flush()
+        self._disk.check()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -158,7 +164,7 @@ class ShardWriter:
                 self._write_rows()
             except OSError as error:  # raised again where the training thread sees it
                 self._error = error
-                print(self._explain(error), file=sys.stderr, flush=True)
+                show.complain(f"dsgd-bench: {self._explain(error)}")
             self._ledger.flushing += clock.monotonic() - started
 
     def _write_rows(self) -> None:
@@ -168,7 +174,7 @@ class ShardWriter:
             before = self._rows.shape[0]
             self._rows.resize(before + count, axis=0)
             self._rows[before:] = rows[:count]
-            self._file.flush()
+            self._flush()
             del rows[:count]
 
     def finish(
@@ -187,7 +193,7 @@ class ShardWriter:
             self._file.attrs["counts"] = json.dumps(self._counts())
             pairs = np.array(sorted(self._exchanges().items()), np.int64)
             self._file["exchanges"] = pairs.reshape(-1, 2)
-            self._file.flush()
+            self._flush()
 
     def checkpoint(
         self,
@@ -245,10 +251,9 @@ class ShardWriter:
             raise TraceError(self._explain(error)) from None
 
     def _explain(self, error: OSError) -> str:
-        why = os.strerror(error.errno) if error.errno else error
         return (
             f"rank {self._rank} cannot write its trace to {self._path} "
-            f"({why}): free some space there, or choose another --results folder"
+            f"({why(error)}): free some space there, or choose another --results folder"
         )
 
 
