@@ -1,13 +1,13 @@
 """The command ``dsgd-bench``: each verb parses its words, then calls one function."""
 
 import argparse
-import os
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import __version__, surroundings
+from dsgd_bench import __version__, show, surroundings
 from dsgd_bench.errors import DsgdError, LaunchError
 from dsgd_bench.rank_verbs import ON_RANKS, Verbs
 from dsgd_bench.verb_parts import (
@@ -17,6 +17,7 @@ from dsgd_bench.verb_parts import (
     add_mllog,
     add_results,
     add_study,
+    check_target,
     conclude,
     print_for_machines,
 )
@@ -25,30 +26,51 @@ from dsgd_bench.virtual_verbs import VIRTUAL
 if TYPE_CHECKING:
     from dsgd_bench.specs import Machine, Study
 
+UNPRINTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Why standard output may fail: no room for it, or no place."""
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status.
 
-    0: all is well; 1: a trial failed, or nobody reads what is printed; 2: the command,
+    0: all is well; 1: a trial failed, or what is to be printed or written cannot be
+    (nobody reads it, the disk is full); 2: the command,
     a study or a machine file asks for something that cannot be; 3: a finished trial
     failed verification; 4: a trial did not reach its target; 75: stopped before the
     end of the job around, to go on later; 130: interrupted. Of several the first in the
     order 130, 2, 75, 1, 3, 4.
     """
-    arguments = parser().parse_args(words)
+    show.prepare()
     try:
+        arguments = parser().parse_args(words)
         status = int(arguments.verb(arguments))
-        sys.stdout.flush()  # else what is written at the end fails where none sees it
+        show.flush()  # else what is written at the end fails where none sees it
         return status
     except DsgdError as error:
-        print(f"dsgd-bench: {error}", file=sys.stderr)
+        show.complain(f"dsgd-bench: {error}")
         return REFUSED
     except KeyboardInterrupt:
-        print("dsgd-bench: interrupted; finished trials are kept", file=sys.stderr)
+        show.complain("dsgd-bench: interrupted; finished trials are kept")
         return INTERRUPTED
     except BrokenPipeError:  # who reads, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        show.silence(sys.stdout)
         return FAILED
+    except OSError as error:
+        return _refused_by_system(error)
+
+
+def _refused_by_system(error: OSError) -> int:
+    """Say what the operating system did not do: print, or what is not foreseen."""
+    said = error.strerror or str(error)
+    if error.filename is not None:
+        said = f"{error.filename}: {said}"
+    elif error.errno in UNPRINTED:
+        show.silence(sys.stdout)
+        said = (
+            f"what it prints cannot be written ({said}): make room, or print elsewhere"
+        )
+    show.complain(f"dsgd-bench: {said}")
+    return FAILED
 
 
 def parser() -> argparse.ArgumentParser:
@@ -241,7 +263,7 @@ def _foresee_bugs(study: "Study", machine: "Machine", nodes: int = 1) -> None:
     except LaunchError:
         return  # a plan needs no MPI library
     for sentence in known_bugs.foreseen(ranks, nodes, variables):
-        print(f"dsgd-bench: known bug: {sentence}", file=sys.stderr)
+        show.complain(f"dsgd-bench: known bug: {sentence}")
 
 
 def _report(verbs: Verbs) -> None:
@@ -257,15 +279,15 @@ def _report(verbs: Verbs) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write the report of results folders and print their tables."""
-    from dsgd_bench.report import write_report
+    """Print the tables of results folders, and write their report."""
+    from dsgd_bench.report import read_report
 
-    written = write_report(*arguments.results, out=arguments.out)
-    standing = written.standing()
+    found = read_report(*arguments.results)
+    standing = found.standing()
     print_for_machines(standing, mllog=arguments.mllog)
-    print(written.terminal())
-    print(standing.sentinel())
-    return 0
+    written = found.write(arguments.out or arguments.results[0])
+    show.lines([*written.terminal().split("\n"), standing.sentinel()])
+    return 0 if written.whole else FAILED
 
 
 def _list(verbs: Verbs) -> None:
@@ -307,7 +329,7 @@ def data_fetch(arguments: argparse.Namespace) -> int:
     data_set = catalog.find(arguments.name)
     with download_display() as watch:
         fetch.fetch(data_set, arguments.folder, watch)
-    print(f"{data_set.name} is complete in {data_set.place(arguments.folder)}")
+    show.line(f"{data_set.name} is complete in {data_set.place(arguments.folder)}")
     return 0
 
 
@@ -364,6 +386,7 @@ def bench(arguments: argparse.Namespace) -> int:
     from dsgd_bench.bench import BENCHMARKS
 
     options = BENCHMARKS[arguments.name].options.from_argv(arguments.words)
+    check_target("--json", getattr(options, "json", None))
     words = ["bench-rank", arguments.name, *arguments.words]
     machine = config.Machine(threads_per_rank=getattr(options, "threads", 1))
-    return rank.start(machine, options.ranks, words, print)
+    return rank.start(machine, options.ranks, words, show.line)

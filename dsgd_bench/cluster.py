@@ -5,7 +5,9 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
+from dsgd_bench import show
 from dsgd_bench.display import console, duration
 from dsgd_bench.slurm import records, script
 from dsgd_bench.slurm import submit as sending
@@ -27,11 +29,11 @@ def submit(order: Order, *, failed: bool) -> None:
         _print_missing(order, missing)
         for record in sending.send(order, missing.groups):
             array = f", an array of {record.jobs}" if record.jobs > 1 else ""
-            print(
+            sent = (
                 f"job {record.job}{array}: {len(record.trials)} trials on "
-                f"{record.ranks} ranks, nodes: {record.nodes}",
-                flush=True,
+                f"{record.ranks} ranks, nodes: {record.nodes}"
             )
+            show.lines([sent])
 
 
 def rehearse(order: Order, *, failed: bool) -> None:
@@ -39,9 +41,9 @@ def rehearse(order: Order, *, failed: bool) -> None:
     missing = sending.missing(order, failed=failed)
     for group in missing.groups:
         folder = order.folder / JOBS / f"NNNN-{group.ranks}-ranks"
-        print(script.render(order, group, folder))
+        show.lines(script.render(order, group, folder).split("\n"))
     _print_missing(order, missing)
-    print("nothing was sent")
+    show.line("nothing was sent")
 
 
 def status(folder: Path, study: Study | None = None) -> None:
@@ -52,9 +54,9 @@ def status(folder: Path, study: Study | None = None) -> None:
 def _print_missing(order: Order, missing: sending.Missing) -> None:
     if missing.groups:
         print_groups(missing.groups, order.machine.stop_margin)
-        print(f"not sent: {missing.rest}" if missing.rest else "all of the study")
+        show.line(f"not sent: {missing.rest}" if missing.rest else "all of the study")
     else:
-        print(f"there is nothing to send: {missing.rest}")
+        show.line(f"there is nothing to send: {missing.rest}")
 
 
 def print_groups(groups: Sequence[Group], stop_margin: float) -> None:
@@ -65,7 +67,7 @@ def print_groups(groups: Sequence[Group], stop_margin: float) -> None:
         "core-hours\nestimated,core-hours\nat most"
     )
     for heading in headings.split(","):
-        table.add_column(heading, justify="right")
+        table.add_column(Text(heading), justify="right")
     for group in groups:
         hours = group.core_hours
         table.add_row(
@@ -102,7 +104,7 @@ def print_status(status: Status) -> None:
     if status.jobs:
         table = Table("job", "state", box=box.SIMPLE_HEAD)
         for heading in ("ranks", "nodes", "trials", "of these\nfinished"):
-            table.add_column(heading, justify="right")
+            table.add_column(Text(heading), justify="right")
         table.add_column("submitted")
         for record, state in status.jobs:
             states = [status.trials.get(trial, ("", ""))[1] for trial in record.trials]
@@ -118,4 +120,4 @@ def print_status(status: Status) -> None:
         out.print(table)
     for name, reason in status.reasons.items():
         words = f"{status.trials[name][0]} ({name}) failed: {reason}"
-        out.print(words, markup=False, soft_wrap=True)
+        out.print(words, soft_wrap=True)

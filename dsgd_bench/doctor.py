@@ -17,6 +17,7 @@ from dsgd_bench import (
     placement,
     provenance,
     rank,
+    show,
     surroundings,
 )
 from dsgd_bench.errors import ConfigError, GpuError, LaunchError
@@ -178,7 +179,7 @@ def on_rank(ranks: int, mode: str) -> int:
     try:
         fabric = rank.connect(ranks)
     except LaunchError as error:
-        print(f"dsgd-bench: {error}", file=sys.stderr)
+        show.complain(f"dsgd-bench: {error}")
         return rank.REFUSED
     answer = fabric.describe() | {
         "libmpi_path": surroundings.libmpi(),
@@ -187,6 +188,6 @@ def on_rank(ranks: int, mode: str) -> int:
     }
     answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])
     if fabric.rank == 0:
-        print(ANSWER + json.dumps(answer), flush=True)
+        show.lines([ANSWER + json.dumps(answer)])
     fabric.close()
     return 0

@@ -7,9 +7,9 @@ fail in ``MPI_Init``, or hang there (MPICH 5.0.2, Slurm 22.05).
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 
+from dsgd_bench import show
 from dsgd_bench.specs import Machine
 
 REMOVE = (
@@ -52,9 +52,7 @@ def remove(machine: Machine) -> None:
     try:
         subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        print(
+        show.complain(
             f"dsgd-bench: what killed ranks left in /dev/shm could not be removed "
-            f"({error}); if ranks fail in MPI_Init, take mpiexec as the launcher",
-            file=sys.stderr,
-            flush=True,
+            f"({error}); if ranks fail in MPI_Init, take mpiexec as the launcher"
         )

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, structs
 
+from dsgd_bench import files
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import (
     AllReduceSpec,
@@ -206,11 +207,21 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         return "thread" if NEEDS_PROGRESS in verdicts else "hardware"
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be written.
+        """
         text = msgspec.json.format(msgspec.json.encode(self), indent=1)
-        begun = path.with_name(path.name + ".part")
-        begun.write_bytes(text + b"\n")
-        begun.replace(path)
+        try:
+            files.write_bytes(path, text + b"\n")
+        except OSError as error:
+            raise ConfigError(
+                f"the machine profile {path} cannot be written ({error.strerror}): "
+                "make room there, or name another file with --output"
+            ) from None
 
 
 def _link(operations: dict[str, Measured]) -> LinkSpec:

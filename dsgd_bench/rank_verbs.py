@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from dsgd_bench import flags, surroundings
+from dsgd_bench import flags, show, surroundings
+from dsgd_bench.errors import DsgdError
+from dsgd_bench.verb_parts import check_target
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb is added to the command line."""
@@ -40,6 +42,8 @@ def probe(arguments: argparse.Namespace) -> int:
     rank.prepare_process()
     fabric = rank.connect()
     try:
+        if fabric.rank == 0:  # its folder may be on this host only
+            check_target("--output", arguments.output)
         names = ("sizes", "iterations", "warm_up", "percentiles", "full", "output")
         options = ProbeOptions(**{name: getattr(arguments, name) for name in names})
         measuring = Probe(fabric, options)
@@ -47,9 +51,10 @@ def probe(arguments: argparse.Namespace) -> int:
             profile, series = measuring.run(stage)
         lines = measuring.report(profile, series)
         if fabric.rank == 0:
-            profile.write(options.output)
             command = shlex.join(["dsgd-bench", *sys.argv[1:]])
-            print(*lines, "", command, f"wrote {options.output}", sep="\n", flush=True)
+            show.lines([*lines, "", command])
+            profile.write(options.output)
+            show.lines([f"wrote {options.output}"])
     except Exception as error:
         if fabric.size == 1:
             raise
@@ -101,7 +106,10 @@ def bench_rank(arguments: argparse.Namespace) -> int:
     benchmark = BENCHMARKS[arguments.name]
     options = benchmark.options.from_argv(arguments.words)
     fabric = rank.connect(options.ranks)
-    benchmark.rank(fabric, options)
+    try:
+        benchmark.rank(fabric, options)
+    except (DsgdError, OSError) as error:
+        rank.end_all(fabric, error)  # the others would wait forever
     fabric.close()
     return 0
 

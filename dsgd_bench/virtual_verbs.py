@@ -5,9 +5,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import surroundings
+from dsgd_bench import show, surroundings
 from dsgd_bench.rank_verbs import Verbs
-from dsgd_bench.verb_parts import add_mllog, add_results, add_study, conclude
+from dsgd_bench.verb_parts import (
+    add_mllog,
+    add_results,
+    add_study,
+    check_target,
+    conclude,
+)
 
 if TYPE_CHECKING:
     from dsgd_bench.interconnect import NetworkSpec
@@ -95,7 +101,7 @@ def _read(arguments: argparse.Namespace) -> "Study":
     study = config.read_study(arguments.study, changes)
     if all(trial.network is None for trial in study.trials):
         if arguments.profile is None:
-            print(f"no network is given: every trial is simulated over {DEFAULT}")
+            show.line(f"no network is given: every trial is simulated over {DEFAULT}")
         name = arguments.profile or DEFAULT
         study = config.over(study, lambda trial: network(name, trial.ranks))
     elif arguments.profile is not None:
@@ -199,9 +205,13 @@ def _replay(verbs: Verbs) -> None:
 def replay(arguments: argparse.Namespace) -> int:
     """Replay a run in virtual time with one thing after the other changed; print."""
     surroundings.limit_threads()
-    from dsgd_bench.replay import tables, whatif
+    check_target("--json", arguments.json)
+    check_target("--figure", arguments.figure)
+    from dsgd_bench.replay import figure, tables, whatif
     from dsgd_bench.trace import open_trace
 
+    if arguments.figure is not None:
+        figure.check(arguments.figure)
     over = None
     if arguments.profile is not None:
         ranks = open_trace(arguments.trace).trial.ranks
@@ -212,12 +222,10 @@ def replay(arguments: argparse.Namespace) -> int:
         without_slow=arguments.without_slow,
         times=arguments.faster_network,
     )
-    print(*tables.lines(answers), sep="\n")
+    show.lines(tables.lines(answers))
     if arguments.json is not None:
         tables.write_json(arguments.json, answers)
     if arguments.figure is not None:
-        from dsgd_bench.replay import figure
-
         figure.write(arguments.figure, answers)
     return 0
 

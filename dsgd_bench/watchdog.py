@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from dsgd_bench import show
+
 GRACE = 2.0
 """Seconds for the other ranks to write their stacks too."""
 
@@ -73,7 +75,7 @@ class Watchdog:
 
     def _bite(self) -> None:
         what = f"{self._name} has not moved for {self._seconds:g} s"
-        print(f"watchdog: {what}; its threads:", file=sys.stderr, flush=True)
+        show.complain(f"watchdog: {what}; its threads:")
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         time.sleep(GRACE)
         self._end(f"{what}: the stacks of all ranks are in the output")

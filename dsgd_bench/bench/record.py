@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams, trace
+from dsgd_bench import show, streams, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
@@ -168,7 +168,7 @@ def recording(fabric: Fabric, options: RecordingOptions) -> None:
     }
     lines = header(fabric, "recording: what the trace costs", facts)
     if fabric.rank == 0:
-        print(*lines, *report(everybody, closing, options), sep="\n", flush=True)
+        show.lines([*lines, *report(everybody, closing, options)])
 
 
 @contextmanager

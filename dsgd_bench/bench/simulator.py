@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Self
 
-from dsgd_bench import problems, streams
+from dsgd_bench import problems, show, streams
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.bench.output import Row, fom, header, spread, table
@@ -119,9 +119,9 @@ def simulator(fabric: Fabric, options: SimulatorOptions) -> None:
         "Iterations": f"{options.iterations}, warm-up {options.warm_up}",
         "Python": f"{platform.python_version()}, one thread",
     }
-    print(*header(fabric, "simulator: speed of virtual time", facts), sep="\n")
+    show.lines(header(fabric, "simulator: speed of virtual time", facts))
     found = {size: _measure(size, options) for size in options.workers}
-    print(*report(found, options), sep="\n", flush=True)
+    show.lines(report(found, options))
 
 
 def _measure(size: int, options: SimulatorOptions) -> Found:

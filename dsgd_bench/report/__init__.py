@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
+from dsgd_bench.files import write_text
+from dsgd_bench.foreign import plain
 from dsgd_bench.report import (
     across,
     exporters,
     fom,
+    looks,
     mllog,
     page,
     server_table,
@@ -29,7 +32,7 @@ from dsgd_bench.report.study import Study
 from dsgd_bench.trace import open_trace
 
 if TYPE_CHECKING:
-    from dsgd_bench.report.figures import Drawing
+    from dsgd_bench.report.drawing import Drawing
 
 __all__ = ["Report", "Standing", "read_report", "sentinel", "write_report"]
 
@@ -54,16 +57,19 @@ class Report:
         By name.
     command : str
         What makes the report again.
-    remark : str
-        What the report itself lacks, in a sentence; usually empty.
+    remarks : tuple of str
+        What the report itself lacks, a sentence each; usually empty.
     files : tuple of Path
         What was written; empty for a report that was only read.
+    whole : bool
+        Whether all was written but for figures, which are extras.
     """
 
     studies: tuple[Study, ...]
     command: str
     files: tuple[Path, ...] = ()
-    remark: str = ""
+    remarks: tuple[str, ...] = ()
+    whole: bool = True
 
     def terminal(self, *, columns: int | None = None) -> str:
         """Return one table per study, its warnings and verdicts, as plain text.
@@ -77,17 +83,51 @@ class Report:
         parts = []
         for study in self.studies:
             table = terminal.render(study.results, columns=limit)
-            parts += [study.heading, table, *study.notes]
+            parts += [plain(study.heading), table, *map(plain, study.notes)]
             parts += [_wrapped(caution.text, limit) for caution in study.cautions]
             parts += ["", *verification.terminal(study.verified, limit)]
             parts += [*verdicts.terminal(study.answers, limit), ""]
         for title, compared, notes in across.sections(self.studies):
-            parts += [f"{title}:", terminal.render(compared, columns=limit)]
+            parts += [plain(f"{title}:"), terminal.render(compared, columns=limit)]
             parts += [*(_wrapped(note, limit, "  ") for note in notes), ""]
-        if self.remark:
-            parts += [self.remark, ""]
-        page = [f"report: {file}" for file in self.files if file.name == PAGE]
-        return "\n".join([*parts, *page, self.command])
+        if self.remarks:
+            parts += [*(_wrapped(remark, limit) for remark in self.remarks), ""]
+        page = [plain(f"report: {file}") for file in self.files if file.name == PAGE]
+        return "\n".join([*parts, *page, plain(self.command)])
+
+    def write(self, out: Path) -> "Report":
+        """Write tables, figures and a page; return the report that says so.
+
+        Whatever cannot be drawn or written is named among the remarks, so that the
+        numbers can still be shown.
+
+        Parameters
+        ----------
+        out : Path
+            The folder; it is made.
+        """
+        drawings, remarks = _draw(self.studies, out / FIGURES)
+        figures = [drawing.path for drawing in drawings]
+        files, failed = [], {}
+        for name, text in _texts(self, drawings, out).items():
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                write_text(out / name, text)
+                files.append(out / name)
+            except OSError as error:
+                failed[name] = error.strerror or str(error)
+        if failed:
+            why = "; ".join(dict.fromkeys(failed.values()))
+            remarks.append(
+                f"{', '.join(failed)} cannot be written to {out} ({why}): make room"
+                " there, or name another folder with --out."
+            )
+        return replace(
+            self,
+            files=(*files, *figures),
+            remarks=tuple(dict.fromkeys(remarks)),
+            whole=not failed,
+        )
 
     def standing(self, ids: Collection[str] | None = None) -> "Standing":
         """Return what the report says of some trials, by default of all.
@@ -203,21 +243,14 @@ def write_report(*folders: Path, out: Path | None = None) -> Report:
     TraceError
         If there is no finished or failed trial, or a file cannot be written.
     """
-    report = read_report(*folders)
-    out = folders[0] if out is None else out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        files = _write(report, out)
-    except OSError as error:
-        raise TraceError(
-            f"the report cannot be written to {out} ({error.strerror or error}): make"
-            " room there, or name another folder"
-        ) from None
-    return Report(report.studies, report.command, files, _remark())
+    report = read_report(*folders).write(folders[0] if out is None else out)
+    if not report.whole:
+        raise TraceError(report.remarks[-1])
+    return report
 
 
-def _write(report: Report, out: Path) -> tuple[Path, ...]:
-    drawings = _draw(report.studies, out / FIGURES)
+def _texts(report: Report, drawings: Sequence["Drawing"], out: Path) -> dict[str, str]:
+    """Return what every file of the report holds, by its name."""
     pictures = [drawing.path.relative_to(out).as_posix() for drawing in drawings]
     studies, command = report.studies, report.command
     texts = {
@@ -231,32 +264,27 @@ def _write(report: Report, out: Path) -> tuple[Path, ...]:
         texts[SERVERS] = server_table.comma_separated(loads)
     if validation_table.pairs(studies):
         texts[VALIDATION] = validation_table.comma_separated(studies)
-    for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
-    return (*(out / name for name in texts), *(drawing.path for drawing in drawings))
+    return texts
 
 
-def _draw(studies: Sequence[Study], folder: Path) -> list["Drawing"]:
-    if _remark():
-        return []
-    # Drawing is slow to import, and the terminal's table needs none of it.
-    from dsgd_bench.report import figures
-
-    return figures.draw(studies, folder)
-
-
-def _remark() -> str:
-    """Return why there are no figures, or nothing."""
-    if find_spec("matplotlib") is not None:
-        return ""
-    return (
-        "The report has no figures, because matplotlib is not installed: pip install"
-        " 'dsgd-bench[report]'."
-    )
+def _draw(studies: Sequence[Study], folder: Path) -> tuple[list["Drawing"], list[str]]:
+    """Draw what can be drawn; say of the rest why not."""
+    if find_spec("matplotlib") is None:
+        return [], [
+            "The report has no figures, because matplotlib is not installed: pip"
+            " install 'dsgd-bench[report]'."
+        ]
+    try:
+        # slow to import, and the terminal's table needs none of it
+        with looks.own_settings():
+            from dsgd_bench.report import figures
+        return figures.draw(studies, folder)
+    except Exception as error:  # noqa: BLE001 (anything may be wrong with a library, its settings or the disk, and the numbers do not depend on it)
+        return [], [f"The report has no figures: {looks.said(error)}."]
 
 
 def _wrapped(text: str, limit: int, mark: str = "! ") -> str:
     """Return a warning as a list item of at most 100 characters per line."""
     return textwrap.fill(
-        text, min(limit, 100), initial_indent=mark, subsequent_indent="  "
+        plain(text), min(limit, 100), initial_indent=mark, subsequent_indent="  "
     )

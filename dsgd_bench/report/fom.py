@@ -5,13 +5,13 @@ expressions of ReFrame, Ramble, JUBE and their like; docs/output.md describes th
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
+from dsgd_bench.foreign import token
 
 SENTINEL = "DSGD_BENCH_RESULT"
 
@@ -79,10 +79,10 @@ def names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
         words += [f"ranks={row.ranks}", f"slowdown={row.slowdown}"]
         words += [f"{name}={row.factors.get(name, '')}" for name in different]
         words += [f"seed={row.seed}"]
-        found[row.study, row.trial_id] = ",".join(map(_plain, words))
+        found[row.study, row.trial_id] = ",".join(map(token, words))
     twice = Counter(found.values())
     return {
-        key: f"{name},id={key[1]}" if twice[name] > 1 else name
+        key: f"{name},id={token(key[1])}" if twice[name] > 1 else name
         for key, name in found.items()
     }
 
@@ -103,8 +103,3 @@ def _metrics(row: Row) -> Iterator[tuple[str, float, str]]:
 def _different(rows: Sequence[Row]) -> list[str]:
     """Return the settings that differ between rows, but for those always named."""
     return [n for n in labels.differing([row.factors for row in rows]) if n != "ranks"]
-
-
-def _plain(word: str) -> str:
-    """Return a word without blanks, brackets and commas, which part the lines."""
-    return re.sub(r"[\s,\[\]]+", "_", word)
