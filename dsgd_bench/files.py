@@ -142,11 +142,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def no_room(error: BaseException) -> str:
-    """Return what to do if an error says that a disk is full; else nothing."""
+def no_room(error: BaseException, path: Path | None = None) -> str:
+    """Return what to do if an error says that a disk is full; else nothing.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised.
+    path : Path, optional
+        What was being written; by default the file that the error names, if it does.
+    """
     if not isinstance(error, OSError) or error.errno not in FULL:
         return ""
-    what = "a file" if error.filename is None else str(error.filename)
+    what = path or error.filename or "a file"
     return (
         f"cannot write {what} ({os.strerror(error.errno)}): free some space there, or "
         "choose another --results folder"

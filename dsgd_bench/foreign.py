@@ -19,7 +19,7 @@ halves of letters, ends of lines and paragraphs."""
 FORMULA = ("=", "+", "-", "@")
 """What a cell begins with that a spreadsheet takes for something to compute."""
 
-_MARKDOWN = re.compile(r"[\\`*~|$]|(?<!\w)_|_(?!\w)|\](?=\()")
+_MARKDOWN = re.compile(r"[\\`*~|$]|(?<!\w)_|_(?!\w)|(?<=\])\(")
 """Marks of Markdown within a line; an underscore between letters is none, and brackets
 are a link only if a parenthesis follows."""
 

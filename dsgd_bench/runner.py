@@ -207,7 +207,9 @@ def _launch(job: Job, folder: Path) -> str:
     try:
         job.write(folder / JOB)
     except OSError as error:
-        return _give_up(folder, files.no_room(error) or f"{folder / JOB}: {error}")
+        return _give_up(
+            folder, files.no_room(error, folder / JOB) or f"{folder / JOB}: {error}"
+        )
     ranks, machine = job.trial.ranks, job.machine
     command = launch.command(folder / JOB, ranks, machine, sys.executable)
     environment = launch.environment(ranks, machine, sys.executable)

@@ -11,8 +11,8 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from dsgd_bench.foreign import plain
@@ -36,15 +36,29 @@ def prepare() -> None:
 
 
 def line(text: str = "") -> None:
-    """Print one line on standard output."""
-    print(plain(text))
+    """Print one line on standard output.
+
+    Raises
+    ------
+    BrokenPipeError
+        If nobody reads it any more.
+    """
+    with _until_the_end():
+        print(plain(text))
 
 
 def lines(texts: Iterable[str]) -> None:
-    """Print lines on standard output, now: whatever happens next, they were printed."""
+    """Print lines on standard output, now: whatever happens next, they were printed.
+
+    Raises
+    ------
+    BrokenPipeError
+        As `line`.
+    """
     for text in texts:
         line(text)
-    sys.stdout.flush()
+    with _until_the_end():
+        sys.stdout.flush()
 
 
 def complain(text: str) -> None:
@@ -61,14 +75,32 @@ def stacks(error: BaseException) -> None:
         complain(text)
 
 
+@contextmanager
+def _until_the_end() -> Iterator[None]:
+    """Put off what is wrong with standard output: first the command does its work."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _lost.append(error)
+        silence(sys.stdout)
+
+
+_lost: list[OSError] = []
+"""Why standard output did not take what was printed."""
+
+
 def flush() -> None:
-    """Send off what was printed.
+    """Send off what was printed, at the end of a command.
 
     Raises
     ------
     OSError
-        If standard output cannot take it.
+        If standard output did not take it, now or before.
     """
+    if _lost:
+        raise _lost.pop(0)
     sys.stdout.flush()
 
 

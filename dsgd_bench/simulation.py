@@ -98,7 +98,7 @@ def _simulate(job: Job, folder: Path, display: Display) -> str:
         reason = "this process has too little memory for so many ranks"
     except Exception as error:  # noqa: BLE001 (the other trials do not depend on it)
         said = traceback.format_exception_only(error)[-1].strip()
-        reason = files.no_room(error) or f"a simulated rank raised {said}"
+        reason = files.no_room(error, folder) or f"a simulated rank raised {said}"
         with suppress(OSError):  # no room for it either
             files.write_text(folder / runner.LOG, traceback.format_exc())
     finally:

@@ -96,8 +96,8 @@ def write_trace(folder: Path, shards: dict[int, Shard], *, crashed: str = "") ->
             _write(scratch, arrays, _exchanges(shards), attributes)
     except OSError as error:
         raise TraceError(
-            f"cannot write {path} ({disk.why(error)}): free some space there; shards "
-            "of ranks that lie beside it are complete"
+            f"cannot write {path} ({disk.why(error)}): free some space there, or "
+            "choose another --results folder"
         ) from None
     return path
 
