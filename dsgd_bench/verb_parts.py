@@ -87,8 +87,17 @@ def print_for_machines(standing: "Standing", *, mllog: bool) -> None:
         show.lines(standing.mllog())
 
 
-def check_target(option: str, path: Path | None) -> None:
+def check_target(option: str, path: Path | None, *, folder: bool = False) -> None:
     """Refuse a file that cannot be written, before anything is measured for it.
+
+    Parameters
+    ----------
+    option : str
+        By which it was named.
+    path : Path or None
+        The file; None is none.
+    folder : bool
+        Whether its folder is made.
 
     Raises
     ------
@@ -98,6 +107,8 @@ def check_target(option: str, path: Path | None) -> None:
     if path is None:
         return
     try:
+        if folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
         files.check_writable(path)
     except OSError as error:
         raise ConfigError(

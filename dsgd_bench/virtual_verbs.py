@@ -205,8 +205,8 @@ def _replay(verbs: Verbs) -> None:
 def replay(arguments: argparse.Namespace) -> int:
     """Replay a run in virtual time with one thing after the other changed; print."""
     surroundings.limit_threads()
-    check_target("--json", arguments.json)
-    check_target("--figure", arguments.figure)
+    check_target("--json", arguments.json, folder=True)
+    check_target("--figure", arguments.figure, folder=True)
     from dsgd_bench.replay import figure, tables, whatif
     from dsgd_bench.trace import open_trace
 

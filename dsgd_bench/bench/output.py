@@ -76,7 +76,7 @@ def write_json(
     Parameters
     ----------
     path : Path
-        The file.
+        The file; its folder is made.
     line : str
         From `command`.
     device : dict
@@ -96,6 +96,7 @@ def write_json(
         "rows": rows,
     }
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise ConfigError(f"--json {path} cannot be written: {error}") from None

@@ -1,4 +1,4 @@
-"""Foreign text is shown as it is, and the numbers come first, whatever the output is."""
+"""Foreign text is shown as it is, and numbers come first, whatever the output is."""
 
 import ast
 import csv
@@ -29,7 +29,7 @@ NASTY = (
 """Line ends, escapes, marks of direction, and the markup of all our outputs."""
 
 
-# ------------------------------------------------------------------ each kind of output
+# ---------------------------------------------------------------- each kind of output
 
 
 def hidden(text: str) -> list[str]:
@@ -62,7 +62,7 @@ def test_a_cell_that_looks_like_a_formula_is_a_text(text):
     assert foreign.cell(-1.5) == -1.5
 
 
-# ------------------------------------------------------------------- who prints, and how
+# ----------------------------------------------------------------- who prints, and how
 
 PRINTERS = {"print", "input", "pprint"}
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
@@ -113,7 +113,7 @@ def calls(path: Path, name: str) -> list[ast.Call]:
 @pytest.mark.parametrize("name", ["display.py", "cluster.py"])
 def test_tables_are_shown_by_the_console_that_takes_text_as_it_is(name):
     path = PACKAGE / name
-    assert not [node for node in calls(path, "Console")]
+    assert not calls(path, "Console")
     for word in ("markup", "emoji"):
         given = [k for node in calls(path, "") for k in node.keywords if k.arg == word]
         assert all(ast.unparse(k.value) == "False" for k in given)
@@ -150,7 +150,7 @@ def test_a_console_shows_text_as_it_is(capsys):
     assert not hidden(line)
 
 
-# ---------------------------------------------------------------- hostile text everywhere
+# -------------------------------------------------------------- hostile text everywhere
 
 
 def drawn_by(path: Path) -> str:
@@ -253,7 +253,7 @@ def test_an_error_is_one_line_whatever_the_user_wrote(capsys):
     assert line.startswith(r"dsgd-bench: no\nsuch\x1b[31m folder does not exist")
 
 
-# ------------------------------------------------------------------ outputs that are odd
+# ---------------------------------------------------------------- outputs that are odd
 
 
 @pytest.fixture(scope="module")
@@ -365,23 +365,22 @@ def test_a_figure_that_fails_is_named_and_all_else_is_there(
     assert len([path for path in found.files if path.suffix == ".png"]) == 2
     assert r"\x1b[31m left" in found.terminal()
     assert not [
-        name for name in os.listdir(tmp_path / "o" / "figures") if "part" in name
+        name for name in (tmp_path / "o" / "figures").iterdir() if "part" in name
     ]
 
 
-# -------------------------------------------------- files that are asked for on the side
+# ------------------------------------------------ files that are asked for on the side
 
-TARGETS = pytest.mark.parametrize("target", ["/dev/full", ".", "missing/x.json"])
+KERNELS, PROBLEMS = ("bench", "kernels", "--json"), ("bench", "problems", "--json")
+JSON, FIGURE = ("replay", "trace.h5", "--json"), ("replay", "trace.h5", "--figure")
 
 
-@TARGETS
 @pytest.mark.parametrize(
-    "words",
+    ("words", "target"),
     [
-        ("bench", "kernels", "--json"),
-        ("bench", "problems", "--json"),
-        ("replay", "trace.h5", "--json"),
-        ("replay", "trace.h5", "--figure"),
+        *itertools.product((KERNELS, PROBLEMS, JSON, FIGURE), ("/dev/full", ".")),
+        (KERNELS, "missing/x.json"),
+        (PROBLEMS, "missing/x.json"),
     ],
 )
 def test_bench_json_and_the_like_are_refused_before_anything_is_measured(
@@ -400,4 +399,4 @@ def test_a_target_that_can_be_written_is_left_as_it_is(tmp_path, monkeypatch, ca
     assert cli.main(["replay", "trace.h5", "--json", "x.json"]) == 2
     assert "--json" not in capsys.readouterr().err
     assert (tmp_path / "x.json").read_text() == "of yesterday"
-    assert os.listdir(tmp_path) == ["x.json"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.json"]
