@@ -5,10 +5,11 @@ import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dsgd_bench import __version__, show, surroundings
 from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.foreign import plain
 from dsgd_bench.rank_verbs import ON_RANKS, Verbs
 from dsgd_bench.verb_parts import (
     FAILED,
@@ -73,9 +74,16 @@ def _refused_by_system(error: OSError) -> int:
     return FAILED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Shows words that it does not understand without what they may do to a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain(message))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = _Parser(
         prog="dsgd-bench",
         description="Which distributed SGD algorithm reaches the target first on this "
         "cluster, and why?",

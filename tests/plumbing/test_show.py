@@ -199,7 +199,7 @@ def test_nothing_foreign_is_markup_in_a_file_of_the_report(hostile):
         assert not hidden(text)
     json.loads(texts["summary.json"].read_text())
     assert texts["summary.json"].read_text().isascii()
-    rows = list(csv.DictReader(texts["summary.csv"].open()))
+    rows = list(csv.DictReader(texts["summary.csv"].read_text().splitlines()))
     assert len(rows) == 1
     assert not hidden(texts["summary.csv"].read_text())
 
@@ -245,6 +245,12 @@ def test_brackets_in_the_name_of_a_graph_are_shown_as_they_are(tmp_path, capsys,
     words += ["--set", f'algorithm.graph="{graph}"', "--set", "exclude=[]"]
     assert cli.main(["plan", str(tmp_path / "x.toml"), *words]) == 0
     assert graph in capsys.readouterr().out
+
+
+def test_words_that_are_not_understood_are_shown_without_escapes(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "a.toml", "--no\x1b[31m"])
+    assert r"unrecognized arguments: --no\x1b[31m" in capsys.readouterr().err
 
 
 def test_an_error_is_one_line_whatever_the_user_wrote(capsys):
