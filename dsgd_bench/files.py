@@ -63,6 +63,19 @@ def read_text(path: Path, *, limit: int = READ_LIMIT) -> str:
     return read_bytes(path, limit=limit).decode("utf-8", errors="replace")
 
 
+def size(path: Path) -> int:
+    """Return the bytes of a regular file.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it is no regular one.
+    """
+    found = path.stat()
+    _refuse_other_kinds(path, found.st_mode)
+    return found.st_size
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all.
 

@@ -131,13 +131,7 @@ def mean(spec: ComputeSpec) -> float:
 def _measured(path: str) -> tuple[Times, ...]:
     """Return what gradients took in a trace, worker by worker; its slowdowns aside."""
     trace = open_trace(path)
-    try:
-        compute, serves = trace["compute"], trace["serves"]
-    except KeyError as error:
-        raise TraceError(
-            f"{path} lacks the variable {error.args[0]}, from which gradient times are "
-            "drawn: name a trace that dsgd-bench run has written"
-        ) from None
+    compute, serves = trace["compute"], trace["serves"]
     workers = [row[np.isfinite(row) & (row > 0)] for row in compute[serves == 0]]
     if not workers or min(map(len, workers)) == 0:
         raise TraceError(

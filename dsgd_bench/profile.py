@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, structs
 
+from dsgd_bench import files
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import (
     AllReduceSpec,
@@ -242,12 +243,13 @@ def read(path: Path) -> Profile:
     """
     advice = "write one with `dsgd-bench probe`, on the ranks of an MPI job"
     try:
-        found = msgspec.json.decode(path.read_bytes())
+        found = msgspec.json.decode(files.read_bytes(path))
     except OSError as error:
         raise ConfigError(
-            f"{path}: the machine profile cannot be read ({error.strerror}): {advice}"
+            f"{path}: the machine profile cannot be read ({error.strerror or error}): "
+            f"{advice}"
         ) from None
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path}: this is no machine profile, as it is not JSON ({error}): {advice}"
         ) from None
@@ -263,7 +265,7 @@ def read(path: Path) -> Profile:
         )
     try:
         profile = msgspec.convert(found, Profile, strict=False)
-    except msgspec.ValidationError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path}: the machine profile is damaged ({error}): {advice}"
         ) from None

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dsgd_bench import algorithms
+from dsgd_bench import algorithms, files
 from dsgd_bench.batch import SlurmSpec
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import NetworkSpec
@@ -210,7 +210,7 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """
         try:
             return msgspec.json.decode(text, type=cls)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"this is not a trial as dsgd-bench writes it: {error}"
             ) from None
@@ -376,8 +376,8 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
             If there is no such file, or it is not a job of this version.
         """
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
-        except (OSError, msgspec.DecodeError) as error:
+            return msgspec.json.decode(files.read_bytes(path), type=cls)
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(
                 f"{path} is not a job that dsgd-bench wrote: {error}"
             ) from None

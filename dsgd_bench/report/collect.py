@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from dsgd_bench import files
 from dsgd_bench.analysis import servers
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
@@ -11,6 +14,7 @@ from dsgd_bench.analysis.verify import Verification, verify
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.specs import Job
 from dsgd_bench.trace import Trace, fabric_of, open_trace
+from dsgd_bench.trace.reading import reading
 
 READY, ERROR = "READY", "ERROR"
 JOB, TRACE = "job.json", "trace.h5"
@@ -100,9 +104,12 @@ def _add_ready(collected: Collected, folder: Path) -> None:
     path = folder / TRACE
     try:
         trace = _open(path)
-        row, load, verified = summarize(trace), servers.load(trace), verify(trace)
-    except (DsgdError, OSError, KeyError, ValueError) as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
+        # what fails a check, or passes all, may still be nothing that can be summed up
+        with reading(path), np.errstate(all="ignore"):
+            verified = verify(trace)
+            row, load = summarize(trace), servers.load(trace)
+    except DsgdError as error:
+        problem = " ".join(str(error).split())
         collected.unreadable.append((path, problem))
         _add_label(collected, folder, status="unreadable", reason=problem)
         return
@@ -114,15 +121,24 @@ def _add_ready(collected: Collected, folder: Path) -> None:
 
 def _add_crash(collected: Collected, folder: Path) -> None:
     """Add what is known of a failed trial: its trace if one was merged, or its name."""
-    reason = (folder / ERROR).read_text(encoding="utf-8").strip()
+    reason = _reason(folder / ERROR)
     try:
-        row = summarize(_open(folder / TRACE))
-    except (DsgdError, OSError, KeyError, ValueError):
+        trace = _open(folder / TRACE)
+        with reading(folder / TRACE), np.errstate(all="ignore"):
+            row = summarize(trace)
+    except DsgdError:
         _add_label(collected, folder, status="crashed", reason=reason)
         return
     collected.rows.append(
         replace(row, status="crashed", reason=reason, time_to_target=None)
     )
+
+
+def _reason(path: Path) -> str:
+    try:
+        return files.read_text(path).strip() or "no reason was given"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror or error})"
 
 
 def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) -> None:

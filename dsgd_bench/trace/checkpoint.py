@@ -8,14 +8,16 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import h5py
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench import clock
 from dsgd_bench.errors import TraceError
+from dsgd_bench.trace import reading
 
 SCHEMA = 1
 """Version of the format; another one is not read."""
@@ -26,6 +28,18 @@ FOLDERS = (NAME, OLD)
 """Where a whole checkpoint may lie in a trial's folder."""
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class Facts(TypedDict):
+    """All of a `Checkpoint` that is no array."""
+
+    step: int
+    elapsed: float
+    segments: list[tuple[int, float]]
+    counts: dict[str, int]
+    exchanges: dict[int, int]
+    interruptions: list[dict[str, Any]]
+    drained: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,7 @@ def write(folder: Path, rank: int, checkpoint: Checkpoint) -> None:
             for group in ("arrays", "copies"):
                 for name, array in getattr(checkpoint, group).items():
                     file[f"{group}/{name}"] = array
+        reading.seal(path)
     except OSError as error:
         raise TraceError(
             f"rank {rank} cannot write its checkpoint to {path} ({error}): free some "
@@ -132,21 +147,20 @@ def read(place: Path, rank: int) -> Checkpoint:
     """
     path = _file(place, rank)
     again = f"remove {place} to run the trial from its start"
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            facts = json.loads(file.attrs["facts"])
-            rows = file["rows"][()]
-            arrays, copies = (
-                {name: file[group][name][()] for name in file[group]}
-                for group in ("arrays", "copies")
-            )
-    except (OSError, KeyError) as error:
-        raise TraceError(f"{path} cannot be read ({error}): {again}") from None
-    if facts.pop("schema") != SCHEMA or rows.shape[1] != len(clock.COLUMNS):
-        raise TraceError(f"{path} is of another version of dsgd-bench: {again}")
-    facts["segments"] = [tuple(segment) for segment in facts["segments"]]
-    facts["exchanges"] = dict(facts["exchanges"])
-    return Checkpoint(rows=rows, arrays=arrays, copies=copies, **facts)
+    with reading.opened(path, again) as file:
+        facts = json.loads(file.attrs["facts"])
+        if facts.pop("schema") != SCHEMA:
+            raise TraceError(f"{path} is of another version of dsgd-bench: {again}")
+        rows = reading.array(file["rows"])
+        if rows.ndim != 2 or rows.shape[1] != len(clock.COLUMNS):
+            raise ValueError(f"its rows have the shape {rows.shape}")
+        arrays, copies = (
+            {name: reading.array(file[group][name]) for name in file.get(group, ())}
+            for group in ("arrays", "copies")
+        )
+        facts["exchanges"] = dict(facts["exchanges"])
+        facts = msgspec.convert(facts, Facts)
+        return Checkpoint(rows=rows, arrays=arrays, copies=copies, **facts)
 
 
 def discard(folder: Path) -> None:

@@ -20,6 +20,7 @@ from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.judge import Judgments
+from dsgd_bench.trace import reading
 from dsgd_bench.trace.checkpoint import Checkpoint
 
 FLUSH_PERIOD = 0.5
@@ -133,6 +134,8 @@ class ShardWriter:
     def __exit__(self, *exception: object) -> None:
         with self._explained():
             self._file.close()
+            if exception[0] is None:
+                reading.seal(self._path)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -289,22 +292,42 @@ class Shard:
 
     @classmethod
     def read(cls, path: Path) -> "Shard":
-        """Read what a `ShardWriter` has flushed."""
-        with h5py.File(path, "r", locking=False) as file:
-            attributes = dict(file.attrs)
-            data = {name: file[name][()] for name in file}
+        """Read what a `ShardWriter` has flushed.
 
+        Raises
+        ------
+        TraceError
+            If the file is missing or damaged.
+        """
+        with reading.opened(path) as file:
+            attributes = dict(file.attrs)
+            return cls._of(
+                attributes, {name: reading.array(file[name]) for name in file}
+            )
+
+    @classmethod
+    def _of(cls, attributes: dict[str, Any], data: dict[str, NDArray[Any]]) -> "Shard":
         def listed(name: str) -> Any:
             return json.loads(attributes.get(name, "[]"))
 
-        offset_start = tuple(attributes.get("offset_start", (0.0, 0.0)))
-        offset_end = tuple(attributes.get("offset_end", (0.0, 0.0)))
+        rows = data.pop("rows")
+        if rows.ndim != 2 or rows.shape[1] != len(clock.COLUMNS):
+            raise ValueError(f"its rows have the shape {rows.shape}")
+        facts = json.loads(attributes["facts"])
+        Trial.from_json(json.dumps(facts["trial"]))
+        offset_start, offset_end = (
+            (float(offset), float(error))
+            for offset, error in (
+                attributes.get(name, (0.0, 0.0))
+                for name in ("offset_start", "offset_end")
+            )
+        )
         origin = float(attributes.get("origin", np.nan))
         origin -= (offset_start[0] + offset_end[0]) / 2  # on rank 0's clock
         first = int(attributes.get("first_row", 0))
         return cls(
-            facts=json.loads(attributes["facts"]),
-            rows=data.pop("rows"),
+            facts=facts,
+            rows=rows.astype(np.float64, copy=False),
             data=data,
             counts=json.loads(attributes.get("counts", "{}")),
             offset_start=offset_start,
