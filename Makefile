@@ -17,7 +17,7 @@ comma := ,
 EXTRAS := test$(if $(filter system,$(MPI)),,$(comma)$(MPI))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install smoke test test-kernels test-gpu show-gpu test-slurm test-hosts check format clean
+.PHONY: help install smoke test test-kernels test-gpu show-gpu test-slurm test-hosts fuzz check format clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -81,6 +81,12 @@ test-hosts: install ## run the tests on virtual hosts with slow links
 	@command -v ip || test "$$(id -u)" -ne 0 || { \
 	    apt-get update -qq && apt-get install -y -qq iproute2; }
 	$(BIN)/python tests/run.py hosts
+
+SEED ?= 1
+SCALE ?= 1
+fuzz: install ## damage 7,500 files, and see that commands say so; SEED=1 SCALE=1 CASE=kind:number
+	$(BIN)/python tests/fuzz/run.py --seed $(SEED) --scale $(SCALE) \
+	    $(if $(CASE),--only $(CASE))
 
 check: $(VENV)/checked ## lint, format and types; changes nothing
 	$(BIN)/ruff check .

@@ -14,7 +14,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from dsgd_bench import files
 from dsgd_bench.errors import TraceError
 
 LOCK, CLAIM = ".lock", ".claim"
@@ -61,7 +63,7 @@ def held(folder: Path) -> Iterator[bool]:
 def _locked(folder: Path) -> Iterator[str]:
     """Hold the lock of this host, if there are such locks."""
     try:
-        file = (folder / LOCK).open("w")
+        file = (folder / LOCK).open("w", encoding="utf-8")
     except OSError as error:
         raise TraceError(_unwritable(folder, error)) from None
     with file:
@@ -90,7 +92,7 @@ def _claimed(folder: Path, *, sure: bool) -> bool:
     path = folder / CLAIM
     ours = _ourselves()
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(ours)
     except FileExistsError:
         if _alive(path, sure=sure):
@@ -104,11 +106,11 @@ def _claimed(folder: Path, *, sure: bool) -> bool:
 def _taken_over(path: Path, ours: str) -> bool:
     """Replace the claim of a dead one; of several who do so at once, one succeeds."""
     scratch = path.with_name(f"{CLAIM}-{platform.node()}-{os.getpid()}")
-    scratch.write_text(ours)
+    scratch.write_text(ours, encoding="utf-8")
     scratch.replace(path)
     threading.Event().wait(SETTLING)
     try:
-        return path.read_text() == ours
+        return files.read_text(path) == ours
     except OSError:
         return False
 
@@ -128,7 +130,7 @@ def _ourselves() -> str:
 def _kernel() -> str:
     """Return what tells this running kernel from all others; empty if unknown."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 
@@ -136,16 +138,27 @@ def _kernel() -> str:
 def _alive(path: Path, *, sure: bool) -> bool:
     """Tell whether the holder of a claim may be alive."""
     try:
-        holder = json.loads(path.read_text() or "{}")
+        text = files.read_text(path)
         age = now_there(path.parent) - path.stat().st_mtime
-    except (OSError, ValueError):
-        return True  # being written, or just given back: the next look will tell
+    except OSError:
+        return True  # just given back: the next look will tell
+    holder = _holder(text)
     ours = json.loads(_ourselves())
     if holder.get("kernel") and holder.get("kernel") == ours["kernel"]:
-        return not sure and _runs(holder.get("process", 0))
+        process = holder.get("process", 0)
+        return not sure and isinstance(process, int) and _runs(process)
     if holder.get("job") and holder.get("job") == ours["job"]:
         return bool(holder.get("start") == ours["start"]) and age < STALE
     return bool(age < STALE)
+
+
+def _holder(text: str) -> dict[str, Any]:
+    """Return what a claim says; nothing if it is being written, or damaged."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _runs(process: int) -> bool:

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dsgd_bench import claims, rank
+from dsgd_bench import claims, files, rank
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.slurm import queue, records
 from dsgd_bench.slurm.groups import JOBS
@@ -130,5 +130,8 @@ def _claimed(folder: Path) -> bool:
 
 
 def _first_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    try:
+        lines = files.read_text(path).strip().splitlines()
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror or error})"
     return lines[0] if lines else "no reason was given"

@@ -82,8 +82,8 @@ def opened(path: Path, advice: str = AGAIN) -> Iterator[h5py.File]:
         If it cannot be read, or anything goes wrong in the block.
     """
     with reading(path, advice):
-        if not _sealed(path) and (problem := inspector.problem_with(path)):
-            raise TraceError(f"{path} cannot be read ({plain(problem)}): {advice}")
+        if problem := _problem_with(path):
+            raise ValueError(problem)
         with h5py.File(path, "r", locking=False) as file:
             yield file
 
@@ -118,21 +118,24 @@ def _digest() -> Any:
     return hashlib.blake2b(digest_size=DIGEST)
 
 
-def _sealed(path: Path) -> bool:
-    """Tell whether a file has a seal; refuse it if that is a wrong one."""
-    size = files.size(path)
-    if size < TRAILER:
-        return False
+def _problem_with(path: Path) -> str:
+    """Say why a file is better not given to HDF5, or nothing."""
+    before = max(0, files.size(path) - TRAILER)
+    digest = _digest()
     with path.open("rb") as file:
-        file.seek(size - TRAILER)
-        trailer = file.read(TRAILER)
-        if not trailer.startswith(MARK):
-            return False
-        file.seek(0)
-        digest, left = _digest(), size - TRAILER
+        left = before
         while left and (block := file.read(min(left, 2**20))):
             digest.update(block)
             left -= len(block)
-    if digest.digest() != trailer[len(MARK) :]:
-        raise ValueError("it is not as it was written")
-    return True
+        trailer = file.read(TRAILER)
+    if trailer.startswith(MARK):
+        right = digest.digest() == trailer[len(MARK) :]
+        return "" if right else "it is not as it was written"
+    digest.update(trailer)
+    content = digest.digest()  # a report reads a file several times: ask once
+    if content not in _asked:
+        _asked[content] = inspector.problem_with(path)
+    return _asked[content]
+
+
+_asked: dict[bytes, str] = {}
