@@ -130,7 +130,9 @@ def _ourselves() -> str:
 def _kernel() -> str:
     """Return what tells this running kernel from all others; empty if unknown."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return (
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        )
     except OSError:
         return ""
 

@@ -57,7 +57,9 @@ def cpus() -> set[int]:
 def core_of(cpu: int) -> int:
     """Return the first hardware thread of the physical core that `cpu` belongs to."""
     try:
-        return min(spread(Path(TOPOLOGY.format(cpu)).read_text().strip()))
+        return min(
+            spread(Path(TOPOLOGY.format(cpu)).read_text(encoding="utf-8").strip())
+        )
     except (OSError, ValueError):
         return cpu
 
@@ -76,7 +78,9 @@ def gpu(visible: str, folder: Path = GPUS) -> str:
     if visible and folder.is_dir():
         for number, device in enumerate(sorted(folder.iterdir())):
             addresses[str(number)] = device.name
-            for line in (device / "information").read_text().splitlines():
+            for line in (
+                (device / "information").read_text(encoding="utf-8").splitlines()
+            ):
                 if line.startswith("GPU UUID"):
                     addresses[line.partition(":")[2].strip()] = device.name
     names = visible.split(",") if visible else []

@@ -70,7 +70,7 @@ def run(
     with _signals_interrupt():
         try:
             process = _start(command, {**env, MARK: mark}, log)
-            with log.open(errors="replace") as lines:
+            with log.open(encoding="utf-8", errors="replace") as lines:
                 return _follow(process, lines, on_line or (lambda _: None))
         finally:
             _end(process, mark, patience)

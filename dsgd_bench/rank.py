@@ -94,7 +94,9 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
             (folder / READY).touch()
         elif fabric.rank == 0:
             then = "goes on" if run.resumes else "starts again"
-            (folder / STOPPED).write_text(f"stopped on purpose: it {then} next time\n")
+            (folder / STOPPED).write_text(
+                f"stopped on purpose: it {then} next time\n", encoding="utf-8"
+            )
         fabric.barrier()
 
 
@@ -210,7 +212,7 @@ def refuse(folder: Path, sentence: str) -> None:
 def note_error(folder: Path, sentence: str) -> bool:
     """Write the folder's ERROR file; tell whether this rank was the first to do so."""
     try:
-        with (folder / ERROR).open("x") as file:
+        with (folder / ERROR).open("x", encoding="utf-8", errors="replace") as file:
             file.write(sentence + "\n")
     except FileExistsError:
         return False

@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dsgd_bench import claims, launch, leftovers, processes, rank, stopping, trace
+from dsgd_bench import (
+    claims,
+    files,
+    launch,
+    leftovers,
+    processes,
+    rank,
+    stopping,
+    trace,
+)
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.specs import Job, Machine, Study, Trial
 
@@ -160,7 +169,7 @@ def _failed_meanwhile(folder: Path, since: float) -> str:
     """
     error = folder / rank.ERROR
     try:
-        return error.read_text().strip() if error.stat().st_mtime > since else ""
+        return files.read_text(error).strip() if error.stat().st_mtime > since else ""
     except OSError:
         return ""
 
@@ -207,11 +216,18 @@ def _kept(job: Job) -> tuple[str, ...]:
 def _give_up(folder: Path, reason: str) -> str:
     """Keep what a failed trial recorded; return the first reason that was given."""
     rank.note_error(folder, reason)
-    reason = (folder / rank.ERROR).read_text().strip() or reason
+    reason = _said(folder) or reason
     if any(folder.glob("rank-*.h5")):
         with suppress(TraceError):  # killed before the first flush: nothing to keep
             trace.merge(folder, crashed=reason)
     return reason
+
+
+def _said(folder: Path) -> str:
+    try:
+        return files.read_text(folder / rank.ERROR).strip()
+    except OSError:
+        return ""
 
 
 def log_tail(folder: Path) -> str:
@@ -219,7 +235,9 @@ def log_tail(folder: Path) -> str:
     path = folder / LOG
     if not path.exists():
         return ""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL:])
+    return "\n".join(
+        path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    )
 
 
 def clear(folder: Path, keep: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from dsgd_bench import claims, plan, problems, provenance, rank, runner, trace
+from dsgd_bench import claims, files, plan, problems, provenance, rank, runner, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.errors import DsgdError, FabricError
 from dsgd_bench.fabric.network import Interconnect
@@ -96,13 +96,13 @@ def _simulate(job: Job, folder: Path, display: Display) -> str:
     except Exception as error:  # noqa: BLE001 (the other trials do not depend on it)
         said = traceback.format_exception_only(error)[-1].strip()
         rank.note_error(folder, f"a simulated rank raised {said}")
-        (folder / runner.LOG).write_text(traceback.format_exc())
+        (folder / runner.LOG).write_text(traceback.format_exc(), encoding="utf-8")
     else:
         (folder / rank.READY).touch()
         return ""
     finally:
         gc.collect()  # ranks refer to each other, and there are thousands of them
-    return (folder / rank.ERROR).read_text().strip()
+    return files.read_text(folder / rank.ERROR).strip()
 
 
 def _run(job: Job, folder: Path, display: Display) -> None:

@@ -134,13 +134,13 @@ def available_memory() -> int | None:
     """Return the bytes that this process may still take, None if nothing tells."""
     found = []
     with suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         (line,) = [line for line in lines if line.startswith("MemAvailable:")]
         found.append(1024 * int(line.split()[1]))
     with suppress(OSError, ValueError, KeyError):  # a container has a limit of its own
         folder = Path("/sys/fs/cgroup")
-        limit = int((folder / "memory.max").read_text())
-        words = (folder / "memory.stat").read_text().split()
+        limit = int((folder / "memory.max").read_text(encoding="utf-8"))
+        words = (folder / "memory.stat").read_text(encoding="utf-8").split()
         stat = dict(zip(words[::2], map(int, words[1::2]), strict=True))
         found.append(limit - stat["anon"])
     return max(0, min(found)) if found else None
@@ -167,7 +167,7 @@ def libmpi() -> str | None:
     This is the library that is used, whatever variables and modules promise.
     """
     try:
-        maps = Path("/proc/self/maps").read_text()
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     pattern = re.compile(r"/\S*/libmpi(?:_abi|_cray|_gnu\w*|_intel)?\.(?:so|dylib)\S*$")

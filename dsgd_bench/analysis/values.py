@@ -1,8 +1,9 @@
 """What the variables of a trace can be at all.
 
 There are numbers where there must be some, no counts below zero, no times that run
-backwards, nothing after the last step, and no staleness without a gradient. Shapes are seen to when a trace is opened (`trace.shapes`), sums and limits that depend
-on the algorithm by `analysis.verify`.
+backwards, nothing after the last step, and no staleness without a gradient. Shapes are
+seen to when a trace is opened (`trace.shapes`), sums and limits that depend on the
+algorithm by `analysis.verify`.
 """
 
 from collections.abc import Iterator
@@ -162,23 +163,18 @@ def impossible(trace: "Trace") -> Iterator[tuple[str, str, str]]:
 
 def _broken(values: Array, rule: Rule, taken: NDArray[np.bool_] | None) -> str:
     """Say where a variable first breaks its rule, and how; nothing if it does not."""
-    for rank, row in enumerate(
-        values
-    ):  # thousands of ranks squared fit once, not twice
-        here = np.atleast_1d(row)
-        wrong = rule.breaks(here)
+    # thousands of ranks squared fit into memory once, not twice: row by row
+    for rank, row in enumerate(np.atleast_2d(values)):
+        wrong = rule.breaks(row)
         if rule.needed:
-            wrong |= np.isnan(here) if taken is None else np.isnan(here) & taken[rank]
+            wrong |= np.isnan(row) if taken is None else np.isnan(row) & taken[rank]
         if taken is not None:
-            wrong |= ~np.isnan(here) & ~taken[rank]
+            wrong |= ~np.isnan(row) & ~taken[rank]
         if wrong.any():
-            return _place(here, int(wrong.argmax()), rank, inner=values.ndim > 1)
+            at = int(wrong.argmax())
+            value = "no number" if np.isnan(row[at]) else f"{row[at]:.6g}"
+            return f"{value} at {at}" + (f" of rank {rank}" if values.ndim > 1 else "")
     return ""
-
-
-def _place(row: Array, at: int, number: int, *, inner: bool) -> str:
-    value = "no number" if np.isnan(row[at]) else f"{row[at]:.6g}"
-    return f"{value} in row {number}" + (f", column {at}" if inner else "")
 
 
 Unfit = tuple[str, NDArray[np.bool_], str]

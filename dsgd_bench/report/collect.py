@@ -1,6 +1,7 @@
 """Find the trials below a results folder and read what each has to say."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from dsgd_bench.analysis import servers
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
 from dsgd_bench.analysis.verify import Verification, verify
-from dsgd_bench.errors import DsgdError, TraceError
+from dsgd_bench.errors import ConfigError, DsgdError, TraceError
 from dsgd_bench.specs import Job
 from dsgd_bench.trace import Trace, fabric_of, open_trace
 from dsgd_bench.trace.reading import reading
@@ -104,6 +105,7 @@ def _add_ready(collected: Collected, folder: Path) -> None:
     path = folder / TRACE
     try:
         trace = _open(path)
+        _check_owner(trace, folder)
         # what fails a check, or passes all, may still be nothing that can be summed up
         with reading(path), np.errstate(all="ignore"):
             verified = verify(trace)
@@ -164,6 +166,13 @@ def _open(path: Path) -> Trace:
     if not path.exists():
         raise TraceError("the file does not exist")
     return open_trace(path)
+
+
+def _check_owner(trace: Trace, folder: Path) -> None:
+    """Refuse a trace of another trial than was asked of the ranks there."""
+    with suppress(ConfigError):  # a trace without what was asked tells all by itself
+        if Job.read(folder / JOB).trial.id != trace.trial.id:
+            raise TraceError(f"it is not of the trial that {folder / JOB} asks for")
 
 
 def _nothing(folder: Path, studies: list[Collected]) -> str:

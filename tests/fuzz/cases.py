@@ -43,7 +43,9 @@ seconds = 0.001
 [measure]
 copies = 4
 """
-SMALL = STUDY.replace('["allreduce", "adpsgd", "sgp", "asgd"]', '"adpsgd"').replace("12", "4")
+SMALL = STUDY.replace('["allreduce", "adpsgd", "sgp", "asgd"]', '"adpsgd"').replace(
+    "12", "4"
+)
 LAST = re.compile(r"DSGD_BENCH_RESULT (OK|FAIL) id=[0-9a-f]{12}")
 METRIC = re.compile(r"^FOM (\w+)\[\S+\] (\S+) \S+$", re.M)
 COUNT = re.compile(r"^FOM (trials\w*) (\d+) count$", re.M)
@@ -231,7 +233,10 @@ def _miscounted(
     if last is None:
         return f"the last line is {out[-200:]!r}"
     counts = {name: int(count) for name, count in COUNT.findall(out)}
-    parts = [counts.get(f"trials_{k}") for k in ("finished", "failed", "unreadable", "missing")]
+    parts = [
+        counts.get(f"trials_{k}")
+        for k in ("finished", "failed", "unreadable", "missing")
+    ]
     if None not in parts and sum(p or 0 for p in parts) != counts["trials"]:
         return f"the parts do not add up: {counts}"
     if counts["trials"] not in marked:
@@ -267,7 +272,9 @@ def piece(home: Path, seed: int, number: int) -> str:
         except TraceError:
             return ""
         changed = after != before
-        intact = sealed and path.is_file() and path.read_bytes()[-48:-32] == reading.MARK
+        intact = (
+            sealed and path.is_file() and path.read_bytes()[-48:-32] == reading.MARK
+        )
         return "sealed, read, and not what was written" if changed and intact else ""
 
 
@@ -284,4 +291,3 @@ def _merged(there: Path) -> Any:
 
 def _numbers(read: Any) -> bytes:
     return np.asarray(read.rows).tobytes() + repr(read.counts).encode()
-

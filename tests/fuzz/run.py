@@ -18,8 +18,8 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before NumPy: processes are forked
 
-import cases
-import workers
+import cases  # noqa: E402
+import workers  # noqa: E402
 
 SIZES = {"configurations": 5000, "folders": 2000, "pieces": 500}
 """Cases of each kind, at scale 1."""
@@ -70,7 +70,8 @@ def main(words: list[str] | None = None) -> int:
     for failure in sorted(failures, key=lambda each: len(each.why))[:SHOWN]:
         print(
             f"{failure.kind} {failure.number}: {failure.why.strip()}\n"
-            f"again: make fuzz SEED={arguments.seed} CASE={failure.kind}:{failure.number}"
+            f"again: make fuzz SEED={arguments.seed} "
+            f"CASE={failure.kind}:{failure.number}"
         )
     if failures:
         names = " ".join(f"{each.kind}:{each.number}" for each in failures)

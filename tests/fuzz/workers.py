@@ -56,7 +56,9 @@ def run(kind: str, numbers: Iterable[int], work: Work, jobs: int) -> list[Failur
             if process not in running:
                 continue
             batch, notes = running.pop(process)
-            lines = notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
+            lines = (
+                notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
+            )
             failures += _failures(kind, lines)
             done = [json.loads(line)[0] for line in lines]
             if status and (rest := [n for n in batch if n not in done]):
@@ -103,5 +105,5 @@ def _start(batch: list[int], work: Work, notes: Path) -> int:
 def _one(work: Work, number: int) -> str:
     try:
         return work(number)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, it is what is looked for
         return traceback.format_exc()[-3000:]

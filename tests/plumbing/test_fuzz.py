@@ -1,4 +1,4 @@
-"""A tenth of `make fuzz`, in pieces: damaged files end in sentences, never otherwise."""
+"""A tenth of `make fuzz`, in pieces: damaged files end in sentences."""
 
 import subprocess
 import sys
