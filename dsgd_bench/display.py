@@ -394,6 +394,6 @@ def print_data_sets(folder: Path) -> None:
                 state = "intact"
             except ConfigError as error:
                 state = str(error).partition(";")[0]
-        place = str(data_set.place(folder))
+        place = str(data_set.where(folder))
         table.add_row(name, size(data_set.nbytes), place, state)
     console().print(table)
