@@ -8,10 +8,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dsgd_bench.ranges import Few, Index, Ranks
 from dsgd_bench.strict import SAYS
-
-Count = Annotated[int, Meta(ge=1)]
-Index = Annotated[int, Meta(ge=0)]
 
 _WORD = r"""[^\x00-\x1f\x7f-\x9f\u2028\u2029'"`\\]"""
 """A character that means nothing to a shell within quotes, and nothing to Slurm."""
@@ -40,7 +38,7 @@ ShellLine = Annotated[
 TimeLimit = Annotated[
     str,
     Meta(
-        pattern=r"\A([1-9][0-9]*|([0-9]+-)?[0-9]{1,4}:[0-5][0-9]:[0-5][0-9])\Z",
+        pattern=r"\A([1-9][0-9]{0,7}|([0-9]{1,5}-)?[0-9]{1,4}:[0-5][0-9]:[0-5][0-9])\Z",
         extra={SAYS: 'text such as "02:30:00", "1-12:00:00" or "90", minutes'},
     ),
 ]
@@ -107,16 +105,16 @@ class SlurmSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     template: Word
     time: TimeLimit
-    ranks_per_node: Count
-    cores_per_rank: Count | None = None
+    ranks_per_node: Ranks
+    cores_per_rank: Few | None = None
     gpus_per_node: Index = 0
     account: Word | None = None
     partition: Word | None = None
     qos: Word | None = None
     constraint: Word | None = None
     exclusive: bool = False
-    array: Count = 1
-    at_once: Count | None = None
+    array: Few = 1
+    at_once: Few | None = None
     restarts: Index = 0
     modules: tuple[Word, ...] = ()
     preamble: tuple[ShellLine, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import __version__, surroundings
+from dsgd_bench import __version__, flags, surroundings
 from dsgd_bench.errors import DsgdError, LaunchError
 from dsgd_bench.rank_verbs import ON_RANKS, Verbs
 from dsgd_bench.verb_parts import (
@@ -90,7 +90,7 @@ def _run(verbs: Verbs) -> None:
     add_results(verb)
     verb.add_argument(
         "--ranks",
-        type=int,
+        type=flags.ranks,
         action="append",
         metavar="N",
         help="run only the trials on N ranks (repeatable)",
@@ -307,7 +307,7 @@ def data_fetch(arguments: argparse.Namespace) -> int:
     data_set = catalog.find(arguments.name)
     with download_display() as watch:
         fetch.fetch(data_set, arguments.folder, watch)
-    print(f"{data_set.name} is complete in {data_set.place(arguments.folder)}")
+    print(f"{data_set.name} is complete in {data_set.where(arguments.folder)}")
     return 0
 
 
@@ -321,7 +321,9 @@ def data_list(arguments: argparse.Namespace) -> int:
 
 def _doctor(verbs: Verbs) -> None:
     verb = verbs.add_parser("doctor", help="look at MPI, launcher, cores and HDF5")
-    verb.add_argument("-n", "--ranks", type=int, default=2, help="ranks (default: 2)")
+    verb.add_argument(
+        "-n", "--ranks", type=flags.ranks, default=2, help="ranks (default: 2)"
+    )
     _machine(verb)
     verb.set_defaults(verb=doctor)
 

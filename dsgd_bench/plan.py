@@ -1,12 +1,13 @@
 """What a study would cost: trials, ranks, traffic, memory and time; nothing is run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import msgspec
+from msgspec import structs
 
-from dsgd_bench import gradient_times, problems, surroundings
+from dsgd_bench import gradient_times, problems, strict, surroundings
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.clock import COLUMNS
@@ -88,17 +89,7 @@ def cost(trial: Trial) -> Cost:
         the algorithm cannot run on the graph.
     """
     algorithm = ALGORITHMS[trial.algorithm.kind]
-    problem = _problem(msgspec.json.encode(trial.problem), trial.seed)
-    shards = trial.problem.shards
-    problems.Batches(
-        problem,
-        ranks=trial.ranks - algorithm.servers(trial.algorithm.settings, trial.ranks),
-        rank=0,
-        batch=trial.problem.batch,
-        shards_by=shards.by,
-        alpha=shards.alpha,
-        seed=trial.seed,
-    )
+    problem = _dealt_out(trial, algorithm)
     model = problem.dimension * problem.dtype.itemsize
     settings = trial.algorithm.settings
     sent = algorithm.sent(settings, trial.ranks)
@@ -116,6 +107,31 @@ def cost(trial: Trial) -> Cost:
         spectral_gap=_gap(graph) if graph and graph.size <= LARGEST_GAP else None,
         seconds=_seconds(trial, problem.samples, algorithm, seconds),
     )
+
+
+def _dealt_out(trial: Trial, algorithm: Algorithm) -> problems.Problem:
+    """Return the problem of a trial, if its samples can be dealt out to the ranks."""
+    spec, shards = trial.problem, trial.problem.shards
+    try:
+        problem = _problem(msgspec.json.encode(spec), trial.seed)
+        servers = algorithm.servers(trial.algorithm.settings, trial.ranks)
+        problems.Batches(
+            problem,
+            ranks=trial.ranks - servers,
+            rank=0,
+            batch=spec.batch,
+            shards_by=shards.by,
+            alpha=shards.alpha,
+            seed=trial.seed,
+        )
+        _work_bytes(problem, spec.batch)
+    except MemoryError:
+        raise ConfigError(
+            f"problem.kind {spec.kind} with {strict.show(spec.settings)} and "
+            f"problem.batch = {spec.batch} is larger than the memory of this machine: "
+            "make it smaller"
+        ) from None
+    return problem
 
 
 def _memory(
@@ -213,7 +229,20 @@ def check_memory(costs: Sequence[Cost]) -> None:
 
 
 def costs(study: Study) -> list[Cost]:
-    """Estimate every trial of a study, in the order in which they would run."""
-    by_problem = sorted(study.trials, key=lambda trial: trial.seed)
-    found = {trial.id: cost(trial) for trial in by_problem}
-    return [found[trial.id] for trial in study.trials]
+    """Estimate every trial of a study, in the order in which they would run.
+
+    Repeats differ in their seed alone, and cost the same.
+    """
+    alike = [structs.replace(t, seed=0, repeat=0).to_json() for t in study.trials]
+    by_problem = sorted(
+        zip(alike, study.trials, strict=True),
+        key=lambda pair: msgspec.json.encode(pair[1].problem),
+    )
+    found: dict[str, Cost] = {}
+    for key, trial in by_problem:
+        if key not in found:
+            found[key] = cost(trial)
+    return [
+        replace(found[key], trial=trial)
+        for key, trial in zip(alike, study.trials, strict=True)
+    ]

@@ -73,7 +73,7 @@ def worker(arguments: argparse.Namespace) -> int:
 
 def _doctor_rank(verbs: Verbs) -> None:
     verb = verbs.add_parser("doctor-rank", help="be one rank for doctor")
-    verb.add_argument("ranks", type=int)
+    verb.add_argument("ranks", type=flags.ranks)
     verb.add_argument("mode")
     verb.set_defaults(verb=doctor_rank)
 

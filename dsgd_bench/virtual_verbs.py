@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import surroundings
+from dsgd_bench import flags, surroundings
 from dsgd_bench.rank_verbs import Verbs
 from dsgd_bench.verb_parts import add_mllog, add_results, add_study, conclude
 
@@ -19,13 +19,7 @@ DEFAULT = "ethernet-10"
 
 def _ranks(text: str) -> list[int]:
     """Return the numbers in a word such as "128,1024,10000"."""
-    found = [int(word) for word in text.split(",")]
-    if min(found) < 1:
-        raise ValueError(text)
-    return found
-
-
-_ranks.__name__ = "list of ranks"  # so argparse calls what it expected
+    return [flags.ranks(word) for word in text.split(",")]
 
 
 def _simulate(verbs: Verbs) -> None:
@@ -54,7 +48,7 @@ def _simulate(verbs: Verbs) -> None:
     )
     verb.add_argument(
         "--seed",
-        type=int,
+        type=flags.seed,
         metavar="S",
         help="seed of the schedule: another one is another interleaving",
     )
@@ -104,8 +98,6 @@ def _read(arguments: argparse.Namespace) -> "Study":
             "or change the network with --set network.KEY=VALUE"
         )
     if arguments.seed is not None:
-        if arguments.seed < 0:
-            raise ConfigError(f"--seed is {arguments.seed} but must be at least 0")
         study = config.over(study, lambda trial: _seeded(trial, arguments.seed))
     return study
 
@@ -152,13 +144,7 @@ def network(name: str, ranks: int) -> "NetworkSpec":
 
 def _worker_ranks(text: str) -> tuple[int, ...]:
     """Return the numbers in a word such as "0,3"."""
-    found = tuple(int(word) for word in text.split(","))
-    if min(found) < 0:
-        raise ValueError(text)
-    return found
-
-
-_worker_ranks.__name__ = "list of ranks"
+    return tuple(flags.rank(word) for word in text.split(","))
 
 
 def _replay(verbs: Verbs) -> None:

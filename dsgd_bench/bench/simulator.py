@@ -24,7 +24,7 @@ from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.fabric.virtual import Interconnect, World
-from dsgd_bench.flags import MIB, Parser, count
+from dsgd_bench.flags import MIB, Parser, count, ranks
 from dsgd_bench.interconnect import preset
 from dsgd_bench.worker import Worker, drive
 
@@ -86,7 +86,7 @@ _WITHOUT_SERVERS = [name for name, a in ALGORITHMS.items() if not a.servers({}, 
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(count(word) for word in text.split(","))
+    return tuple(ranks(word) for word in text.split(","))
 
 
 @dataclass

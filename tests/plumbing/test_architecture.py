@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "dsgd_bench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    {"errors", "files", "foreign", "surroundings"},
+    {"errors", "files", "foreign", "ranges", "surroundings", "texts"},
     {
         "arrays",
         "clock",

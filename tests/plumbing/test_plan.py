@@ -1,5 +1,6 @@
 """What a study would cost, said before it is run."""
 
+import time
 import tracemalloc
 
 import numpy as np
@@ -15,8 +16,10 @@ from dsgd_bench.config import (
     ProblemSpec,
     SlowdownSpec,
     Trial,
+    read_study,
 )
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.graphs import EXAMPLES
 
 
 def trial(kind="adpsgd", *, ranks=4, **changes):
@@ -129,3 +132,40 @@ def test_servers_compute_nothing_and_get_no_samples():
         )
     )
     assert cost.seconds == pytest.approx(4 * 0.1 + plan.START_SECONDS)
+
+
+@pytest.mark.parametrize("graph", EXAMPLES)
+def test_a_thousand_ranks_are_planned_within_a_second(graph):
+    ranks = 1024 if graph == "hypercube" else 1000
+    many = trial(ranks=ranks, algorithm=AlgorithmSpec("sgp", {"graph": graph}))
+    began = time.process_time()
+    assert 0 <= plan.cost(many).spectral_gap <= 1
+    assert time.process_time() - began < 4  # 0.1 to 0.9 s on a quiet machine
+
+
+def test_ten_thousand_repeats_are_planned_within_seconds(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        """
+        [study]
+        ranks = 4
+        repeats = 10_000
+        budget = { steps = 10 }
+        [problem]
+        kind = "softmax"
+        [algorithm]
+        kind = "allreduce"
+        """
+    )
+    began = time.process_time()
+    study = read_study(path)
+    costs = plan.costs(study)
+    assert [cost.trial for cost in costs] == list(study.trials)
+    assert len({trial.id for trial in study.trials}) == 10_000
+    assert time.process_time() - began < 5  # 0.4 s on a quiet machine
+
+
+def test_a_problem_larger_than_the_memory_is_refused_with_its_settings():
+    spec = ProblemSpec("mlp", settings={"hidden": (10**6, 10**6, 10**6)})
+    with pytest.raises(ConfigError, match=r"mlp with .*hidden.*memory of this"):
+        plan.cost(trial(problem=spec))
