@@ -213,7 +213,7 @@ def _check_slurm(slurm: SlurmSpec, stop_margin: float) -> None:
 def _template(folder: Path, name: str) -> Path:
     """Return the path of a job template that must lie in `folder`."""
     path = folder / name
-    if path.parent != folder or not path.is_file():
+    if path.parent != folder or not (texts.is_there(path) and path.is_file()):
         beside = ", ".join(sorted(found.name for found in folder.glob("*.sbatch.j2")))
         raise ConfigError(
             f"slurm.template is {name}, which is no file beside the machine file: "

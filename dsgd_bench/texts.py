@@ -11,6 +11,7 @@ import re
 import select
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,13 @@ def read(path: Path, *, limit: int = LIMIT) -> str:
     except ValueError as error:  # no name has a NUL character
         raise ConfigError(f"cannot be read: {error}") from None
     return decode(content)
+
+
+def is_there(path: Path) -> bool:
+    """Say whether something lies at `path`; where no name can be like that, nothing."""
+    with suppress(OSError, ValueError):  # too long, or a NUL character in it
+        return path.exists()
+    return False
 
 
 def decode(content: bytes) -> str:

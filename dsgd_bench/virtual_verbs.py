@@ -126,15 +126,16 @@ def network(name: str, ranks: int) -> "NetworkSpec":
     ConfigError
         If there is no such preset and no such file, or the profile does not fit.
     """
+    from dsgd_bench import texts
     from dsgd_bench.errors import ConfigError
     from dsgd_bench.interconnect import PRESETS
     from dsgd_bench.strict import nearest
 
     if name in PRESETS:
         return PRESETS[name]
-    if not Path(name).exists():
+    if not texts.is_there(Path(name)):
         raise ConfigError(
-            f"--profile is {name}, which is neither a file nor a network: name a "
+            f"--profile is {name[:80]}, which is neither a file nor a network: name a "
             f"machine profile, or one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
         )
     from dsgd_bench import profile

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import config, profile, texts
-from dsgd_bench.errors import ConfigError
+from dsgd_bench import config, gradient_times, profile, texts
+from dsgd_bench.config import ComputeSpec
+from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.graphs import make
+from dsgd_bench.virtual_verbs import network
 
 STUDY = """
 [study]
@@ -140,6 +142,21 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, kind):
             read(path)
     with pytest.raises(ConfigError, match=f"it is a {kind}, not a file"):
         make(f"file:{path}", 4)
+    spec = ComputeSpec(mode="resampled", trace=str(path))
+    with pytest.raises(TraceError, match="from which no gradient times are drawn"):
+        gradient_times.mean(spec)
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    long = "a" * 300
+    with pytest.raises(ConfigError, match="neither a file nor a network"):
+        network(long, 4)
+    machine = tmp_path / "machine.toml"
+    machine.write_text(f'[slurm]\ntemplate = "{long}"\ntime = "9"\nranks_per_node = 1')
+    with pytest.raises(ConfigError, match="which is no file beside the machine file"):
+        config.read_machine(machine)
+    with pytest.raises(ConfigError, match="File name too long"):
+        config.read_study(tmp_path / long)
 
 
 def through_a_pipe(content: bytes) -> str:
