@@ -63,13 +63,13 @@ Bytes = Annotated[int, Meta(ge=0, le=10**15)]
 Copies = Annotated[int, Meta(ge=3, le=10_000)]
 """Models that a rank keeps for judging."""
 
-Positive = Annotated[float, Meta(gt=0, le=1e12)]
-"""A number above 0."""
+Positive = Annotated[float, Meta(gt=0, le=1e30)]
+"""A number above 0, learning rates beyond all reason included: divergence is a result."""
 
-NotNegative = Annotated[float, Meta(ge=0, le=1e12)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e30)]
 """A number that may be 0 but not less."""
 
-AnyNumber = Annotated[float, Meta(ge=-1e12, le=1e12)]
+AnyNumber = Annotated[float, Meta(ge=-1e30, le=1e30)]
 """A number of either sign."""
 
 Share = Annotated[float, Meta(ge=0, le=1)]
