@@ -64,7 +64,7 @@ Copies = Annotated[int, Meta(ge=3, le=10_000)]
 """Models that a rank keeps for judging."""
 
 Positive = Annotated[float, Meta(gt=0, le=1e30)]
-"""A number above 0, learning rates beyond all reason included: divergence is a result."""
+"""A number above 0; learning rates may be beyond reason: divergence is a result."""
 
 NotNegative = Annotated[float, Meta(ge=0, le=1e30)]
 """A number that may be 0 but not less."""

@@ -48,7 +48,6 @@ def _simulate(verbs: Verbs) -> None:
     )
     verb.add_argument(
         "--seed",
-        type=flags.seed,
         metavar="S",
         help="seed of the schedule: another one is another interleaving",
     )
@@ -98,7 +97,11 @@ def _read(arguments: argparse.Namespace) -> "Study":
             "or change the network with --set network.KEY=VALUE"
         )
     if arguments.seed is not None:
-        study = config.over(study, lambda trial: _seeded(trial, arguments.seed))
+        try:
+            seed = flags.seed(arguments.seed)
+        except argparse.ArgumentTypeError as error:
+            raise ConfigError(f"--seed: {error}") from None
+        study = config.over(study, lambda trial: _seeded(trial, seed))
     return study
 
 

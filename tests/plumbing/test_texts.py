@@ -220,7 +220,7 @@ def test_big_numbers_on_the_command_line_are_refused(words, tmp_path):
     )
     last = ended.stderr.splitlines()[-1]
     assert ended.returncode == 2
-    assert f"argument {words[-2]}" in last
+    assert words[-2] in last
     assert "Traceback" not in ended.stderr
     assert len(last) < 300
     assert sorted(p.name for p in tmp_path.iterdir()) == ["study.toml"]
