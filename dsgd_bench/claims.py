@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dsgd_bench import hosts
 from dsgd_bench.errors import TraceError
 
 LOCK, CLAIM = ".lock", ".claim"
@@ -117,20 +118,13 @@ def _ourselves() -> str:
     return json.dumps(
         {
             "host": platform.node(),
-            "kernel": _kernel(),
+            "kernel": hosts.kernel(),
+            "processes": hosts.namespace(hosts.PROCESSES),
             "process": os.getpid(),
             "job": os.environ.get("SLURM_JOB_ID", ""),
             "start": os.environ.get("SLURM_RESTART_COUNT", "0"),
         }
     )
-
-
-def _kernel() -> str:
-    """Return what tells this running kernel from all others; empty if unknown."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _alive(path: Path, *, sure: bool) -> bool:
@@ -142,7 +136,11 @@ def _alive(path: Path, *, sure: bool) -> bool:
         return True  # being written, or just given back: the next look will tell
     ours = json.loads(_ourselves())
     if holder.get("kernel") and holder.get("kernel") == ours["kernel"]:
-        return not sure and _runs(holder.get("process", 0))
+        if sure:
+            return False
+        if holder.get("processes") == ours["processes"]:
+            return _runs(holder.get("process", 0))
+        return bool(age < STALE)  # in another container: its numbers say nothing here
     if holder.get("job") and holder.get("job") == ours["job"]:
         return bool(holder.get("start") == ours["start"]) and age < STALE
     return bool(age < STALE)

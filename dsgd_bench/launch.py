@@ -166,18 +166,24 @@ def shares_cores(
     """Say whether ranks will have to share cores, as far as this can be known here.
 
     That is so if the launcher gets nothing but the number of ranks, and the cores of
-    this computer, times the hosts of the Slurm job around it, are too few. A launcher
+    this computer that quotas let us use, times the hosts of the Slurm job around it,
+    are too few. A launcher
     with more words than that may go anywhere, and its machine file speaks for it.
     """
     inherited = os.environ if inherited is None else inherited
-    program, *words = machine.launcher
-    if Path(program).name not in MPIEXEC or words not in (
-        ["-n", "{ranks}"],
-        ["-np", "{ranks}"],
-    ):
+    if goes_elsewhere(machine):
         return False
     hosts = int(inherited.get("SLURM_JOB_NUM_NODES", "1"))
-    return ranks * machine.threads_per_rank > hosts * provenance.cores()
+    return ranks * machine.threads_per_rank > hosts * provenance.usable_cores()
+
+
+def goes_elsewhere(machine: Machine) -> bool:
+    """Say whether a launcher has more words than the number of ranks."""
+    program, *words = machine.launcher
+    return Path(program).name not in MPIEXEC or words not in (
+        ["-n", "{ranks}"],
+        ["-np", "{ranks}"],
+    )
 
 
 def _openmpi(*, bundled: bool) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dsgd_bench import surroundings
+from dsgd_bench import cgroups, hosts, surroundings
 
 PACKAGES = (
     "dsgd-bench", "numpy", "mpi4py", "h5py", "greenlet", "msgspec", "scikit-learn",
@@ -58,12 +58,15 @@ def host() -> dict[str, Any]:
     cpu = "/sys/devices/system/cpu"
     return {
         "name": platform.node(),
+        "kernel_id": hosts.kernel(),
         "cpu": _cpu_model(),
         "cpus_allowed": sorted(_cpus()),
         "cores_allowed": cores(),
+        "cpu_quota": cgroups.tightest(cgroups.quotas()),
         "smt_active": _line(f"{cpu}/smt/active"),
         "governor": _line(f"{cpu}/cpu0/cpufreq/scaling_governor"),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_limit": cgroups.memory_limit(),
         "kernel": f"{platform.system()} {platform.release()}",
         "load_average": os.getloadavg(),
     }
@@ -77,6 +80,15 @@ def cores() -> int:
     """
     topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     return len({_line(topology.format(cpu)) or cpu for cpu in _cpus()})
+
+
+def usable_cores() -> float:
+    """Return how many cores this process may use: not more than its quota allows.
+
+    A number with a fraction where a control group says so; see `cgroups`.
+    """
+    quota = cgroups.tightest(cgroups.quotas())
+    return cores() if quota is None else min(cores(), quota)
 
 
 def software() -> dict[str, Any]:

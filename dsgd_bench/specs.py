@@ -283,8 +283,10 @@ class Study(Struct, frozen=True):
 class LinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """What the links of the hosts can carry, bit/s each way; 0 is unknown.
 
-    `hosts` are those by name whose links differ. It sets nothing: the report compares
-    times per step with what such links allow.
+    `hosts` are those by name whose links differ; case does not matter, a short name
+    means the host of any domain, and one that means no host of a trial is refused when
+    it starts. It sets nothing: the report compares times per step with what such links
+    allow.
     """
 
     rate: NotNegative = 0.0

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from dsgd_bench import cgroups
+
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that tell linear algebra libraries how many threads to start."""
 
@@ -137,12 +139,9 @@ def available_memory() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
         (line,) = [line for line in lines if line.startswith("MemAvailable:")]
         found.append(1024 * int(line.split()[1]))
-    with suppress(OSError, ValueError, KeyError):  # a container has a limit of its own
-        folder = Path("/sys/fs/cgroup")
-        limit = int((folder / "memory.max").read_text())
-        words = (folder / "memory.stat").read_text().split()
-        stat = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-        found.append(limit - stat["anon"])
+    left = cgroups.memory_left()  # a container has a limit of its own
+    if left is not None:
+        found.append(left)
     return max(0, min(found)) if found else None
 
 

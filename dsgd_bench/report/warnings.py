@@ -9,8 +9,10 @@ from typing import Any
 
 from dsgd_bench.analysis.comparison import Line, is_synchronous
 from dsgd_bench.analysis.labels import fact
+from dsgd_bench.analysis.links import Links
 from dsgd_bench.analysis.statistics import MIN_RUNS
 from dsgd_bench.analysis.summary import Row
+from dsgd_bench.foreign import plain
 from dsgd_bench.report.collect import Collected
 from dsgd_bench.report.numbers import number
 
@@ -25,6 +27,8 @@ VOLATILE = (
     "executable",
     "cpus_allowed",
     "placement",
+    "clocks",
+    "kernel_id",  # another one after each boot
     "known_bugs",
     "gpus",  # one entry per rank; their kind is "gpu"
     "links",  # a condition of its own: points of other links are other points
@@ -150,19 +154,21 @@ def oversubscribed(evidence: Evidence) -> Iterator[str]:
     if not rows:
         return
     ranks = max(row.ranks for row in rows)
-    where = _shared_cores(rows[0])
+    where, limited = _shared_cores(rows[0]), ""
+    if any(fact(row.provenance, "cpu_quota") for row in rows):
+        limited = " A control group allows no more: see its CPU quota."
     if all(row.factors.get("compute.mode") == "emulated" for row in rows):
         yield (
             f"{ranks} ranks {where}: computing is emulated by sleep and so not"
             " disturbed, but moving and mixing wait for a core. Trust the times per"
             " epoch only while those two shares are small; use a core per rank"
-            " otherwise."
+            f" otherwise.{limited}"
         )
     else:
         yield (
             f"{ranks} ranks {where}: ranks wait for each other's cores, which no"
             " algorithm is to blame for. Use at most one rank per core, or compute ="
-            ' {mode = "emulated"}.'
+            f' {{mode = "emulated"}}.{limited}'
         )
 
 
@@ -187,7 +193,19 @@ def _shared_cores(row: Row) -> str:
         return f"of which {sum(place['shares'] for place in places)} shared cores"
     if places and places[-1]["node"]:
         return f"on {places[-1]['node'] + 1} nodes, sharing cores"
-    return f"on {cores} cores" if isinstance(cores, int) else "shared cores"
+    return f"on {cores:g} cores" if isinstance(cores, int | float) else "shared cores"
+
+
+def strange_links(evidence: Evidence) -> Iterator[str]:
+    """Name hosts that the machine file gives links of, and that no rank ran on."""
+    found = [links for row in evidence.rows if (links := Links.of(row.provenance))]
+    strange = sorted({plain(name) for links in found for name in links.unknown})
+    if strange:
+        yield (
+            f"The machine file names links of {', '.join(strange)}, where no rank of"
+            " these runs was: what it says of them is not in the bounds. Name the"
+            " hosts as in the provenance."
+        )
 
 
 def known_bugs(evidence: Evidence) -> Iterator[str]:
@@ -286,6 +304,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "flatters": flatters,
     "mixed-provenance": mixed_provenance,
     "known-bugs": known_bugs,
+    "strange-links": strange_links,
     "oversubscribed": oversubscribed,
     "shared-gpus": shared_gpus,
     "progress": needs_help,
