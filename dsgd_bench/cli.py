@@ -224,10 +224,13 @@ def _plan(verbs: Verbs) -> None:
 def plan(arguments: argparse.Namespace) -> int:
     """Print what a study would cost."""
     from dsgd_bench.display import print_plan
+    from dsgd_bench.plan import lacks
 
     study, machine = _read(arguments)
     print_plan(study)
     _foresee_bugs(study, machine)
+    for sentence in lacks(study, machine):
+        print(f"dsgd-bench: {sentence}", file=sys.stderr)
     return 0
 
 

@@ -1,19 +1,20 @@
 """What a study would cost: trials, ranks, traffic, memory and time; nothing is run."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import msgspec
 
-from dsgd_bench import gradient_times, problems, surroundings
+from dsgd_bench import capacity, gradient_times, launch, problems, surroundings
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.clock import COLUMNS
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import Graph
 from dsgd_bench.problems.classifier import Classifier
-from dsgd_bench.specs import ProblemSpec, Study, Trial
+from dsgd_bench.specs import Machine, ProblemSpec, Study, Trial
 
 START_SECONDS = 2.0
 """What starting, warming up, judging and merging one trial takes, roughly."""
@@ -145,6 +146,18 @@ def _gap(graph: Graph) -> float:
     return graph.spectral_gap()
 
 
+def model_bytes(trial: Trial) -> int:
+    """Return the size of a trial's model.
+
+    Raises
+    ------
+    ConfigError
+        If the problem cannot be built as asked.
+    """
+    problem = _problem(msgspec.json.encode(trial.problem), trial.seed)
+    return problem.dimension * problem.dtype.itemsize
+
+
 @lru_cache(maxsize=1)
 def _problem(spec: bytes, seed: int) -> problems.Problem:
     """Build the problem that JSON describes; data of any size only once."""
@@ -210,6 +223,24 @@ def check_memory(costs: Sequence[Cost]) -> None:
                 "left: take fewer ranks, a smaller model, fewer measure.copies or a "
                 "shorter budget"
             )
+
+
+def lacks(study: Study, machine: Machine) -> list[str]:
+    """Say in sentences what this machine has too little of for a study's ranks.
+
+    Of cores, quotas counted, and of shared memory; only where the machine file lets all
+    ranks run here, and nothing of studies in virtual time.
+    """
+    trials = [trial for trial in study.trials if trial.network is None]
+    several = os.environ.get("SLURM_JOB_NUM_NODES", "1") != "1"
+    if not trials or several or launch.goes_elsewhere(machine):
+        return []
+    largest = max(trials, key=lambda trial: trial.ranks)
+    sentences = (
+        capacity.crowding(largest.ranks, machine),
+        capacity.too_little_shared_memory(largest.ranks, model_bytes(largest)),
+    )
+    return [sentence for sentence in sentences if sentence]
 
 
 def costs(study: Study) -> list[Cost]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from dsgd_bench import segments
 from dsgd_bench.errors import LaunchError
 
 MARK = "DSGD_BENCH_LAUNCH"
@@ -74,6 +75,7 @@ def run(
                 return _follow(process, lines, on_line or (lambda _: None))
         finally:
             _end(process, mark, patience)
+            segments.sweep()
 
 
 def _die_with_parent() -> None:

@@ -6,26 +6,30 @@ whole job.
 """
 
 import ctypes
+import os
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from dsgd_bench import (
+    hosts,
     known_bugs,
     launch,
     processes,
     provenance,
+    segments,
     stopping,
     surroundings,
 )
-from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.errors import ConfigError, DsgdError, LaunchError
+from dsgd_bench.foreign import plain
 from dsgd_bench.run import Run
 from dsgd_bench.specs import Job, Machine
 from dsgd_bench.watchdog import Watchdog
@@ -77,6 +81,7 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
         origin = fabric.describe()
         if fabric.rank == 0:
             origin |= provenance.collect() | {"libmpi_path": surroundings.libmpi()}
+            check_links(machine, origin["hosts"])
             origin["links"] = msgspec.structs.asdict(machine.links)
             origin["known_bugs"] = warn_of_bugs(origin)
         run = Run(
@@ -96,6 +101,34 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
             then = "goes on" if run.resumes else "starts again"
             (folder / STOPPED).write_text(f"stopped on purpose: it {then} next time\n")
         fabric.barrier()
+
+
+def check_links(machine: Machine, names: Sequence[str]) -> None:
+    """Refuse names in ``[links]`` that mean no host of this trial or Slurm job.
+
+    Parameters
+    ----------
+    machine : Machine
+        The machine file.
+    names : sequence of str
+        The host of every rank.
+
+    Raises
+    ------
+    ConfigError
+        If there is such a name: the bounds of the report would be those of other links.
+    """
+    there = [*names, *hosts.in_list(os.environ.get("SLURM_JOB_NODELIST", ""))]
+    if strange := hosts.unknown(machine.links.hosts, there):
+        raise ConfigError(
+            f"links.hosts of the machine file names {_listed(strange)}, and the ranks "
+            f"of this trial run on {_listed(dict.fromkeys(names))}: name those (case "
+            "does not matter, and host1 means host1.any.domain), or leave the name out"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(plain, names))
 
 
 def warn_of_bugs(origin: dict[str, Any]) -> list[str]:
@@ -145,6 +178,7 @@ def connect(ranks: int | None = None) -> "MpiFabric":
         If there are fewer: the launcher belongs to another MPI library than the one
         that was loaded, and started so many jobs of one rank each.
     """
+    segments.begin()
     try:
         from dsgd_bench.fabric import mpi
     except (ImportError, RuntimeError) as error:
@@ -153,6 +187,7 @@ def connect(ranks: int | None = None) -> "MpiFabric":
             "`pip install mpich`, or load the site's module"
         ) from None
     fabric = mpi.world()
+    segments.record()
     started = surroundings.started_ranks()
     wanted = ranks or started
     alone = any(count not in (None, fabric.size) for count in (wanted, started))

@@ -17,8 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dsgd_bench import claims, launch, leftovers, processes, rank, stopping, trace
-from dsgd_bench.errors import LaunchError, TraceError
+from dsgd_bench import (
+    capacity,
+    claims,
+    launch,
+    leftovers,
+    plan,
+    processes,
+    rank,
+    segments,
+    stopping,
+    trace,
+)
+from dsgd_bench.errors import DsgdError, LaunchError, TraceError
 from dsgd_bench.specs import Job, Machine, Study, Trial
 
 if TYPE_CHECKING:
@@ -103,6 +114,7 @@ def run_study(
     """
     outcome = _begun(results / study.name)
     if start is None:
+        segments.sweep()  # after a run that was killed itself
         leftovers.remove(machine)
     jobs = [Job(study.name, trial, machine) for trial in study.trials]
     left, again = list(enumerate(jobs, 1)), True
@@ -194,7 +206,20 @@ def _launch(job: Job, folder: Path) -> str:
     for mark in (rank.READY, rank.STOPPED):
         if (folder / mark).exists():
             return "" if mark == rank.READY else mark
-    return _give_up(folder, f"the launcher ended with status {status}")
+    return _give_up(folder, _why_ended(status, job.trial, folder))
+
+
+def _why_ended(status: int, trial: Trial, folder: Path) -> str:
+    """Say how the launcher ended, and that shared memory was too small if it was."""
+    reason = f"the launcher ended with status {status}"
+    lines = log_tail(folder).splitlines()
+    if capacity.killed_by_memory(status, lines):
+        model = 0
+        with suppress(DsgdError):  # the problem that its ranks could not build either
+            model = plan.model_bytes(trial)
+        if lack := capacity.too_little_shared_memory(trial.ranks, model):
+            reason += f": {lack}"
+    return reason
 
 
 def _kept(job: Job) -> tuple[str, ...]:

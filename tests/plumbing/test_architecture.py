@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "dsgd_bench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    {"errors", "files", "foreign", "surroundings"},
+    {"cgroups", "errors", "files", "foreign", "hosts", "surroundings"},
     {
         "arrays",
         "clock",
@@ -23,6 +23,7 @@ LAYERS = (
         "nics",
         "placement",
         "profile",
+        "segments",
         "slowdown",
         "state",
         "stopping",
@@ -35,6 +36,7 @@ LAYERS = (
     {"algorithms", "budget", "judge"},
     {"batch", "config", "rules", "specs"},
     {
+        "capacity",
         "claims",
         "gradient_times",
         "launch",
