@@ -3,9 +3,11 @@
 import os
 import re
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from dsgd_bench.errors import LaunchError
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that tell linear algebra libraries how many threads to start."""
@@ -173,3 +175,41 @@ def libmpi() -> str | None:
     pattern = re.compile(r"/\S*/libmpi(?:_abi|_cray|_gnu\w*|_intel)?\.(?:so|dylib)\S*$")
     found = {match[0] for line in maps.splitlines() if (match := pattern.search(line))}
     return str(Path(min(found, key=len)).resolve()) if found else None
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a temporary folder for a ``with`` block.
+
+    Raises
+    ------
+    LaunchError
+        If there is no place where one can be made.
+    """
+    import tempfile
+
+    try:
+        made = tempfile.TemporaryDirectory(prefix="dsgd-bench-")
+    except OSError as error:
+        raise LaunchError(
+            f"no temporary folder can be made ({error.strerror or error}): free some "
+            "space there, or set TMPDIR to a folder that can be written"
+        ) from None
+    with made as folder:
+        yield Path(folder)
+
+
+def check_working_folder() -> None:
+    """Refuse to work in a folder that no longer exists.
+
+    Raises
+    ------
+    LaunchError
+        If it was removed, or cannot be reached.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise LaunchError(
+            f"the working folder is gone ({error.strerror}): change into another one"
+        ) from None
