@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dsgd_bench import files
 from dsgd_bench.errors import TraceError
 
 LOCK, CLAIM = ".lock", ".claim"
@@ -61,7 +62,7 @@ def held(folder: Path) -> Iterator[bool]:
 def _locked(folder: Path) -> Iterator[str]:
     """Hold the lock of this host, if there are such locks."""
     try:
-        file = (folder / LOCK).open("w")
+        file = files.lock_file(folder / LOCK)
     except OSError as error:
         raise TraceError(_unwritable(folder, error)) from None
     with file:
@@ -108,7 +109,7 @@ def _taken_over(path: Path, ours: str) -> bool:
     scratch.replace(path)
     threading.Event().wait(SETTLING)
     try:
-        return path.read_text() == ours
+        return files.read_text(path) == ours
     except OSError:
         return False
 
@@ -136,10 +137,12 @@ def _kernel() -> str:
 def _alive(path: Path, *, sure: bool) -> bool:
     """Tell whether the holder of a claim may be alive."""
     try:
-        holder = json.loads(path.read_text() or "{}")
+        holder = json.loads(files.read_text(path) or "{}")
         age = now_there(path.parent) - path.stat().st_mtime
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return True  # being written, or just given back: the next look will tell
+    except OSError as error:  # a FIFO or a device: it would stay one for ever
+        raise TraceError(_unwritable(path.parent, error)) from None
     ours = json.loads(_ourselves())
     if holder.get("kernel") and holder.get("kernel") == ours["kernel"]:
         return not sure and _runs(holder.get("process", 0))

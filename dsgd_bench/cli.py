@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(words)
     try:
+        surroundings.check_working_folder()
         status = int(arguments.verb(arguments))
         sys.stdout.flush()  # else what is written at the end fails where none sees it
         return status
@@ -44,6 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"dsgd-bench: {error}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
         print("dsgd-bench: interrupted; finished trials are kept", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # who reads, such as head, has seen enough
@@ -129,7 +132,9 @@ def _read(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
         study = config.listed(study, arguments.trials)
     plan.costs(study)  # refuses what cannot be built, before anything is started
     named = getattr(arguments, "machine", None)
-    return study, config.read_machine(named) if named else config.Machine()
+    machine = config.read_machine(named) if named else config.Machine()
+    plan.check_patience(study, machine)
+    return study, machine
 
 
 def _read_measured(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
@@ -146,7 +151,7 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
     from dsgd_bench.display import study_display
 
     rank.prepare_process()
-    fabric = rank.connect()
+    fabric = rank.meet()
     status = 0
     try:
         study, machine = _read_measured(arguments)
@@ -158,7 +163,7 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
             status = conclude(outcome, study, mllog=arguments.mllog)
     except Exception as error:  # noqa: BLE001 - the others would wait forever
         rank.end_all(fabric, error)
-    fabric.close()
+    rank.leave(fabric)
     return status
 
 
@@ -218,6 +223,7 @@ def _plan(verbs: Verbs) -> None:
         "plan", help="trials, memory, traffic and duration of a study; runs nothing"
     )
     add_study(verb)
+    _machine(verb)
     verb.set_defaults(verb=plan)
 
 

@@ -176,17 +176,18 @@ def _site_variables() -> dict[str, str]:
 def on_rank(ranks: int, mode: str) -> int:
     """Be one rank of the small job: rank 0 prints what the job found, as JSON."""
     try:
-        fabric = rank.connect(ranks)
+        fabric = rank.meet(ranks)
     except LaunchError as error:
         print(f"dsgd-bench: {error}", file=sys.stderr)
         return rank.REFUSED
-    answer = fabric.describe() | {
-        "libmpi_path": surroundings.libmpi(),
-        "environment": provenance.environment() | _site_variables(),
-        "progress": progress.preflight(fabric, mode),
-    }
-    answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])
-    if fabric.rank == 0:
-        print(ANSWER + json.dumps(answer), flush=True)
-    fabric.close()
+    with rank.answering(fabric):
+        answer = fabric.describe() | {
+            "libmpi_path": surroundings.libmpi(),
+            "environment": provenance.environment() | _site_variables(),
+            "progress": progress.preflight(fabric, mode),
+        }
+        answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])
+        if fabric.rank == 0:
+            print(ANSWER + json.dumps(answer), flush=True)
+    rank.leave(fabric)
     return 0

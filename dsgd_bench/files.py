@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 READ_LIMIT = 64 * 2**20
 """Bytes of the largest file of text that is read."""
@@ -61,6 +62,20 @@ def read_text(path: Path, *, limit: int = READ_LIMIT) -> str:
         As `read_bytes`.
     """
     return read_bytes(path, limit=limit).decode("utf-8", errors="replace")
+
+
+def lock_file(path: Path) -> TextIO:
+    """Open a file to lock it, and make it if there is none; its content is lost.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or what lies there is no regular file.
+    """
+    with suppress(FileNotFoundError):
+        _refuse_other_kinds(path, path.stat().st_mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

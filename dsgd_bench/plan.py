@@ -6,14 +6,14 @@ from functools import lru_cache
 
 import msgspec
 
-from dsgd_bench import gradient_times, problems, surroundings
+from dsgd_bench import gradient_times, problems, slowdown, surroundings
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.clock import COLUMNS
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import Graph
 from dsgd_bench.problems.classifier import Classifier
-from dsgd_bench.specs import ProblemSpec, Study, Trial
+from dsgd_bench.specs import Machine, ProblemSpec, Study, Trial
 
 START_SECONDS = 2.0
 """What starting, warming up, judging and merging one trial takes, roughly."""
@@ -34,6 +34,12 @@ SIMULATED_RANK_BYTES = 184 * 2**10
 
 RECORD_BYTES = 2.5 * 8 * len(COLUMNS)
 """What a step of a simulated rank takes until the trace is written."""
+
+LOOKED_AT = 64
+"""Ranks, and gradients of each, of which the longest is looked for."""
+
+TAIL = 20.0
+"""Standard deviations above the mean that a drawn gradient time never reaches."""
 
 LARGEST_GAP = 2048
 """Ranks up to which spectral gaps are computed: the time grows with their cube."""
@@ -210,6 +216,45 @@ def check_memory(costs: Sequence[Cost]) -> None:
                 "left: take fewer ranks, a smaller model, fewer measure.copies or a "
                 "shorter budget"
             )
+
+
+def check_patience(study: Study, machine: Machine) -> None:
+    """Refuse a watchdog that would end ranks which are only as slow as they should be.
+
+    What is drawn at random, and not bounded below the watchdog, is looked at for the
+    first `LOOKED_AT` gradients of each rank, as the run will draw it.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first trial with such a step, and how long it takes.
+    """
+    for trial in study.trials:
+        if trial.network is None and (longest := _longest(trial, machine.watchdog)):
+            raise ConfigError(
+                f"{study.path}: a step of {trial.description} is made to take "
+                f"{longest:.4g} s, but the watchdog ends ranks that do not move for "
+                f"{machine.watchdog:g} s: set watchdog in the machine file to more "
+                f"than {longest:.4g}"
+            )
+
+
+def _longest(trial: Trial, watchdog: float) -> float:
+    """Return what the longest emulated step takes, if that is too much; else 0."""
+    spec, slow = trial.compute, trial.slowdown
+    most = {"none": 1.0, "heavy-tailed": slowdown.LONGEST}.get(slow.kind, slow.factor)
+    bound = spec.seconds * (1 + TAIL * spec.variation) * most + slow.links.seconds
+    if bound < watchdog and spec.mode != "resampled":
+        return 0.0
+    steps = min(trial.budget.steps or LOOKED_AT, LOOKED_AT)
+    longest = 0.0
+    for rank in range(min(trial.ranks, LOOKED_AT)):
+        times = gradient_times.of(spec, seed=trial.seed, rank=rank)
+        factors = slowdown.Slowdown(slow, seed=trial.seed, rank=rank)
+        taken = (times.seconds(step) * factors.factor(step) for step in range(steps))
+        longest = max(longest, *taken)
+    longest += slow.links.seconds
+    return longest if longest >= watchdog else 0.0
 
 
 def costs(study: Study) -> list[Cost]:

@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import TextIO
 
 from dsgd_bench.errors import LaunchError
+from dsgd_bench.watchdog import HangError
 
 MARK = "DSGD_BENCH_LAUNCH"
 """Environment variable that all processes of one launch share."""
 
 QUIET_LOOKS = 8
 """Looks, 20 ms apart, that find no process of an ended launch; then there is none."""
+
+HUNG = 2.0
+"""Seconds of patience with a command that hangs."""
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -39,13 +43,15 @@ def run(
     log: Path,
     on_line: Listener | None = None,
     *,
+    on_glance: Callable[[], None] | None = None,
     patience: float = 5.0,
 ) -> int:
     """Run a command to its end and return its exit status (-9: killed by signal 9).
 
     The command writes into the log itself, so that nothing here can hold it up. When
-    this process is interrupted (Ctrl-C, SIGTERM or SIGHUP) or `on_line` raises, all
-    processes of the command are ended before the exception goes on.
+    this process is interrupted (Ctrl-C, SIGTERM or SIGHUP) or `on_line` or `on_glance`
+    raises, all processes of the command are ended before the exception goes on; a
+    second interrupt only shortens that.
 
     Parameters
     ----------
@@ -57,6 +63,8 @@ def run(
         File that receives its standard output and error; what it held is lost.
     on_line : callable, optional
         Called with every line of the log, without its end, soon after it was written.
+    on_glance : callable, optional
+        Called several times a second; raises `HangError` if the command hangs.
     patience : float
         Seconds between asking a command to end and making it.
 
@@ -64,6 +72,8 @@ def run(
     ------
     LaunchError
         If the log cannot be written or the command cannot be started.
+    HangError
+        If `on_glance` raises it.
     """
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     process = None
@@ -71,7 +81,12 @@ def run(
         try:
             process = _start(command, {**env, MARK: mark}, log)
             with log.open(errors="replace") as lines:
-                return _follow(process, lines, on_line or (lambda _: None))
+                return _follow(
+                    process, lines, on_line or _nothing, on_glance or _nothing
+                )
+        except HangError:
+            patience = min(patience, HUNG)
+            raise
         finally:
             _end(process, mark, patience)
 
@@ -105,7 +120,16 @@ def _start(
         ) from error
 
 
-def _follow(process: subprocess.Popen[bytes], lines: TextIO, on_line: Listener) -> int:
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    lines: TextIO,
+    on_line: Listener,
+    on_glance: Callable[[], None],
+) -> int:
     """Pass on complete lines until the process has ended; return its exit status."""
     begun = ""
     status = None
@@ -115,6 +139,8 @@ def _follow(process: subprocess.Popen[bytes], lines: TextIO, on_line: Listener) 
         *whole, begun = (begun + lines.read()).split("\n")
         for line in whole:
             on_line(line)
+        if status is None:
+            on_glance()
     if begun:
         on_line(begun)
     return status
@@ -123,19 +149,22 @@ def _follow(process: subprocess.Popen[bytes], lines: TextIO, on_line: Listener) 
 def _end(process: subprocess.Popen[bytes] | None, mark: str, patience: float) -> None:
     """End the command politely, wait, then end firmly whatever carries its mark.
 
-    There is no `process` if it was still being started when the interrupt came.
+    There is no `process` if it was still being started when the interrupt came. One
+    that was stopped learns of SIGTERM only when it goes on.
     """
     try:
         if process and process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGCONT)
             process.wait(patience)
     except (subprocess.TimeoutExpired, ProcessLookupError):
         pass
-    finally:
-        _kill_marked(mark)
-        if process:
-            process.kill()  # for systems without /proc; nothing if it has ended
-            process.wait()
+    finally:  # also where Ctrl-C came once more, and ended the patience
+        with _signals_wait():
+            _kill_marked(mark)
+            if process:
+                process.kill()  # for systems without /proc; nothing if it has ended
+                process.wait()
 
 
 def _kill_marked(mark: str) -> None:
@@ -169,15 +198,33 @@ def _marked(mark: str) -> list[int]:
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does."""
+    with _handlers(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP):
+        yield
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let signals interrupt when the block is done: nothing is left half killed."""
+    came: list[int] = []
+    note = lambda number, _: came.append(number)  # noqa: E731
+    with _handlers(note, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _handlers(handler: "signal._HANDLER", *numbers: int) -> Iterator[None]:
+    """Handle some signals in another way during a ``with`` block."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers, and only it is interrupted
         return
     before = {}
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in numbers:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup wants to be left alone
-            before[number] = signal.signal(number, signal.default_int_handler)
+            before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -6,18 +6,20 @@ whole job.
 """
 
 import ctypes
+import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 
 from dsgd_bench import (
+    files,
     known_bugs,
     launch,
     processes,
@@ -28,7 +30,7 @@ from dsgd_bench import (
 from dsgd_bench.errors import DsgdError, LaunchError
 from dsgd_bench.run import Run
 from dsgd_bench.specs import Job, Machine
-from dsgd_bench.watchdog import Watchdog
+from dsgd_bench.watchdog import STARTING, Listener, Watchdog, end_within
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
@@ -43,6 +45,15 @@ REFUSED = 2
 GRACE = 2.0
 """Seconds in which rank 0 says for all what the others would say too."""
 
+PATIENCE = Machine().watchdog
+"""Seconds that ranks have outside of trials to meet, to answer and to part."""
+
+UNHEARD = 600.0
+"""Seconds between two lines of ranks that show no other sign of life."""
+
+BEAT = "DSGD_BENCH_BEAT"
+"""Environment variable: file that rank 0 touches while it lives, where it sees it."""
+
 PR_SET_PDEATHSIG, PR_SET_TIMERSLACK = 1, 29
 
 
@@ -52,28 +63,115 @@ def main(path: Path) -> int:
     folder = path.parent
     try:
         job = Job.read(path)
-        fabric = connect(job.trial.ranks)
+        seconds = job.machine.watchdog
+        with _starting(seconds, folder, beat=path) as watchdog:
+            fabric = connect(job.trial.ranks)
+            watchdog.beat = None if fabric.rank else path
+            watchdog.last_resort = False  # `run` listens
+            watchdog.follow(seconds, *_watched(fabric, folder))
+            guarded(fabric, folder, lambda: run_trial(fabric, job, folder))
+            watchdog.last_resort = True
+            watchdog.follow(max(seconds, STARTING), *_watched(fabric, folder))
+            fabric.leave()
     except DsgdError as error:
         refuse(folder, str(error))
         return REFUSED
-    guarded(fabric, folder, lambda: run_trial(fabric, job, folder))
-    fabric.close()
+    end_within(max(seconds, STARTING))
     return 0
 
 
-def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
-    """Run this rank of one trial under the watchdog; rank 0 marks how it ended."""
+def watch(fabric: "MpiFabric", folder: Path, seconds: float) -> Watchdog:
+    """Return the watchdog of a rank that works in a trial's folder, for a block."""
+    return Watchdog(seconds, *_watched(fabric, folder))
+
+
+Watched: TypeAlias = tuple[Callable[[], object], Callable[[str], None], str]
+"""What a watchdog follows: the sign of life, what ends the job, and a name."""
+
+
+def _watched(fabric: "MpiFabric", folder: Path | None = None) -> Watched:
+    """Return what is watched of a rank that has met the others."""
 
     def end(sentence: str) -> None:
-        refuse(folder, sentence)
+        _say(folder, sentence)
         fabric.abort(FAILED)
 
-    ledger, machine = fabric.ledger, job.machine
-    signs: Callable[[], object] = lambda: (ledger.steps, fabric.beats)  # noqa: E731
-    with (
-        Watchdog(machine.watchdog, signs, end, f"rank {fabric.rank}"),
-        stopping.Watch(machine.stop_margin) as watch,
-    ):
+    ledger = fabric.ledger
+    return lambda: (ledger.steps, fabric.beats), end, f"rank {fabric.rank}"
+
+
+@contextmanager
+def _starting(
+    seconds: float, folder: Path | None = None, *, beat: Path | None = None
+) -> Iterator[Watchdog]:
+    """Watch this process from before it meets the others.
+
+    The limit is generous to the start; `beat` is touched by what will be rank 0.
+    """
+
+    def end(sentence: str) -> None:
+        _say(folder, sentence)
+        os._exit(FAILED)  # what hangs in MPI_Init could not end the job either
+
+    number = surroundings.started_rank()
+    name = f"rank {number or 0}, which was to meet the others,"
+    limit = max(seconds, STARTING)
+    with Watchdog(
+        limit, lambda: None, end, name, beat=None if number else beat
+    ) as watchdog:
+        yield watchdog
+
+
+def _say(folder: Path | None, sentence: str) -> None:
+    """Say why the job is ended, in the trial's folder if that is not finished."""
+    if folder is not None and not (folder / READY).exists():
+        refuse(folder, sentence)
+    else:
+        print(f"dsgd-bench: {sentence}", file=sys.stderr, flush=True)
+
+
+def meet(ranks: int | None = None) -> "MpiFabric":
+    """Meet the other ranks outside of a trial, as `connect` does, under a watchdog."""
+    with _starting(PATIENCE, beat=_beat()):
+        return connect(ranks)
+
+
+def busy(fabric: "MpiFabric") -> Watchdog:
+    """Return a watchdog for a block in which a rank may work for as long as it likes.
+
+    It only gives the process that started the ranks its signs of life.
+    """
+    _, end, name = _watched(fabric)
+    beat = None if fabric.rank else _beat()
+    return Watchdog(PATIENCE, time.monotonic, end, name, beat=beat)
+
+
+def answering(fabric: "MpiFabric") -> Watchdog:
+    """Return a watchdog for a block in which ranks never wait for each other for long.
+
+    It ends the job if they do.
+    """
+    beat = None if fabric.rank else _beat()
+    return Watchdog(PATIENCE, *_watched(fabric), beat=beat)
+
+
+def leave(fabric: "MpiFabric") -> None:
+    """Part from the other ranks at the end of the process, under a watchdog."""
+    with answering(fabric):
+        fabric.leave()
+    end_within(PATIENCE)
+
+
+def _beat() -> Path | None:
+    """Return the file that `start` watches."""
+    name = os.environ.get(BEAT)
+    return Path(name) if name else None
+
+
+def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
+    """Run this rank of one trial; rank 0 marks how it ended."""
+    machine = job.machine
+    with stopping.Watch(machine.stop_margin) as watch:
         origin = fabric.describe()
         if fabric.rank == 0:
             origin |= provenance.collect() | {"libmpi_path": surroundings.libmpi()}
@@ -125,15 +223,18 @@ def start(
     Raises
     ------
     LaunchError
-        If the launcher cannot be found.
+        If the launcher cannot be found, no temporary folder be written, or nothing
+        has given a sign of life for long.
     """
     python = sys.executable
     command = launch.starter(ranks, machine, python)
-    command += [python, "-m", "mpi4py", "-m", "dsgd_bench", *words]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        environment = launch.environment(ranks, machine, python)
-        return processes.run(command, environment, log, on_line)
+    command += launch.program(python, *words)
+    with surroundings.scratch_folder() as folder:
+        log, beat = folder / "log", folder / "beat"
+        beat.touch()
+        environment = launch.environment(ranks, machine, python) | {BEAT: str(beat)}
+        listener = Listener(machine.watchdog, beat, log, unheard=UNHEARD)
+        return processes.run(command, environment, log, on_line, on_glance=listener)
 
 
 def connect(ranks: int | None = None) -> "MpiFabric":
@@ -210,13 +311,21 @@ def refuse(folder: Path, sentence: str) -> None:
 def note_error(folder: Path, sentence: str) -> bool:
     """Write the folder's ERROR file; tell whether this rank was the first to do so."""
     try:
-        with (folder / ERROR).open("x") as file:
+        with (folder / ERROR).open("x", encoding="utf-8", errors="replace") as file:
             file.write(sentence + "\n")
     except FileExistsError:
         return False
     except OSError:
         return True  # cannot be written: then at least it is printed
     return True
+
+
+def error_of(folder: Path) -> str:
+    """Return what the folder's ERROR file says; why not, if it cannot be read."""
+    try:
+        return files.read_text(folder / ERROR).strip() or "no reason was given"
+    except OSError as error:
+        return f"the reason in {folder / ERROR} cannot be read: {error.strerror}"
 
 
 def prepare_process() -> None:

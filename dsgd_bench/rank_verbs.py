@@ -38,7 +38,7 @@ def probe(arguments: argparse.Namespace) -> int:
     from dsgd_bench.probe import Probe, ProbeOptions
 
     rank.prepare_process()
-    fabric = rank.connect()
+    fabric = rank.meet()
     try:
         names = ("sizes", "iterations", "warm_up", "percentiles", "full", "output")
         options = ProbeOptions(**{name: getattr(arguments, name) for name in names})
@@ -54,7 +54,7 @@ def probe(arguments: argparse.Namespace) -> int:
         if fabric.size == 1:
             raise
         rank.end_all(fabric, error)  # the others would wait forever
-    fabric.close()
+    rank.leave(fabric)
     return 0
 
 
@@ -100,9 +100,10 @@ def bench_rank(arguments: argparse.Namespace) -> int:
     rank.prepare_process()
     benchmark = BENCHMARKS[arguments.name]
     options = benchmark.options.from_argv(arguments.words)
-    fabric = rank.connect(options.ranks)
-    benchmark.rank(fabric, options)
-    fabric.close()
+    fabric = rank.meet(options.ranks)
+    with rank.busy(fabric):
+        benchmark.rank(fabric, options)
+    rank.leave(fabric)
     return 0
 
 

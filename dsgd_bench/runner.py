@@ -17,9 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dsgd_bench import claims, launch, leftovers, processes, rank, stopping, trace
+from dsgd_bench import (
+    claims,
+    files,
+    launch,
+    leftovers,
+    processes,
+    rank,
+    stopping,
+    trace,
+)
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.specs import Job, Machine, Study, Trial
+from dsgd_bench.watchdog import HangError, Listener
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
@@ -160,7 +170,8 @@ def _failed_meanwhile(folder: Path, since: float) -> str:
     """
     error = folder / rank.ERROR
     try:
-        return error.read_text().strip() if error.stat().st_mtime > since else ""
+        late = error.stat().st_mtime > since
+        return files.read_text(error).strip() if late else ""
     except OSError:
         return ""
 
@@ -185,16 +196,43 @@ def _launch(job: Job, folder: Path) -> str:
     ranks, machine = job.trial.ranks, job.machine
     command = launch.command(folder / JOB, ranks, machine, sys.executable)
     environment = launch.environment(ranks, machine, sys.executable)
+    ended = ""
     try:
-        status = processes.run(command, environment, folder / LOG)
+        listener = _listener(folder, machine.watchdog)
+        status = processes.run(command, environment, folder / LOG, on_glance=listener)
+        ended = f"the launcher ended with status {status}" if status else ""
+    except HangError as error:
+        ended = str(error)
     except KeyboardInterrupt:
         if not (folder / rank.READY).exists():  # else it came when all was done
             _give_up(folder, "interrupted: it will be run again")
         raise
     for mark in (rank.READY, rank.STOPPED):
         if (folder / mark).exists():
+            if ended:
+                _say_ended_late(job, folder, ended)
             return "" if mark == rank.READY else mark
-    return _give_up(folder, f"the launcher ended with status {status}")
+    return _give_up(folder, ended or "the launcher ended with status 0")
+
+
+def _listener(folder: Path, watchdog: float) -> Listener:
+    """Return what listens for signs of life of a trial: rank 0 touches its job."""
+
+    def over() -> bool:
+        marks = (rank.READY, rank.STOPPED, rank.ERROR)
+        return any((folder / mark).exists() for mark in marks)
+
+    return Listener(watchdog, folder / JOB, folder / LOG, over=over)
+
+
+def _say_ended_late(job: Job, folder: Path, how: str) -> None:
+    """Say that a trial is done although its processes did not end as they should."""
+    print(
+        f"dsgd-bench: {job.trial.description} is done and its results are kept, but "
+        f"{how}: see {folder / LOG}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _kept(job: Job) -> tuple[str, ...]:
@@ -207,7 +245,8 @@ def _kept(job: Job) -> tuple[str, ...]:
 def _give_up(folder: Path, reason: str) -> str:
     """Keep what a failed trial recorded; return the first reason that was given."""
     rank.note_error(folder, reason)
-    reason = (folder / rank.ERROR).read_text().strip() or reason
+    with suppress(OSError):  # it cannot be written, or is no file: ours is told
+        reason = files.read_text(folder / rank.ERROR).strip() or reason
     if any(folder.glob("rank-*.h5")):
         with suppress(TraceError):  # killed before the first flush: nothing to keep
             trace.merge(folder, crashed=reason)
@@ -216,10 +255,10 @@ def _give_up(folder: Path, reason: str) -> str:
 
 def log_tail(folder: Path) -> str:
     """Return the end of a trial's log."""
-    path = folder / LOG
-    if not path.exists():
+    try:
+        return "\n".join(files.read_text(folder / LOG).splitlines()[-TAIL:])
+    except OSError:
         return ""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL:])
 
 
 def clear(folder: Path, keep: Sequence[str]) -> None:
@@ -291,8 +330,9 @@ def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path) -> str:
     part = fabric.part(range(job.trial.ranks))
     if part is not None:
         work: Callable[[], None] = lambda: rank.run_trial(part, job, folder)  # noqa: E731
-        rank.guarded(part, folder, work)
-        part.close()
+        with rank.watch(part, folder, job.machine.watchdog):
+            rank.guarded(part, folder, work)
+            part.close()
     fabric.barrier()
     stopped: bool = fabric.gather((folder / rank.STOPPED).exists())[0]
     return rank.STOPPED if stopped else ""

@@ -102,7 +102,7 @@ def _simulate(job: Job, folder: Path, display: Display) -> str:
         return ""
     finally:
         gc.collect()  # ranks refer to each other, and there are thousands of them
-    return (folder / rank.ERROR).read_text().strip()
+    return rank.error_of(folder)
 
 
 def _run(job: Job, folder: Path, display: Display) -> None:

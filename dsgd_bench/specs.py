@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dsgd_bench import algorithms
+from dsgd_bench import algorithms, files
 from dsgd_bench.batch import SlurmSpec
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import NetworkSpec
@@ -376,7 +376,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
             If there is no such file, or it is not a job of this version.
         """
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
+            return msgspec.json.decode(files.read_bytes(path), type=cls)
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(
                 f"{path} is not a job that dsgd-bench wrote: {error}"

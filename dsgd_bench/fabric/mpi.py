@@ -331,6 +331,14 @@ class MpiFabric:
             self._progress = None
         self.comm.Free()
 
+    def leave(self) -> None:
+        """Close, and end MPI in this process; collective over all ranks of the job.
+
+        At the exit of Python it would end by itself, where nothing watches any more.
+        """
+        self.close()
+        MPI.Finalize()
+
 
 class _Averaging:
     """One all-reduce in flight; the array is lent from entry to exit."""

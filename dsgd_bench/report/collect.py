@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dsgd_bench import files
 from dsgd_bench.analysis import servers
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
@@ -114,7 +115,10 @@ def _add_ready(collected: Collected, folder: Path) -> None:
 
 def _add_crash(collected: Collected, folder: Path) -> None:
     """Add what is known of a failed trial: its trace if one was merged, or its name."""
-    reason = (folder / ERROR).read_text(encoding="utf-8").strip()
+    try:
+        reason = files.read_text(folder / ERROR).strip()
+    except OSError as error:
+        reason = f"the reason in {folder / ERROR} cannot be read: {error.strerror}"
     try:
         row = summarize(_open(folder / TRACE))
     except (DsgdError, OSError, KeyError, ValueError):

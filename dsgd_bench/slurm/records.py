@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from dsgd_bench import claims
+from dsgd_bench import claims, files
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.slurm.script import TRIALS
 
@@ -61,7 +61,9 @@ def read(jobs: Path) -> dict[Path, Record]:
     found = {}
     for path in sorted(jobs.glob(f"*/{RECORD}")):
         try:
-            found[path.parent] = msgspec.json.decode(path.read_bytes(), type=Record)
+            found[path.parent] = msgspec.json.decode(
+                files.read_bytes(path), type=Record
+            )
         except (OSError, msgspec.DecodeError) as error:
             raise TraceError(
                 f"{path} is not what dsgd-bench wrote ({error}): if its job has ended, "
@@ -90,8 +92,8 @@ def read_trials(path: Path) -> dict[str, str]:
         If it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = files.read_text(path).splitlines()
+    except OSError as error:
         raise TraceError(f"the list of trials {path} cannot be read: {error}") from None
     pairs = (line.partition(" ") for line in lines if line.strip())
     return {name: words.strip() for name, _, words in pairs}

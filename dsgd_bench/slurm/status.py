@@ -89,7 +89,7 @@ def look(folder: Path, study: Study | None = None) -> Status:
         state = _state(folder / name, hands.get(name, set()))
         status.trials[name] = (words, state)
         if state == "failed":
-            status.reasons[name] = _first_line(folder / name / rank.ERROR)
+            status.reasons[name] = rank.error_of(folder / name).splitlines()[0]
     return status
 
 
@@ -127,8 +127,3 @@ def _claimed(folder: Path) -> bool:
         return time.time() - (folder / claims.CLAIM).stat().st_mtime < claims.STALE
     except OSError:
         return False
-
-
-def _first_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[0] if lines else "no reason was given"

@@ -126,3 +126,15 @@ def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -
         claims.held(tmp_path / "missing"),
     ):
         pass
+
+
+@pytest.mark.parametrize("name", [claims.LOCK, claims.CLAIM])
+def test_a_fifo_where_a_claim_belongs_is_a_sentence_and_no_wait(
+    tmp_path: Path, name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    with (
+        pytest.raises(TraceError, match="a FIFO, not a file"),
+        claims.held(tmp_path),
+    ):
+        pass

@@ -1,6 +1,7 @@
 """What a study would cost, said before it is run."""
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +11,17 @@ from dsgd_bench.config import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
+    Machine,
     MeasureSpec,
     OptimizerSpec,
     ProblemSpec,
     SlowdownSpec,
+    Study,
     Trial,
 )
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.interconnect import NetworkSpec
+from dsgd_bench.specs import SlowLinksSpec
 
 
 def trial(kind="adpsgd", *, ranks=4, **changes):
@@ -129,3 +134,45 @@ def test_servers_compute_nothing_and_get_no_samples():
         )
     )
     assert cost.seconds == pytest.approx(4 * 0.1 + plan.START_SECONDS)
+
+
+EMULATED = ComputeSpec(mode="emulated", seconds=2.0)
+QUICK = ComputeSpec(mode="emulated", seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("compute", "slow"),
+    [
+        (EMULATED, SlowdownSpec()),
+        (
+            ComputeSpec(mode="emulated", seconds=0.1),
+            SlowdownSpec("constant", factor=20),
+        ),
+        (
+            ComputeSpec(mode="emulated", seconds=0.1),
+            SlowdownSpec("transient", factor=20, probability=0.5),
+        ),
+        (
+            ComputeSpec(mode="emulated", seconds=0.1),
+            SlowdownSpec("heavy-tailed", factor=20),
+        ),
+        (
+            ComputeSpec(
+                mode="emulated", seconds=1.0, distribution="lognormal", variation=1.0
+            ),
+            SlowdownSpec(),
+        ),
+        (ComputeSpec(), SlowdownSpec(links=SlowLinksSpec(seconds=2.0))),
+    ],
+    ids=["emulated", "constant", "transient", "heavy-tailed", "drawn", "late links"],
+)
+def test_a_watchdog_shorter_than_a_step_that_is_asked_for_is_refused(compute, slow):
+    asked = Study("s", Path("s.toml"), (trial(compute=compute, slowdown=slow),))
+    with pytest.raises(ConfigError, match=r"s\.toml: a step of adpsgd.* watchdog"):
+        plan.check_patience(asked, Machine(watchdog=1.9))
+    plan.check_patience(asked, Machine(watchdog=100.0))
+
+
+def test_a_watchdog_means_nothing_in_virtual_time():
+    asked = trial(compute=EMULATED, network=NetworkSpec())
+    plan.check_patience(Study("s", Path("s.toml"), (asked,)), Machine(watchdog=1.0))
