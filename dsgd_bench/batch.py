@@ -8,10 +8,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dsgd_bench.ranges import Few, Index, Ranks
 from dsgd_bench.strict import SAYS
-
-Count = Annotated[int, Meta(ge=1)]
-Index = Annotated[int, Meta(ge=0)]
 
 _WORD = r"""[^\x00-\x1f\x7f-\x9f\u2028\u2029'"`\\]"""
 """A character that means nothing to a shell within quotes, and nothing to Slurm."""
@@ -40,7 +38,7 @@ ShellLine = Annotated[
 TimeLimit = Annotated[
     str,
     Meta(
-        pattern=r"\A([1-9][0-9]*|([0-9]+-)?[0-9]{1,4}:[0-5][0-9]:[0-5][0-9])\Z",
+        pattern=r"\A([1-9][0-9]{0,7}|([0-9]{1,5}-)?[0-9]{1,4}:[0-5][0-9]:[0-5][0-9])\Z",
         extra={SAYS: 'text such as "02:30:00", "1-12:00:00" or "90", minutes'},
     ),
 ]
@@ -69,6 +67,40 @@ SET = {
     "--signal": "say stop_margin",
 }
 """Option of sbatch that every script has already -> what to do instead."""
+
+NEVER = {
+    "--clusters": "name the cluster in SLURM_CLUSTERS in the environment, which "
+    "squeue, sacct and scontrol mind as well",
+    "--help": "nothing would be sent",
+    "--parsable": "submit says it to sbatch",
+    "--quiet": "the job's number would not be told",
+    "--test-only": "nothing would be sent; take submit --dry-run",
+    "--usage": "nothing would be sent",
+    "--version": "nothing would be sent",
+    "--wait": "submit does not wait for the end of jobs",
+    "--wrap": "the job is the script",
+}
+"""Option of sbatch that changes what ``submit`` means -> why it is refused."""
+
+WHOLE = ("--gpus",)
+"""Options that are the beginning of one of these, and options of their own."""
+
+
+def meant(word: str) -> str:
+    """Return the name of an option, which Slurm lets users cut short."""
+    name = word.partition("=")[0]
+    known = (*SET, *NEVER)
+    if name in known or name in WHOLE or not name.startswith("--"):
+        return name
+    return next((longer for longer in known if longer.startswith(name)), name)
+
+
+def never(word: str) -> str:
+    """Return why an option cannot be given to sbatch by anything, or nothing."""
+    if word.startswith("--dep"):
+        single = "singleton" in word.partition("=")[2]
+        return "every job has a name of its own, so it waits for none" if single else ""
+    return NEVER.get(meant(word), "")
 
 
 class SlurmSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -107,16 +139,16 @@ class SlurmSpec(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     template: Word
     time: TimeLimit
-    ranks_per_node: Count
-    cores_per_rank: Count | None = None
+    ranks_per_node: Ranks
+    cores_per_rank: Few | None = None
     gpus_per_node: Index = 0
     account: Word | None = None
     partition: Word | None = None
     qos: Word | None = None
     constraint: Word | None = None
     exclusive: bool = False
-    array: Count = 1
-    at_once: Count | None = None
+    array: Few = 1
+    at_once: Few | None = None
     restarts: Index = 0
     modules: tuple[Word, ...] = ()
     preamble: tuple[ShellLine, ...] = ()

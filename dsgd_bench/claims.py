@@ -6,15 +6,19 @@ its holder, who touches it while he lives. Whose claim has not been touched for 
 dead; so is an earlier start of the same batch job.
 """
 
+import errno
 import fcntl
 import json
 import os
 import platform
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from dsgd_bench import files, hosts
 from dsgd_bench.errors import TraceError
 
 LOCK, CLAIM = ".lock", ".claim"
@@ -31,18 +35,25 @@ TAKEN, OURS, UNKNOWN = "taken", "ours", "unknown"
 SETTLING = 0.2
 """Seconds in which it shows who of several took over the claim of a dead one."""
 
+ATTEMPTS = 100
+"""How often a folder is made that others remove at the same time."""
+
 
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
     """Hold a trial's folder in a ``with`` block; tell whether that was possible.
 
+    The folder is made if it is missing. Nothing else is written into it by a process
+    that does not hold it, but for the two files by which it is held.
+
     Raises
     ------
     TraceError
-        If the folder cannot be written.
+        If the folder cannot be made or written.
     """
     with _locked(folder) as lock:
-        if lock == TAKEN or not _claimed(folder, sure=lock == OURS):
+        ours = _ourselves()
+        if lock == TAKEN or not _claimed(folder, ours, sure=lock == OURS):
             yield False
             return
         over = threading.Event()
@@ -53,26 +64,61 @@ def held(folder: Path) -> Iterator[bool]:
         finally:
             over.set()
             heart.join()
-            with suppress(OSError):
-                (folder / CLAIM).unlink()
+            _give_back(folder / CLAIM, ours)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[str]:
     """Hold the lock of this host, if there are such locks."""
     try:
-        file = (folder / LOCK).open("w")
+        descriptor, lock = _lock(folder)
     except OSError as error:
         raise TraceError(_unwritable(folder, error)) from None
-    with file:
+    try:
+        yield lock
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path) -> tuple[int, str]:
+    """Open the lock of a folder, which is made with it; tell what the lock is.
+
+    Another may remove the folder between any two steps, and a third make it again: a
+    lock on a file that no longer bears the name says nothing, so it is tried anew.
+    """
+    path = folder / LOCK
+    for _ in range(ATTEMPTS):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield TAKEN
-        except OSError:  # the claim alone has to do
-            yield UNKNOWN
-        else:
-            yield OURS
+            folder.mkdir(parents=True, exist_ok=True)
+            # not "w": the file may be somebody's
+            files.refuse_other_kinds(path)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            continue
+        lock = _flock(descriptor)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor, lock
+        os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, "it is removed again and again", str(folder))
+
+
+def _flock(descriptor: int) -> str:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return TAKEN
+    except OSError:  # the claim alone has to do
+        return UNKNOWN
+    return OURS
+
+
+def _give_back(path: Path, ours: str) -> None:
+    """Remove our claim, but not that of one who took us for dead."""
+    with suppress(OSError):
+        if files.read_text(path) == ours:
+            path.unlink()
 
 
 def _unwritable(folder: Path, error: OSError) -> str:
@@ -82,70 +128,81 @@ def _unwritable(folder: Path, error: OSError) -> str:
     )
 
 
-def _claimed(folder: Path, *, sure: bool) -> bool:
-    """Make this process the one that the claim names, unless somebody alive is.
+def _claimed(folder: Path, ours: str, *, sure: bool) -> bool:
+    """Put our claim there unless there is one whose holder may be alive.
 
     It is `sure` that nobody on this host holds the folder if the lock is ours.
     """
     path = folder / CLAIM
-    ours = _ourselves()
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(ours)
     except FileExistsError:
         if _alive(path, sure=sure):
             return False
         return _taken_over(path, ours)
     except OSError as error:
+        with suppress(OSError):
+            path.unlink()  # empty, as the disk is full: it would hold up all others
         raise TraceError(_unwritable(folder, error)) from None
     return True
 
 
 def _taken_over(path: Path, ours: str) -> bool:
     """Replace the claim of a dead one; of several who do so at once, one succeeds."""
-    scratch = path.with_name(f"{CLAIM}-{platform.node()}-{os.getpid()}")
-    scratch.write_text(ours)
-    scratch.replace(path)
-    threading.Event().wait(SETTLING)
     try:
-        return path.read_text() == ours
-    except OSError:
+        files.write_text(path, ours)
+        threading.Event().wait(SETTLING)
+        return files.read_text(path) == ours
+    except OSError:  # gone: another one holds the folder, or has held it meanwhile
         return False
 
 
 def _ourselves() -> str:
+    """Return a new claim; a name and a number may be those of two processes."""
     return json.dumps(
         {
             "host": platform.node(),
-            "kernel": _kernel(),
+            "kernel": hosts.kernel(),
+            "processes": hosts.namespace(hosts.PROCESSES),
             "process": os.getpid(),
+            "token": os.urandom(8).hex(),
             "job": os.environ.get("SLURM_JOB_ID", ""),
             "start": os.environ.get("SLURM_RESTART_COUNT", "0"),
         }
     )
 
 
-def _kernel() -> str:
-    """Return what tells this running kernel from all others; empty if unknown."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
 def _alive(path: Path, *, sure: bool) -> bool:
     """Tell whether the holder of a claim may be alive."""
     try:
-        holder = json.loads(path.read_text() or "{}")
+        text = files.read_text(path)
         age = now_there(path.parent) - path.stat().st_mtime
-    except (OSError, ValueError):
-        return True  # being written, or just given back: the next look will tell
+    except FileNotFoundError:
+        return True  # just given back: the next look will tell
+    except OSError as error:  # a FIFO or a device: it would stay one for ever
+        raise TraceError(_unwritable(path.parent, error)) from None
+    holder = _holder(text)
     ours = json.loads(_ourselves())
     if holder.get("kernel") and holder.get("kernel") == ours["kernel"]:
-        return not sure and _runs(holder.get("process", 0))
+        if sure:
+            return False
+        if holder.get("processes") == ours["processes"]:
+            process = holder.get("process", 0)
+            return isinstance(process, int) and _runs(process)
+        return bool(age < STALE)  # in another container: its numbers say nothing here
     if holder.get("job") and holder.get("job") == ours["job"]:
         return bool(holder.get("start") == ours["start"]) and age < STALE
     return bool(age < STALE)
+
+
+def _holder(text: str) -> dict[str, Any]:
+    """Return what a claim says; nothing if it is being written, or damaged."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _runs(process: int) -> bool:
@@ -162,13 +219,12 @@ def _runs(process: int) -> bool:
 
 
 def now_there(folder: Path) -> float:
-    """Return the time on the clock of the file system, which need not be ours."""
-    probe = folder / f".clock-{platform.node()}-{os.getpid()}"
-    probe.touch()
-    try:
-        return probe.stat().st_mtime
-    finally:
-        probe.unlink()
+    """Return the time on the clock of the file system, which need not be ours.
+
+    The file by which it is known has no name, so nothing is seen of it, or left.
+    """
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime
 
 
 def _beat(folder: Path, over: threading.Event) -> None:

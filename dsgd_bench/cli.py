@@ -1,14 +1,16 @@
 """The command ``dsgd-bench``: each verb parses its words, then calls one function."""
 
 import argparse
-import os
+import errno
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from dsgd_bench import __version__, surroundings
+from dsgd_bench import __version__, flags, show, surroundings
 from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.foreign import plain
 from dsgd_bench.rank_verbs import ON_RANKS, Verbs
 from dsgd_bench.verb_parts import (
     FAILED,
@@ -17,6 +19,7 @@ from dsgd_bench.verb_parts import (
     add_mllog,
     add_results,
     add_study,
+    check_target,
     conclude,
     print_for_machines,
 )
@@ -25,35 +28,65 @@ from dsgd_bench.virtual_verbs import VIRTUAL
 if TYPE_CHECKING:
     from dsgd_bench.specs import Machine, Study
 
+UNPRINTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Why standard output may fail: no room for it, or no place."""
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status.
 
-    0: all is well; 1: a trial failed, or nobody reads what is printed; 2: the command,
+    0: all is well; 1: a trial failed, or what is to be printed or written cannot be
+    (nobody reads it, the disk is full); 2: the command,
     a study or a machine file asks for something that cannot be; 3: a finished trial
     failed verification; 4: a trial did not reach its target; 75: stopped before the
     end of the job around, to go on later; 130: interrupted. Of several the first in the
     order 130, 2, 75, 1, 3, 4.
     """
-    arguments = parser().parse_args(words)
+    show.prepare()
     try:
+        arguments = parser().parse_args(words)
+        surroundings.check_working_folder()
         status = int(arguments.verb(arguments))
-        sys.stdout.flush()  # else what is written at the end fails where none sees it
+        show.flush()  # else what is written at the end fails where none sees it
         return status
     except DsgdError as error:
-        print(f"dsgd-bench: {error}", file=sys.stderr)
+        show.complain(f"dsgd-bench: {error}")
         return REFUSED
     except KeyboardInterrupt:
-        print("dsgd-bench: interrupted; finished trials are kept", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
+        show.complain("dsgd-bench: interrupted; finished trials are kept")
         return INTERRUPTED
     except BrokenPipeError:  # who reads, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        show.silence(sys.stdout)
         return FAILED
+    except OSError as error:
+        return _refused_by_system(error)
+
+
+def _refused_by_system(error: OSError) -> int:
+    """Say what the operating system did not do: print, or what is not foreseen."""
+    said = error.strerror or str(error)
+    if error.filename is not None:
+        said = f"{error.filename}: {said}"
+    elif error.errno in UNPRINTED:
+        show.silence(sys.stdout)
+        said = (
+            f"what it prints cannot be written ({said}): make room, or print elsewhere"
+        )
+    show.complain(f"dsgd-bench: {said}")
+    return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    """Shows words that it does not understand without what they may do to a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain(message))
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = _Parser(
         prog="dsgd-bench",
         description="Which distributed SGD algorithm reaches the target first on this "
         "cluster, and why?",
@@ -90,7 +123,7 @@ def _run(verbs: Verbs) -> None:
     add_results(verb)
     verb.add_argument(
         "--ranks",
-        type=int,
+        type=flags.ranks,
         action="append",
         metavar="N",
         help="run only the trials on N ranks (repeatable)",
@@ -107,6 +140,7 @@ def _run(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a study, here or on the ranks of the MPI job around us, and report."""
+    surroundings.check_numbers()
     if surroundings.started_ranks() is not None:
         surroundings.limit_threads()
         return _run_in_job(arguments)
@@ -129,7 +163,9 @@ def _read(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
         study = config.listed(study, arguments.trials)
     plan.costs(study)  # refuses what cannot be built, before anything is started
     named = getattr(arguments, "machine", None)
-    return study, config.read_machine(named) if named else config.Machine()
+    machine = config.read_machine(named) if named else config.Machine()
+    plan.check_patience(study, machine)
+    return study, machine
 
 
 def _read_measured(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
@@ -146,7 +182,7 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
     from dsgd_bench.display import study_display
 
     rank.prepare_process()
-    fabric = rank.connect()
+    fabric = rank.meet()
     status = 0
     try:
         study, machine = _read_measured(arguments)
@@ -158,7 +194,7 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
             status = conclude(outcome, study, mllog=arguments.mllog)
     except Exception as error:  # noqa: BLE001 - the others would wait forever
         rank.end_all(fabric, error)
-    fabric.close()
+    rank.leave(fabric)
     return status
 
 
@@ -218,16 +254,20 @@ def _plan(verbs: Verbs) -> None:
         "plan", help="trials, memory, traffic and duration of a study; runs nothing"
     )
     add_study(verb)
+    _machine(verb)
     verb.set_defaults(verb=plan)
 
 
 def plan(arguments: argparse.Namespace) -> int:
     """Print what a study would cost."""
     from dsgd_bench.display import print_plan
+    from dsgd_bench.plan import lacks
 
     study, machine = _read(arguments)
     print_plan(study)
     _foresee_bugs(study, machine)
+    for sentence in lacks(study, machine):
+        show.complain(f"dsgd-bench: {sentence}")
     return 0
 
 
@@ -241,7 +281,7 @@ def _foresee_bugs(study: "Study", machine: "Machine", nodes: int = 1) -> None:
     except LaunchError:
         return  # a plan needs no MPI library
     for sentence in known_bugs.foreseen(ranks, nodes, variables):
-        print(f"dsgd-bench: known bug: {sentence}", file=sys.stderr)
+        show.complain(f"dsgd-bench: known bug: {sentence}")
 
 
 def _report(verbs: Verbs) -> None:
@@ -257,15 +297,15 @@ def _report(verbs: Verbs) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write the report of results folders and print their tables."""
-    from dsgd_bench.report import write_report
+    """Print the tables of results folders, and write their report."""
+    from dsgd_bench.report import read_report
 
-    written = write_report(*arguments.results, out=arguments.out)
-    standing = written.standing()
+    found = read_report(*arguments.results)
+    standing = found.standing()
     print_for_machines(standing, mllog=arguments.mllog)
-    print(written.terminal())
-    print(standing.sentinel())
-    return 0
+    written = found.write(arguments.out or arguments.results[0])
+    show.lines([*written.terminal().split("\n"), standing.sentinel()])
+    return 0 if written.whole else FAILED
 
 
 def _list(verbs: Verbs) -> None:
@@ -307,7 +347,7 @@ def data_fetch(arguments: argparse.Namespace) -> int:
     data_set = catalog.find(arguments.name)
     with download_display() as watch:
         fetch.fetch(data_set, arguments.folder, watch)
-    print(f"{data_set.name} is complete in {data_set.place(arguments.folder)}")
+    show.line(f"{data_set.name} is complete in {data_set.where(arguments.folder)}")
     return 0
 
 
@@ -321,7 +361,9 @@ def data_list(arguments: argparse.Namespace) -> int:
 
 def _doctor(verbs: Verbs) -> None:
     verb = verbs.add_parser("doctor", help="look at MPI, launcher, cores and HDF5")
-    verb.add_argument("-n", "--ranks", type=int, default=2, help="ranks (default: 2)")
+    verb.add_argument(
+        "-n", "--ranks", type=flags.ranks, default=2, help="ranks (default: 2)"
+    )
     _machine(verb)
     verb.set_defaults(verb=doctor)
 
@@ -364,6 +406,7 @@ def bench(arguments: argparse.Namespace) -> int:
     from dsgd_bench.bench import BENCHMARKS
 
     options = BENCHMARKS[arguments.name].options.from_argv(arguments.words)
+    check_target("--json", getattr(options, "json", None))
     words = ["bench-rank", arguments.name, *arguments.words]
     machine = config.Machine(threads_per_rank=getattr(options, "threads", 1))
-    return rank.start(machine, options.ranks, words, print)
+    return rank.start(machine, options.ranks, words, show.line)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
+from dsgd_bench import show
 from dsgd_bench.display import console, duration
-from dsgd_bench.slurm import records, script
+from dsgd_bench.slurm import options, records, script
 from dsgd_bench.slurm import submit as sending
 from dsgd_bench.slurm.groups import JOBS, Group, Order
 from dsgd_bench.slurm.status import STATES, Status, look
@@ -25,23 +27,41 @@ def submit(order: Order, *, failed: bool) -> None:
     with records.held(order.folder / JOBS):
         missing = sending.missing(order, failed=failed)
         _print_missing(order, missing)
+        _say_what_is_dropped(order, missing)
         for record in sending.send(order, missing.groups):
             array = f", an array of {record.jobs}" if record.jobs > 1 else ""
-            print(
+            sent = (
                 f"job {record.job}{array}: {len(record.trials)} trials on "
-                f"{record.ranks} ranks, nodes: {record.nodes}",
-                flush=True,
+                f"{record.ranks} ranks, nodes: {record.nodes}"
             )
+            show.lines([sent])
 
 
 def rehearse(order: Order, *, failed: bool) -> None:
     """Print the scripts that `submit` would send, and what they would cost."""
     missing = sending.missing(order, failed=failed)
-    for group in missing.groups:
-        folder = order.folder / JOBS / f"NNNN-{group.ranks}-ranks"
-        print(script.render(order, group, folder))
+    for text in _scripts(order, missing):
+        show.lines(text.split("\n"))
     _print_missing(order, missing)
-    print("nothing was sent")
+    _say_what_is_dropped(order, missing)
+    show.line("nothing was sent")
+
+
+def _scripts(order: Order, missing: sending.Missing) -> list[str]:
+    """Return the scripts as they are sent, but for the numbers of their folders."""
+    return [
+        script.render(order, group, order.folder / JOBS / f"NNNN-{group.ranks}-ranks")
+        for group in missing.groups
+    ]
+
+
+def _say_what_is_dropped(order: Order, missing: sending.Missing) -> None:
+    """Name the variables that would have changed what sbatch does."""
+    dropped: dict[str, str] = {}
+    for text in _scripts(order, missing):
+        dropped |= options.dropped(text)
+    for name, why in dropped.items():
+        show.complain(f"dsgd-bench: {name} is not passed on to sbatch: {why}")
 
 
 def status(folder: Path, study: Study | None = None) -> None:
@@ -52,9 +72,10 @@ def status(folder: Path, study: Study | None = None) -> None:
 def _print_missing(order: Order, missing: sending.Missing) -> None:
     if missing.groups:
         print_groups(missing.groups, order.machine.stop_margin)
-        print(f"not sent: {missing.rest}" if missing.rest else "all of the study")
+        show.line(f"not sent: {missing.rest}" if missing.rest else "all of the study")
     else:
-        print(f"there is nothing to send: {missing.rest}")
+        show.line(f"there is nothing to send: {missing.rest}")
+    show.lines(missing.notes)
 
 
 def print_groups(groups: Sequence[Group], stop_margin: float) -> None:
@@ -65,7 +86,7 @@ def print_groups(groups: Sequence[Group], stop_margin: float) -> None:
         "core-hours\nestimated,core-hours\nat most"
     )
     for heading in headings.split(","):
-        table.add_column(heading, justify="right")
+        table.add_column(Text(heading), justify="right")
     for group in groups:
         hours = group.core_hours
         table.add_row(
@@ -102,12 +123,12 @@ def print_status(status: Status) -> None:
     if status.jobs:
         table = Table("job", "state", box=box.SIMPLE_HEAD)
         for heading in ("ranks", "nodes", "trials", "of these\nfinished"):
-            table.add_column(heading, justify="right")
+            table.add_column(Text(heading), justify="right")
         table.add_column("submitted")
         for record, state in status.jobs:
             states = [status.trials.get(trial, ("", ""))[1] for trial in record.trials]
             table.add_row(
-                record.job + (f"_[1-{record.jobs}]" if record.jobs > 1 else ""),
+                _job(record),
                 state,
                 str(record.ranks),
                 str(record.nodes),
@@ -116,6 +137,15 @@ def print_status(status: Status) -> None:
                 record.submitted,
             )
         out.print(table)
+    for sentence in status.notes:
+        out.print(sentence, soft_wrap=True)
     for name, reason in status.reasons.items():
         words = f"{status.trials[name][0]} ({name}) failed: {reason}"
-        out.print(words, markup=False, soft_wrap=True)
+        out.print(words, soft_wrap=True)
+
+
+def _job(record: records.Record) -> str:
+    """Return the number of a job and its elements, or the name it was sent under."""
+    if not record.job:
+        return record.name
+    return record.job + (f"_[1-{record.jobs}]" if record.jobs > 1 else "")

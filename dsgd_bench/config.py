@@ -5,7 +5,7 @@ Everything wrong in them is found here, before a rank is launched, and said in o
 sentence that names the file and the key.
 """
 
-import tomllib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from dsgd_bench import interconnect, rules, streams, strict, sweep
-from dsgd_bench.batch import SET, SlurmSpec
+from dsgd_bench import interconnect, rules, streams, strict, sweep, texts
+from dsgd_bench.batch import SET, SlurmSpec, meant, never
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.rules import check
@@ -122,11 +122,9 @@ def listed(study: Study, path: Path) -> Study:
         If the file cannot be read, or lists no trial of the study.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"the list of trials {path} cannot be read: {error}"
-        ) from None
+        lines = texts.read(path).splitlines()
+    except ConfigError as error:
+        raise ConfigError(f"the list of trials {path} {error}") from None
     ids = {line.partition(" ")[0] for line in lines}
     kept = tuple(trial for trial in study.trials if trial.id in ids)
     if not kept:
@@ -184,6 +182,7 @@ def read_machine(path: str | PathLike[str]) -> Machine:
     path = Path(path)
     try:
         machine = Machine(**strict.read_table(_load(path), strict.keys_of(Machine), ""))
+        _check_words(machine)
         if not any("{ranks}" in word for word in machine.launcher):
             raise ConfigError(
                 "launcher must have the word {ranks} where the number of ranks belongs"
@@ -198,13 +197,32 @@ def read_machine(path: str | PathLike[str]) -> Machine:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def _check_words(machine: Machine) -> None:
+    """Refuse names and words that no environment and no command can carry."""
+    for name in machine.env:
+        if not name or "=" in name or "\0" in name:
+            raise ConfigError(
+                f"env has the name {name!r}, which no environment variable can have: a "
+                "name is not empty and has no equals sign and no NUL character"
+            )
+    values = {f"env.{name}": value for name, value in machine.env.items()}
+    for place, word in (*values.items(), *(("launcher", w) for w in machine.launcher)):
+        if "\0" in word:
+            raise ConfigError(
+                f"{place} has {word!r}, but no environment variable and no word of a "
+                "command can have a NUL character: leave it out"
+            )
+
+
 def _check_slurm(slurm: SlurmSpec, stop_margin: float) -> None:
     for word in slurm.options:
-        if instead := SET.get(word.partition("=")[0]):
+        if instead := SET.get(meant(word)):
             raise ConfigError(
                 f"slurm.options has {word}, which every job script sets by itself: "
                 f"{instead}, and leave it out here"
             )
+        if why := never(word):
+            raise ConfigError(f"slurm.options has {word}: {why}; leave it out")
     if slurm.seconds <= stop_margin:
         raise ConfigError(
             f"slurm.time is {slurm.time}, not longer than stop_margin "
@@ -215,7 +233,7 @@ def _check_slurm(slurm: SlurmSpec, stop_margin: float) -> None:
 def _template(folder: Path, name: str) -> Path:
     """Return the path of a job template that must lie in `folder`."""
     path = folder / name
-    if path.parent != folder or not path.is_file():
+    if path.parent != folder or not (texts.is_there(path) and path.is_file()):
         beside = ", ".join(sorted(found.name for found in folder.glob("*.sbatch.j2")))
         raise ConfigError(
             f"slurm.template is {name}, which is no file beside the machine file: "
@@ -226,12 +244,9 @@ def _template(folder: Path, name: str) -> Path:
 
 def _load(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"the file cannot be read: {reason}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the file is not TOML: {error}") from None
+        return texts.toml(texts.read(path))
+    except ConfigError as error:
+        raise ConfigError(f"the file {error}") from None
 
 
 def _trials(table: Table) -> tuple[list[Trial], list[tuple[Trial, str]], int]:
@@ -248,16 +263,19 @@ def _trials(table: Table) -> tuple[list[Trial], list[tuple[Trial, str]], int]:
     table["study"] = {key: head[key] for key in ("ranks", "budget")}
     kept: dict[str, Trial] = {}
     left_out: dict[str, tuple[Trial, str]] = {}
-    for single in _combinations(table, head["zip"]):
+    for single in _combinations(table, head["zip"], head["repeats"]):
+        first, checked = _trial(single, repeat=0, seed=head["seed"]), False
         for repeat in range(head["repeats"]):
-            trial = _trial(single, repeat=repeat, seed=head["seed"] + repeat)
-            values = trial.flat()
+            trial = structs.replace(first, repeat=repeat, seed=head["seed"] + repeat)
+            values = trial.flat() if exclusions else {}
             reasons = [e.reason for e in exclusions if e.covers(values)]
             if reasons:
                 left_out[trial.id] = (trial, reasons[0])
-            else:
+                continue
+            if not checked:  # what is checked is the same for all repeats
                 check(trial)
-                kept[trial.id] = trial
+                checked = True
+            kept[trial.id] = trial
     if not kept:
         raise ConfigError("exclude leaves no trial: let it match fewer")
     return list(kept.values()), list(left_out.values()), head["seed"]
@@ -285,14 +303,22 @@ def _exclusions(tables: Any) -> list[Exclusion]:
     return found
 
 
-def _combinations(table: Table, zips: Sequence[Sequence[str]]) -> Iterator[Table]:
+def _combinations(
+    table: Table, zips: Sequence[Sequence[str]], repeats: int
+) -> Iterator[Table]:
     """Yield a table without lists of alternatives or swept keys for each trial."""
     groups = [[_path(name) for name in names] for names in zips]
+    sweep.check_count(sweep.how_many(table), "its lists of tables")
     choices = [_with_own_optimizer(choice) for choice in sweep.alternatives(table)]
     swept = [sweep.axes(choice, _takes_list) for choice in choices]
     sweep.check_zips(groups, {path for axes in swept for path in axes})
-    for choice, axes in zip(choices, swept, strict=True):
-        yield from sweep.expand(choice, axes, groups)
+    columns = [sweep.columns(axes, groups) for axes in swept]
+    counted = sum(math.prod(map(len, each)) for each in columns)
+    names = sorted({".".join(path) for axes in swept for path in axes})
+    sources = [*names[:8], *["..."][: len(names) > 8], f"study.repeats = {repeats}"]
+    sweep.check_count(counted * repeats, ", ".join(sources))
+    for choice, each in zip(choices, columns, strict=True):
+        yield from sweep.expand(choice, each)
 
 
 def _path(name: str) -> sweep.Path:
@@ -354,7 +380,8 @@ def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
 def _network(table: Any) -> NetworkSpec:
     """Read a network: what the table says, laid over the preset that it names."""
     if isinstance(table, dict) and "preset" in table:
-        base = msgspec.to_builtins(interconnect.preset(table["preset"]))
+        name = strict.read_value(table["preset"], str, "network.preset")
+        base = msgspec.to_builtins(interconnect.preset(name))
         given = {key: value for key, value in table.items() if key != "preset"}
         table = sweep.merged(base, given)
     keys = strict.keys_of(NetworkSpec)

@@ -1,18 +1,16 @@
 """What the commands show: progress while a study runs, plans, lists, findings."""
 
 import itertools
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -23,18 +21,24 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from dsgd_bench import plan, surroundings
+from dsgd_bench import plan, show, surroundings
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.analysis import labels
 from dsgd_bench.doctor import Finding
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.foreign import plain
 from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
 from dsgd_bench.problems import PROBLEMS, catalog, settings
 from dsgd_bench.simulation import Simulated
-from dsgd_bench.specs import Study
+from dsgd_bench.specs import Study, Trial
 
 PIPE_WIDTH = 140
 """Columns of a table that does not go to a terminal."""
+
+UNLIMITED = 100_000
+"""Columns that no table needs."""
 
 LISTED_RANKS = (4, 8, 16)
 """Numbers of ranks for which graphs are listed."""
@@ -43,6 +47,18 @@ REFRESH = 0.25
 """Seconds between two looks at a simulation."""
 
 KINDS = {"ok": "green", "note": "yellow", "bad": "red"}
+
+
+class Plain(Console):
+    """Shows every text as it is: on one line, without markup, pictures or escapes.
+
+    What we mark or break into lines ourselves is given as a `Text` of our own words.
+    """
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return a text that is shown as it is."""
+        kept = ("style", "justify", "overflow")
+        return Text(plain(text), **{name: how[name] for name in kept if name in how})
 
 
 class Silent:
@@ -91,8 +107,9 @@ class Lines:
         took = [f"{time.monotonic() - self._started:.1f} s"]
         if self._simulated is not None:
             took += [speed(self._simulated)]
-        line = f"{self._heading} {trial.description}: {outcome} ({', '.join(took)})"
-        print(line, file=sys.stderr, flush=True)
+        show.complain(
+            f"{self._heading} {trial.description}: {outcome} ({', '.join(took)})"
+        )
 
 
 class Bar:
@@ -105,7 +122,7 @@ class Bar:
 
     def starting(self, trial: Described, *_: object) -> None:
         """Say what is running."""
-        self._bar.update(self._task, description=trial.description)
+        self._bar.update(self._task, description=plain(trial.description))
 
     def running(self, progress: Simulated) -> None:
         """Show a bar of its own for a simulation until it has ended."""
@@ -125,7 +142,7 @@ class Bar:
         """Move on; say what did not go well."""
         self._simulated.set()
         if outcome not in ("finished", "skipped"):
-            self._bar.console.print(f"{trial.description}: {outcome}", highlight=False)
+            self._bar.console.print(f"{trial.description}: {outcome}")
         self._bar.advance(self._task)
 
 
@@ -143,7 +160,7 @@ def _display(count: int, *, silent: bool) -> Iterator[Bar | Lines | Silent]:
     if silent:
         yield Silent()
         return
-    terminal = Console(stderr=True)
+    terminal = Plain(stderr=True)
     if not terminal.is_terminal:
         yield Lines()
         return
@@ -153,7 +170,7 @@ def _display(count: int, *, silent: bool) -> Iterator[Bar | Lines | Silent]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=terminal) as bar:
         yield Bar(bar, count)
@@ -212,17 +229,28 @@ def duration(seconds: float) -> str:
 
 def console() -> Console:
     """Return where tables are printed; a pipe gets lines wide enough for them."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
+    found = Plain(highlight=False)
+    return found if found.is_terminal else Plain(highlight=False, width=PIPE_WIDTH)
+
+
+def print_whole(out: Console, table: Table) -> None:
+    """Print a table; a pipe gets lines so wide that no cell is broken."""
+    if out.is_terminal:
+        out.print(table)
+    else:
+        needed = out.measure(table, options=out.options.update(max_width=UNLIMITED))
+        out.width = max(PIPE_WIDTH, needed.maximum)
+        out.print(table)
+        out.width = PIPE_WIDTH
 
 
 def print_plan(study: Study) -> None:
     """Print what every trial of a study costs, and the sum."""
     costs = plan.costs(study)
     out = console()
-    out.print(_plan_table(study, costs))
+    print_whole(out, _plan_table(study, costs))
     for trial, reason in study.excluded:
-        out.print(f"excluded: {trial.description}: {reason}")
+        out.print(f"excluded: {trial.description}: {reason}", soft_wrap=True)
     largest = max((cost.memory or 0 for cost in costs), default=0)
     if largest:
         available = surroundings.available_memory()
@@ -240,7 +268,7 @@ def print_plan(study: Study) -> None:
 
 
 def _plan_table(study: Study, costs: Sequence[plan.Cost]) -> Table:
-    """Return one line per kind of trial; their repeats are counted."""
+    """Return one line per point of the study; its repeats are counted."""
     table = Table(
         box=box.SIMPLE_HEAD, title=f"study {study.name}", title_justify="left"
     )
@@ -251,18 +279,19 @@ def _plan_table(study: Study, costs: Sequence[plan.Cost]) -> Table:
         "memory\nper rank,seconds"
     )
     for heading in headings.split(","):
-        table.add_column(heading, justify="right")
-    groups: dict[tuple[str, str, int, int], list[plan.Cost]] = {}
-    for cost in costs:
+        table.add_column(Text(heading), justify="right")
+    groups: dict[tuple[str, str, int, int, str], list[plan.Cost]] = {}
+    cases = _cases([cost.trial for cost in costs])
+    for cost, case in zip(costs, cases, strict=True):
         t = cost.trial
-        key = (t.label, t.slowdown_label, t.ranks, cost.model_bytes)
+        key = (t.label, t.slowdown_label, t.ranks, cost.model_bytes, case)
         groups.setdefault(key, []).append(cost)
-    for (label, slowdown, ranks, model), group in sorted(groups.items()):
+    for (label, slowdown, ranks, model, case), group in sorted(groups.items()):
         first = group[0]
         sent, gap, seconds = first.bytes_per_step, first.spectral_gap, first.seconds
         messages = first.messages_per_step
         table.add_row(
-            label,
+            f"{label}, {case}" if case else label,
             slowdown,
             first.graph,
             str(ranks),
@@ -277,14 +306,21 @@ def _plan_table(study: Study, costs: Sequence[plan.Cost]) -> Table:
     return table
 
 
+def _cases(trials: Sequence[Trial]) -> list[str]:
+    """Return for each trial what else the study varies, in words."""
+    factors = [labels.factors(trial) for trial in trials]
+    varying = [name for name in labels.differing(factors) if name != "ranks"]
+    return [labels.chosen(each, varying) for each in factors]
+
+
 def print_lists() -> None:
     """Print algorithms, problems and graphs, with settings and papers."""
     out = console()
     table = Table("algorithm", "what", "settings", "traits", box=box.SIMPLE_HEAD)
     for name, entry in ALGORITHMS.items():
         shown = ", ".join(f"{k}={v[1]}" for k, v in entry.settings.items())
-        what = f"{entry.summary}\n{entry.paper}"
-        table.add_row(name, what, shown, ", ".join(sorted(entry.traits)))
+        cited = Text(f"{entry.summary}\n{entry.paper}")
+        table.add_row(name, cited, shown, ", ".join(sorted(entry.traits)))
     out.print(table)
     table = Table("problem", "what", "settings", box=box.SIMPLE_HEAD)
     for name, kind in PROBLEMS.items():
@@ -298,10 +334,12 @@ def print_lists() -> None:
         f"spectral gap\nat {at}",
         f"messages per step\nat {at}",
     )
-    table = Table(*headings, box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(Text(heading))
     for name, builder in GRAPHS.items():
         what = (builder.__doc__ or "").partition("\n")[0]
-        table.add_row(escape(usage(name)), escape(what), *_graph_numbers(name))
+        table.add_row(usage(name), what, *_graph_numbers(name))
     out.print(table)
     drawn = " and ".join(name for name in EXAMPLES if ":" in name)
     out.print(
@@ -330,7 +368,7 @@ def print_findings(findings: list[Finding]) -> None:
     """Print what the doctor found."""
     table = Table("", "what", "found", box=box.SIMPLE_HEAD)
     for finding in findings:
-        verdict = f"[{KINDS[finding.verdict]}]{finding.verdict}[/]"
+        verdict = Text(finding.verdict, style=KINDS[finding.verdict])
         table.add_row(verdict, finding.what, finding.found)
     console().print(table)
 
@@ -351,8 +389,8 @@ class Download:
     @total.setter
     def total(self, nbytes: int) -> None:
         if self._plain:
-            print(f"downloading {self._file.name}, {size(nbytes)}", file=sys.stderr)
-        self._task = self._bar.add_task(self._file.name, total=nbytes or None)
+            show.complain(f"downloading {self._file.name}, {size(nbytes)}")
+        self._task = self._bar.add_task(plain(self._file.name), total=nbytes or None)
 
     def update(self, nbytes: int) -> None:
         """Move on by that many bytes."""
@@ -369,12 +407,12 @@ class Download:
 @contextmanager
 def download_display() -> Iterator[Callable[[catalog.File], Download]]:
     """Show downloads: a bar for each on a terminal, a plain line elsewhere."""
-    terminal = Console(stderr=True)
+    terminal = Plain(stderr=True)
     columns = (
         BarColumn(),
         DownloadColumn(binary_units=True),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     shown = Progress(*columns, console=terminal, disable=not terminal.is_terminal)
     with shown as bar:
@@ -394,6 +432,6 @@ def print_data_sets(folder: Path) -> None:
                 state = "intact"
             except ConfigError as error:
                 state = str(error).partition(";")[0]
-        place = str(data_set.place(folder))
+        place = str(data_set.where(folder))
         table.add_row(name, size(data_set.nbytes), place, state)
     console().print(table)

@@ -12,11 +12,15 @@ from typing import Any
 
 from dsgd_bench import (
     arrays,
+    capacity,
+    cgroups,
     known_bugs,
     launch,
     placement,
     provenance,
     rank,
+    segments,
+    show,
     surroundings,
 )
 from dsgd_bench.errors import ConfigError, GpuError, LaunchError
@@ -25,6 +29,7 @@ from dsgd_bench.specs import Machine
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
 ANSWER = "DSGD_BENCH_DOCTOR "
+GIB, MIB = 2**30, 2**20
 
 
 @dataclass(frozen=True)
@@ -38,20 +43,44 @@ class Finding:
 
 def examine(machine: Machine, ranks: int) -> list[Finding]:
     """Examine this machine with a job of `ranks` ranks."""
-    return [*_here(machine), *_in_job(machine, ranks)]
+    return [*_here(machine, ranks), *_in_job(machine, ranks)]
 
 
-def _here(machine: Machine) -> list[Finding]:
-    cores = provenance.cores()
+def _here(machine: Machine, ranks: int) -> list[Finding]:
+    cores, usable = provenance.cores(), provenance.usable_cores()
     cpus = len(provenance.host()["cpus_allowed"])
     threads = machine.threads_per_rank
+    said = f"{cores} cores, {cpus} hardware threads allowed here"
+    if usable < cores:
+        said += f"; a control group allows {usable:g} of them"
     return [
         Finding("python", f"{sys.version.split()[0]} at {sys.executable}", GOOD),
-        Finding("cores", f"{cores} cores, {cpus} hardware threads allowed here", GOOD),
+        Finding("cores", said, NOTE if usable < cores else GOOD),
+        _memory(),
+        _shared_memory(ranks),
         Finding("BLAS threads", f"{threads} per rank, set for every rank", GOOD),
         _hdf5(),
         _gpu(),
     ]
+
+
+def _memory() -> Finding:
+    left, limit = surroundings.available_memory(), cgroups.memory_limit()
+    said = "unknown" if left is None else f"{left / GIB:.1f} GiB left"
+    if limit is not None:
+        said += f"; a control group allows {limit / GIB:.1f} GiB in all"
+    return Finding("memory", said, GOOD)
+
+
+def _shared_memory(ranks: int) -> Finding:
+    """Compare what ranks need in ``/dev/shm`` with what is there."""
+    left, need = capacity.shared_memory_left(), capacity.shared_memory_needed(ranks)
+    if left is None:
+        return Finding("shared memory", f"there is no {segments.SHM} here", NOTE)
+    if lack := capacity.too_little_shared_memory(ranks):
+        return Finding("shared memory", lack, NOTE)  # whether it suffices, ranks tell
+    said = f"{left / MIB:.0f} MiB left in {segments.SHM}, {ranks} ranks need about "
+    return Finding("shared memory", f"{said}{need / MIB:.0f} MiB and windows", GOOD)
 
 
 def _gpu() -> Finding:
@@ -102,6 +131,8 @@ def _in_job(machine: Machine, ranks: int) -> list[Finding]:
     if status or not answers:
         said = next((line for line in complaints if "dsgd-bench:" in line), None)
         said = said or " ".join(complaints[-3:]) or "no word"
+        if capacity.killed_by_memory(status, complaints):
+            said = capacity.too_little_shared_memory(ranks) or said
         return [*found, Finding("ranks", f"status {status}: {said}", BAD)]
     return [*found, *_judge(answers[0], ranks)]
 
@@ -117,7 +148,7 @@ def _judge(answer: dict[str, Any], ranks: int) -> list[Finding]:
         ),
         Finding("thread level", answer["thread_level"], GOOD),
         *_judge_library(answer),
-        *_judge_placement(answer["placement"]),
+        *_judge_placement(answer["placement"], answer["cores"]),
     ]
     for where, pair in answer["progress"]["pairs"].items():
         for name, operation in pair["operations"].items():
@@ -152,13 +183,18 @@ def _judge_library(answer: dict[str, Any]) -> list[Finding]:
     return [*findings, *(Finding("known bug", sentence, NOTE) for sentence in bugs)]
 
 
-def _judge_placement(places: list[placement.Place]) -> list[Finding]:
+def _judge_placement(places: list[placement.Place], cores: float) -> list[Finding]:
     """Map ranks to nodes and cores, and say whether any share a core."""
     shares = any(place["shares"] for place in places)
     threads = max(place["threads"] for place in places)
     said = f"{placement.summary(places)}, {threads} thread{'s' * (threads > 1)} each"
     if shares:
-        said += ": times of ranks that share cores are not to be trusted"
+        on = f"{len(places)} ranks on {cores:g} cores: "
+        on = on if len({place["node"] for place in places}) == 1 else ""
+        said += (
+            f"; {on}ranks wait for each other's cores, and their times are not to be "
+            "trusted"
+        )
     verdict = NOTE if shares else GOOD
     nodes = placement.lines(places).items()
     return [
@@ -176,17 +212,18 @@ def _site_variables() -> dict[str, str]:
 def on_rank(ranks: int, mode: str) -> int:
     """Be one rank of the small job: rank 0 prints what the job found, as JSON."""
     try:
-        fabric = rank.connect(ranks)
+        fabric = rank.meet(ranks)
     except LaunchError as error:
-        print(f"dsgd-bench: {error}", file=sys.stderr)
+        show.complain(f"dsgd-bench: {error}")
         return rank.REFUSED
-    answer = fabric.describe() | {
-        "libmpi_path": surroundings.libmpi(),
-        "environment": provenance.environment() | _site_variables(),
-        "progress": progress.preflight(fabric, mode),
-    }
-    answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])
-    if fabric.rank == 0:
-        print(ANSWER + json.dumps(answer), flush=True)
-    fabric.close()
+    with rank.answering(fabric):
+        answer = fabric.describe() | {
+            "libmpi_path": surroundings.libmpi(),
+            "environment": provenance.environment() | _site_variables(),
+            "progress": progress.preflight(fabric, mode),
+        }
+        answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])
+        if fabric.rank == 0:
+            show.lines([ANSWER + json.dumps(answer)])
+    rank.leave(fabric)
     return 0

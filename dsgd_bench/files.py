@@ -8,14 +8,24 @@ through here.
 
 import errno
 import os
+import shutil
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+SCRATCH = ".dsgd-bench-"
+"""What the name of a file begins with that is being written, until it is whole."""
 
 READ_LIMIT = 64 * 2**20
 """Bytes of the largest file of text that is read."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors that say that nothing more can be written, by anyone or by this user."""
+
+END = 2**16
+"""Bytes of the end of a file that are enough for its last lines."""
 
 KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -41,11 +51,7 @@ def read_bytes(path: Path, *, limit: int = READ_LIMIT) -> bytes:
     OSError
         If it cannot be read, is no regular file, or is larger than `limit`.
     """
-    # Looked at first: to open a device may already do something.
-    _refuse_other_kinds(path, path.stat().st_mode)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        _refuse_other_kinds(path, os.fstat(descriptor).st_mode)
+    with _opened(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it has more than {limit} bytes", str(path))
@@ -61,6 +67,42 @@ def read_text(path: Path, *, limit: int = READ_LIMIT) -> str:
         As `read_bytes`.
     """
     return read_bytes(path, limit=limit).decode("utf-8", errors="replace")
+
+
+def size(path: Path) -> int:
+    """Return the bytes of a regular file.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it is no regular one.
+    """
+    found = path.stat()
+    _refuse_other_kinds(path, found.st_mode)
+    return found.st_size
+
+
+def read_end(path: Path, *, nbytes: int = END) -> str:
+    """Return the text at the end of a regular file, however large it is.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read or is no regular file.
+    """
+    with _opened(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - nbytes))
+        return file.read(nbytes).decode("utf-8", errors="replace")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    # Looked at first: to open a device may already do something.
+    _refuse_other_kinds(path, path.stat().st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        _refuse_other_kinds(path, os.fstat(descriptor).st_mode)
+        yield file
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -105,18 +147,84 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError
         If the file cannot be written, or if what lies there is no regular file.
     """
-    place = path.resolve()
-    with suppress(FileNotFoundError):
-        _refuse_other_kinds(path, place.stat().st_mode)
-    mark = f".{os.getpid()}-{threading.get_ident()}.part"
-    scratch = place.with_name(place.name + mark)
+    place = _place(path)
+    scratch = _beside(place)
     try:
         yield scratch
+        with suppress(FileNotFoundError):
+            shutil.copymode(place, scratch)
         scratch.replace(place)
     except BaseException:
         with suppress(OSError):
             scratch.unlink()
         raise
+
+
+def no_room(error: BaseException, path: Path | None = None) -> str:
+    """Return what to do if an error says that a disk is full; else nothing.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised.
+    path : Path, optional
+        What was being written; by default the file that the error names, if it does.
+    """
+    if not isinstance(error, OSError) or error.errno not in FULL:
+        return ""
+    what = path or error.filename or "a file"
+    return (
+        f"cannot write {what} ({os.strerror(error.errno)}): free some space there, or "
+        "choose another --results folder"
+    )
+
+
+def check_writable(path: Path) -> None:
+    """See that a file can be written later; what it holds is kept.
+
+    Raises
+    ------
+    OSError
+        If there is no folder for it, it cannot be written, the disk is full, or what
+        lies there is no regular file.
+    """
+    place = _place(path)
+    with suppress(FileNotFoundError):
+        os.close(os.open(place, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    scratch = _beside(place)
+    try:
+        scratch.write_bytes(b"\0" * 4096)
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
+
+
+def _place(path: Path) -> Path:
+    """Return where a name leads to; refuse what lies there and is no regular file."""
+    try:
+        place = path.resolve()
+    except RuntimeError:  # links in a circle, before Python 3.13
+        number = errno.ELOOP
+        raise OSError(number, os.strerror(number), str(path)) from None
+    refuse_other_kinds(path)
+    return place
+
+
+def refuse_other_kinds(path: Path) -> None:
+    """Refuse to write what is there and no file: a folder, a FIFO, a device, a socket.
+
+    Raises
+    ------
+    OSError
+        If something else than a regular file, or a link to one, lies there.
+    """
+    with suppress(FileNotFoundError):
+        _refuse_other_kinds(path, path.stat().st_mode)
+
+
+def _beside(place: Path) -> Path:
+    # by chance, as numbers of processes come twice: on two hosts, in two containers
+    return place.with_name(f"{SCRATCH}{os.urandom(8).hex()}")
 
 
 def _refuse_other_kinds(path: Path, mode: int) -> None:

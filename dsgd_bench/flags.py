@@ -1,12 +1,27 @@
 """How a benchmark is asked, in the manner of the OSU benchmarks; cheap to import."""
 
 import argparse
+import math
 import re
 from pathlib import Path
 
+from dsgd_bench import surroundings
+from dsgd_bench.ranges import LARGEST_SEED, MOST_RANKS
+
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB}
-SIZE = re.compile(r"(\d+)([KMG]?)(?:I?B)?", re.IGNORECASE)
+LARGEST = 2**40
+"""Bytes of anything that is measured."""
+SIZE = re.compile(r"([0-9]{1,15})([KMG]?)(?:I?B)?", re.IGNORECASE)
+
+MOST_SAMPLES = 10**7
+"""Times that something is timed at most: all are kept in memory."""
+
+DAY = 86_400.0
+"""Seconds."""
+
+SHOWN = 40
+"""Characters that a sentence shows of a wrong word."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,7 +58,7 @@ def add_samples(
     add(
         "-i",
         dest="iterations",
-        type=count,
+        type=samples,
         metavar="N",
         default=iterations,
         help=f"samples that count (default: {iterations})",
@@ -51,7 +66,7 @@ def add_samples(
     add(
         "-x",
         dest="warm_up",
-        type=natural,
+        type=warm_ups,
         metavar="N",
         default=warm_up,
         help=f"samples that come before them (default: {warm_up})",
@@ -89,17 +104,66 @@ def add_sizes(
     )
 
 
-def count(text: str) -> int:
-    """Read a number that is at least one."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+def whole(text: str, least: int, most: int) -> int:
+    """Read a whole number with both ends.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none, with the ends.
+    """
+    try:
+        value = int(text)
+    except ValueError:  # of thousands of digits, too
+        value = least - 1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(
+            f"{text[:SHOWN]!r} is not a whole number from {least} to {most}"
+        )
     return value
 
 
-def natural(text: str) -> int:
-    """Read a number that is at least zero."""
-    return 0 if text == "0" else count(text)
+def count(text: str) -> int:
+    """Read how many there are of something, at least one."""
+    return whole(text, 1, 10**9)
+
+
+def samples(text: str) -> int:
+    """Read how often something is timed."""
+    return whole(text, 1, MOST_SAMPLES)
+
+
+def warm_ups(text: str) -> int:
+    """Read how often something is done before it is timed."""
+    return whole(text, 0, MOST_SAMPLES)
+
+
+def ranks(text: str) -> int:
+    """Read a number of ranks."""
+    return whole(text, 1, MOST_RANKS)
+
+
+def rank(text: str) -> int:
+    """Read the number of one rank."""
+    return whole(text, 0, MOST_RANKS - 1)
+
+
+def seed(text: str) -> int:
+    """Read a seed."""
+    return whole(text, 0, LARGEST_SEED)
+
+
+def seconds(text: str) -> float:
+    """Read seconds above zero, at most a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= DAY:
+        raise argparse.ArgumentTypeError(
+            f"{text[:SHOWN]!r} is not a number of seconds above 0 and up to {DAY:g}"
+        )
+    return value
 
 
 def percentiles(text: str) -> tuple[float, ...]:
@@ -115,9 +179,15 @@ def size(text: str) -> int:
     match = SIZE.fullmatch(text.strip())
     if match is None or int(match[1]) == 0:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a size; write bytes, or a number with K, M or G"
+            f"{text[:SHOWN]!r} is not a size; write bytes, or a number with K, M or G"
         )
-    return int(match[1]) * UNITS[match[2].upper()]
+    found = int(match[1]) * UNITS[match[2].upper()]
+    there = surroundings.available_memory()
+    if found > (LARGEST if there is None else min(there, LARGEST)):
+        raise argparse.ArgumentTypeError(
+            f"{text} is more than the memory that is left here"
+        )
+    return found
 
 
 def sizes(text: str) -> tuple[int, ...]:

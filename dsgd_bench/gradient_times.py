@@ -6,12 +6,13 @@ the same ones. Slowdowns come on top.
 
 import math
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams
+from dsgd_bench import streams, texts
 from dsgd_bench.errors import TraceError
 from dsgd_bench.specs import ComputeSpec
 from dsgd_bench.trace import open_trace
@@ -130,14 +131,13 @@ def mean(spec: ComputeSpec) -> float:
 @lru_cache(maxsize=2)  # thousands of ranks in one process draw from the same ones
 def _measured(path: str) -> tuple[Times, ...]:
     """Return what gradients took in a trace, worker by worker; its slowdowns aside."""
-    trace = open_trace(path)
-    try:
-        compute, serves = trace["compute"], trace["serves"]
-    except KeyError as error:
+    if texts.is_there(Path(path)) and not Path(path).is_file():
         raise TraceError(
-            f"{path} lacks the variable {error.args[0]}, from which gradient times are "
+            f"{path} is a folder, a FIFO or a device, from which no gradient times are "
             "drawn: name a trace that dsgd-bench run has written"
-        ) from None
+        )
+    trace = open_trace(path)
+    compute, serves = trace["compute"], trace["serves"]
     workers = [row[np.isfinite(row) & (row > 0)] for row in compute[serves == 0]]
     if not workers or min(map(len, workers)) == 0:
         raise TraceError(

@@ -5,17 +5,22 @@ at `rate` (8 / G bit/s) and arrives `latency` seconds later (L). A one-sided ope
 is a request and an answer, so an empty one takes 2 (L + o), unless measured.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.ranges import (
+    Bytes,
+    Period,
+    Ranks,
+    Rate,
+    Seconds,
+    Seed,
+    Share,
+    ShareBelowOne,
+)
 from dsgd_bench.strict import nearest
-
-NotNegative = Annotated[float, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=1)]
-Index = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, lt=1)]
 
 Operation = Literal["get", "put", "fetch", "accumulate", "word"]
 """One-sided operations; ``word`` is an atomic one on a single word."""
@@ -24,8 +29,8 @@ Operation = Literal["get", "put", "fetch", "accumulate", "word"]
 class OperationSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """A one-sided operation as measured: `seconds` for an empty one, then bit/s."""
 
-    seconds: NotNegative = 0.0
-    rate: NotNegative = 0.0
+    seconds: Seconds = 0.0
+    rate: Rate = 0.0
 
 
 class LinkSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,9 +48,9 @@ class LinkSpec(Struct, frozen=True, forbid_unknown_fields=True):
         One-sided operations that were measured, by name.
     """
 
-    latency: NotNegative = 0.0
-    overhead: NotNegative = 0.0
-    rate: NotNegative = 0.0
+    latency: Seconds = 0.0
+    overhead: Seconds = 0.0
+    rate: Rate = 0.0
     operations: dict[Operation, OperationSpec] = {}
 
 
@@ -58,8 +63,8 @@ class AllReduceSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     algorithm: Literal["auto", "ring", "recursive-doubling", "rabenseifner"] = "auto"
-    seconds: NotNegative = 0.0
-    rate: NotNegative = 0.0
+    seconds: Seconds = 0.0
+    rate: Rate = 0.0
 
 
 class BackgroundSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,9 +74,9 @@ class BackgroundSpec(Struct, frozen=True, forbid_unknown_fields=True):
     `probability`, and then has only 1 - `share` of its rate for us.
     """
 
-    share: Share = 0.0
-    probability: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    period: Annotated[float, Meta(gt=0)] = 1.0
+    share: ShareBelowOne = 0.0
+    probability: Share = 0.0
+    period: Period = 1.0
 
 
 class NetworkSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,14 +113,14 @@ class NetworkSpec(Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     far: LinkSpec = LinkSpec()
     near: LinkSpec = LinkSpec()
-    ranks_per_node: Count = 1
+    ranks_per_node: Ranks = 1
     allreduce: AllReduceSpec = AllReduceSpec()
-    eager: Index = 65_536
+    eager: Bytes = 65_536
     progress: Literal["hardware", "thread", "none"] = "hardware"
-    poll: NotNegative = 1e-3
+    poll: Seconds = 1e-3
     background: BackgroundSpec = BackgroundSpec()
-    wire_bytes: Index = 0
-    seed: Index = 0
+    wire_bytes: Bytes = 0
+    seed: Seed = 0
 
 
 _SHARED_MEMORY = LinkSpec(latency=5e-7, overhead=2e-7, rate=80e9)

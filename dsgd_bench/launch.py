@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from dsgd_bench import provenance
+from dsgd_bench import provenance, surroundings
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.specs import Machine
 from dsgd_bench.surroundings import THREADS
@@ -61,8 +61,17 @@ def command(trial: Path, ranks: int, machine: Machine, python: str) -> list[str]
     LaunchError
         If the machine's ``mpiexec`` cannot be found.
     """
-    worker = ["-m", "mpi4py", "-m", "dsgd_bench", "worker", str(trial)]
-    return [*starter(ranks, machine, python), python, *worker]
+    worker = program(python, "worker", str(trial))
+    return [*starter(ranks, machine, python), *worker]
+
+
+def program(python: str, *words: str) -> list[str]:
+    """Return the words of one rank: the interpreter, and a verb with its arguments.
+
+    With ``-P``, so that a ``random.py`` or ``numpy.py`` in the working folder is no
+    part of the program: ``-m`` alone would look there first.
+    """
+    return [python, "-P", "-m", "mpi4py", "-m", "dsgd_bench", *words]
 
 
 def starter(ranks: int, machine: Machine, python: str) -> list[str]:
@@ -73,12 +82,12 @@ def starter(ranks: int, machine: Machine, python: str) -> list[str]:
     LaunchError
         If the machine's ``mpiexec`` cannot be found.
     """
-    program, *words = _launcher(machine, python)
+    starts, *words = _launcher(machine, python)
     words = [word.replace("{ranks}", str(ranks)) for word in words]
-    if family(program) == "openmpi" and shares_cores(ranks, machine):
+    if family(starts) == "openmpi" and shares_cores(ranks, machine):
         # Open MPI refuses more ranks than cores and would pin several to one core.
         words = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", *words]
-    return [program, *words]
+    return [starts, *words]
 
 
 def environment(
@@ -91,6 +100,11 @@ def environment(
 
     What the machine file says stands above all; then the number of threads; then what
     is `inherited` (by default the environment of this process); then our settings.
+
+    Raises
+    ------
+    LaunchError
+        If the launcher cannot be found, or the files that it needs cannot be written.
     """
     inherited = os.environ if inherited is None else inherited
     words = _launcher(machine, python)
@@ -101,9 +115,11 @@ def environment(
         beside = str(Path(python).parent / "mpiexec")
         ours |= WHEEL_PMI2 if family(beside) == "mpich" else {}
     if family(program) == "openmpi":
+        _check_temporary_folder({**inherited, **machine.env}.get("TMPDIR", ""))
         ours |= _openmpi(bundled=Path(program).parent == Path(python).parent)
     if shares_cores(ranks, machine, inherited):
         ours |= SHARING[family(program)]
+    ours |= {"PYTHONSAFEPATH": "1"}  # for what ranks start themselves
     threads = dict.fromkeys(THREADS, str(machine.threads_per_rank))
     return {**ours, **inherited, **threads, **machine.env}
 
@@ -166,18 +182,38 @@ def shares_cores(
     """Say whether ranks will have to share cores, as far as this can be known here.
 
     That is so if the launcher gets nothing but the number of ranks, and the cores of
-    this computer, times the hosts of the Slurm job around it, are too few. A launcher
+    this computer that quotas let us use, times the hosts of the Slurm job around it,
+    are too few. A launcher
     with more words than that may go anywhere, and its machine file speaks for it.
+
+    Raises
+    ------
+    ConfigError
+        If the number of hosts in the environment is none.
     """
     inherited = os.environ if inherited is None else inherited
+    if goes_elsewhere(machine):
+        return False
+    nodes = surroundings.number("SLURM_JOB_NUM_NODES", inherited) or 1
+    return ranks * machine.threads_per_rank > nodes * provenance.usable_cores()
+
+
+def goes_elsewhere(machine: Machine) -> bool:
+    """Say whether a launcher has more words than the number of ranks."""
     program, *words = machine.launcher
-    if Path(program).name not in MPIEXEC or words not in (
+    return Path(program).name not in MPIEXEC or words not in (
         ["-n", "{ranks}"],
         ["-np", "{ranks}"],
-    ):
-        return False
-    hosts = int(inherited.get("SLURM_JOB_NUM_NODES", "1"))
-    return ranks * machine.threads_per_rank > hosts * provenance.cores()
+    )
+
+
+def _check_temporary_folder(folder: str) -> None:
+    """Refuse a ``TMPDIR`` that can be seen to be of no use to Open MPI."""
+    if folder and Path(folder).is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise LaunchError(
+            f"TMPDIR is {folder}, which cannot be written, and Open MPI keeps files "
+            "there: set it to another folder"
+        )
 
 
 def _openmpi(*, bundled: bool) -> dict[str, str]:

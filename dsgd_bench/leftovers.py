@@ -7,9 +7,9 @@ fail in ``MPI_Init``, or hang there (MPICH 5.0.2, Slurm 22.05).
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 
+from dsgd_bench import show, surroundings
 from dsgd_bench.specs import Machine
 
 REMOVE = (
@@ -36,11 +36,16 @@ def words(machine: Machine, variables: Mapping[str, str]) -> list[str]:
     -------
     list of str
         Empty if there can be none: not by PMI2, or the job runs for the first time.
+
+    Raises
+    ------
+    ConfigError
+        If a number in the environment is none.
     """
-    again = int(variables.get("SLURM_RESTART_COUNT", "0"))
+    again = surroundings.number("SLURM_RESTART_COUNT", variables)
     if not again or "--mpi=pmi2" not in machine.launcher:
         return []
-    nodes = variables.get("SLURM_JOB_NUM_NODES", "1")
+    nodes = surroundings.number("SLURM_JOB_NUM_NODES", variables) or 1
     everywhere = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
     return ["srun", "--mpi=none", *everywhere, "sh", "-c", REMOVE]
 
@@ -52,9 +57,7 @@ def remove(machine: Machine) -> None:
     try:
         subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        print(
+        show.complain(
             f"dsgd-bench: what killed ranks left in /dev/shm could not be removed "
-            f"({error}); if ranks fail in MPI_Init, take mpiexec as the launcher",
-            file=sys.stderr,
-            flush=True,
+            f"({error}); if ranks fail in MPI_Init, take mpiexec as the launcher"
         )

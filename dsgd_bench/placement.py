@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsgd_bench import surroundings
+from dsgd_bench import cgroups, hosts, surroundings
 
 TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 GPUS = Path("/proc/driver/nvidia/gpus")
@@ -26,22 +26,25 @@ def here(host: str) -> Place:
     Parameters
     ----------
     host : str
-        Name of the computer.
+        Name of the computer, one that no other host of this job has (`hosts.names`).
 
     Returns
     -------
     dict
         ``host``; ``cpus``, hardware threads it may use, as text; ``cores``, the same as
-        physical cores, each named by its first hardware thread; ``threads`` that its
-        linear algebra starts; ``gpu``, empty without ``CUDA_VISIBLE_DEVICES``;
-        ``emulated``, whether the host is one of several on this machine.
+        physical cores, each named by its first hardware thread; ``quotas``, cores that
+        its control groups allow, by group; ``threads`` that its linear algebra starts;
+        ``gpu``, empty without ``CUDA_VISIBLE_DEVICES``; ``kernel``, which running one
+        (see `hosts`); ``emulated``, whether the host is one of several on this machine.
     """
     allowed = cpus()
     return {
         "host": host,
         "cpus": compact(allowed),
         "cores": compact(core_of(cpu) for cpu in allowed),
+        "quotas": cgroups.quotas(),
         "threads": surroundings.threads(),
+        "kernel": hosts.kernel(),
         "gpu": gpu(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
         "emulated": SHARED_CORES in os.environ,
     }
@@ -57,7 +60,9 @@ def cpus() -> set[int]:
 def core_of(cpu: int) -> int:
     """Return the first hardware thread of the physical core that `cpu` belongs to."""
     try:
-        return min(spread(Path(TOPOLOGY.format(cpu)).read_text().strip()))
+        return min(
+            spread(Path(TOPOLOGY.format(cpu)).read_text(encoding="utf-8").strip())
+        )
     except (OSError, ValueError):
         return cpu
 
@@ -76,7 +81,9 @@ def gpu(visible: str, folder: Path = GPUS) -> str:
     if visible and folder.is_dir():
         for number, device in enumerate(sorted(folder.iterdir())):
             addresses[str(number)] = device.name
-            for line in (device / "information").read_text().splitlines():
+            for line in (
+                (device / "information").read_text(encoding="utf-8").splitlines()
+            ):
                 if line.startswith("GPU UUID"):
                     addresses[line.partition(":")[2].strip()] = device.name
     names = visible.split(",") if visible else []
@@ -100,14 +107,18 @@ def arrange(places: Sequence[Place]) -> list[Place]:
         ``node_rank``, ``node_ranks`` and ``shares``, whether it shares a core.
     """
     nodes: dict[str, list[int]] = defaultdict(list)
+    machines: dict[str, list[int]] = defaultdict(list)
+    emulated = any(place["emulated"] for place in places)
     for rank, place in enumerate(places):
         nodes[place["host"]].append(rank)
-    emulated = any(place["emulated"] for place in places)
-    machines = [list(range(len(places)))] if emulated else list(nodes.values())
+        kernel = place.get("kernel") or place["host"]  # containers share its cores
+        machines["" if emulated else kernel].append(rank)
     sharing: set[int] = set()
-    for ranks in machines:
+    for ranks in machines.values():
         cores = [spread(places[rank]["cores"]) for rank in ranks]
-        crowd = crowded(cores, [places[rank]["threads"] for rank in ranks])
+        threads = [places[rank]["threads"] for rank in ranks]
+        quotas = [places[rank].get("quotas", {}) for rank in ranks]
+        crowd = crowded(cores, threads, quotas)
         sharing.update(ranks[number] for number in crowd)
     arranged = [dict(place) for place in places]
     for node, ranks in enumerate(nodes.values()):
@@ -122,9 +133,11 @@ def arrange(places: Sequence[Place]) -> list[Place]:
 
 
 def crowded(
-    cores: Sequence[Collection[int]], threads: Sequence[int] | None = None
+    cores: Sequence[Collection[int]],
+    threads: Sequence[int] | None = None,
+    quotas: Sequence[Mapping[str, float]] = (),
 ) -> set[int]:
-    """Return which ranks of one node cannot have a core for each of their threads.
+    """Return which ranks of one machine cannot have a core for each of their threads.
 
     Ranks with one set of cores share it; so do those whose sets overlap, all together.
 
@@ -134,9 +147,15 @@ def crowded(
         What each rank may use.
     threads : sequence of int, optional
         Threads of each rank; by default one.
+    quotas : sequence of mappings, optional
+        Cores that the control groups of each rank allow (`cgroups.quotas`).
     """
     threads = [1] * len(cores) if threads is None else threads
     found: set[int] = set()
+    for group, allowance in _limits(quotas).items():
+        members = [rank for rank, own in enumerate(quotas) if group in own]
+        if sum(threads[rank] for rank in members) > allowance:
+            found.update(members)
     alike: dict[frozenset[int], list[int]] = defaultdict(list)
     for rank, allowed in enumerate(cores):
         alike[frozenset(allowed)].append(rank)
@@ -155,6 +174,31 @@ def crowded(
         if sum(threads[rank] for rank in ranks) > len(union):
             found.update(ranks)
     return found
+
+
+def _limits(quotas: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return every group that any rank is in, with its cores."""
+    return {group: cores for own in quotas for group, cores in own.items()}
+
+
+def usable(
+    cores: Sequence[Collection[int]], quotas: Sequence[Mapping[str, float]] = ()
+) -> float:
+    """Return how many cores the ranks of one machine have together.
+
+    Parameters
+    ----------
+    cores, quotas : sequences
+        As in `crowded`.
+    """
+    found = [float(len(set().union(*cores)))]
+    limits = _limits(quotas)
+    found += [limits[group] for group in limits if all(group in own for own in quotas)]
+    if quotas and all(quotas):  # each has a tightest one; some may have it in common
+        inner = {min(own, key=lambda group: own[group]) for own in quotas}
+        found.append(sum(limits[group] for group in inner))
+    least = min(found)
+    return int(least) if least.is_integer() else least
 
 
 def compact(numbers: Iterable[int]) -> str:
@@ -190,6 +234,8 @@ def lines(places: Sequence[Place]) -> dict[str, str]:
     nodes: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for rank, place in enumerate(places):
         where = f"cpus {place['cpus']}"
+        if quota := cgroups.tightest(place.get("quotas", {})):
+            where += f", {quota:g} cores by quota"
         if place["gpu"]:
             where += f", GPU {place['gpu']}"
         nodes[place["host"]][where].append(rank)

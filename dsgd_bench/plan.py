@@ -1,19 +1,28 @@
 """What a study would cost: trials, ranks, traffic, memory and time; nothing is run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import msgspec
+from msgspec import structs
 
-from dsgd_bench import gradient_times, problems, surroundings
+from dsgd_bench import (
+    capacity,
+    gradient_times,
+    launch,
+    problems,
+    slowdown,
+    strict,
+    surroundings,
+)
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.clock import COLUMNS
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import Graph
 from dsgd_bench.problems.classifier import Classifier
-from dsgd_bench.specs import ProblemSpec, Study, Trial
+from dsgd_bench.specs import Machine, ProblemSpec, Study, Trial
 
 START_SECONDS = 2.0
 """What starting, warming up, judging and merging one trial takes, roughly."""
@@ -34,6 +43,12 @@ SIMULATED_RANK_BYTES = 184 * 2**10
 
 RECORD_BYTES = 2.5 * 8 * len(COLUMNS)
 """What a step of a simulated rank takes until the trace is written."""
+
+LOOKED_AT = 64
+"""Ranks, and gradients of each, of which the longest is looked for."""
+
+TAIL = 20.0
+"""Standard deviations above the mean that a drawn gradient time never reaches."""
 
 LARGEST_GAP = 2048
 """Ranks up to which spectral gaps are computed: the time grows with their cube."""
@@ -88,17 +103,7 @@ def cost(trial: Trial) -> Cost:
         the algorithm cannot run on the graph.
     """
     algorithm = ALGORITHMS[trial.algorithm.kind]
-    problem = _problem(msgspec.json.encode(trial.problem), trial.seed)
-    shards = trial.problem.shards
-    problems.Batches(
-        problem,
-        ranks=trial.ranks - algorithm.servers(trial.algorithm.settings, trial.ranks),
-        rank=0,
-        batch=trial.problem.batch,
-        shards_by=shards.by,
-        alpha=shards.alpha,
-        seed=trial.seed,
-    )
+    problem = _dealt_out(trial, algorithm)
     model = problem.dimension * problem.dtype.itemsize
     settings = trial.algorithm.settings
     sent = algorithm.sent(settings, trial.ranks)
@@ -116,6 +121,31 @@ def cost(trial: Trial) -> Cost:
         spectral_gap=_gap(graph) if graph and graph.size <= LARGEST_GAP else None,
         seconds=_seconds(trial, problem.samples, algorithm, seconds),
     )
+
+
+def _dealt_out(trial: Trial, algorithm: Algorithm) -> problems.Problem:
+    """Return the problem of a trial, if its samples can be dealt out to the ranks."""
+    spec, shards = trial.problem, trial.problem.shards
+    try:
+        problem = _problem(msgspec.json.encode(spec), trial.seed)
+        servers = algorithm.servers(trial.algorithm.settings, trial.ranks)
+        problems.Batches(
+            problem,
+            ranks=trial.ranks - servers,
+            rank=0,
+            batch=spec.batch,
+            shards_by=shards.by,
+            alpha=shards.alpha,
+            seed=trial.seed,
+        )
+        _work_bytes(problem, spec.batch)
+    except MemoryError:
+        raise ConfigError(
+            f"problem.kind {spec.kind} with {strict.show(spec.settings)} and "
+            f"problem.batch = {spec.batch} is larger than the memory of this machine: "
+            "make it smaller"
+        ) from None
+    return problem
 
 
 def _memory(
@@ -143,6 +173,18 @@ def _work_bytes(problem: problems.Problem, batch: int) -> int:
 def _gap(graph: Graph) -> float:
     """Return the spectral gap; the trials of a study share few graphs."""
     return graph.spectral_gap()
+
+
+def model_bytes(trial: Trial) -> int:
+    """Return the size of a trial's model.
+
+    Raises
+    ------
+    ConfigError
+        If the problem cannot be built as asked.
+    """
+    problem = _problem(msgspec.json.encode(trial.problem), trial.seed)
+    return problem.dimension * problem.dtype.itemsize
 
 
 @lru_cache(maxsize=1)
@@ -212,8 +254,78 @@ def check_memory(costs: Sequence[Cost]) -> None:
             )
 
 
+def lacks(study: Study, machine: Machine) -> list[str]:
+    """Say in sentences what this machine has too little of for a study's ranks.
+
+    Of cores, quotas counted, and of shared memory; only where the machine file lets all
+    ranks run here, and nothing of studies in virtual time.
+    """
+    trials = [trial for trial in study.trials if trial.network is None]
+    several = (surroundings.number("SLURM_JOB_NUM_NODES") or 1) > 1
+    if not trials or several or launch.goes_elsewhere(machine):
+        return []
+    largest = max(trials, key=lambda trial: trial.ranks)
+    sentences = (
+        capacity.crowding(largest.ranks, machine),
+        capacity.too_little_shared_memory(largest.ranks, model_bytes(largest)),
+    )
+    return [sentence for sentence in sentences if sentence]
+
+
+def check_patience(study: Study, machine: Machine) -> None:
+    """Refuse a watchdog that would end ranks which are only as slow as they should be.
+
+    What is drawn at random, and not bounded below the watchdog, is looked at for the
+    first `LOOKED_AT` gradients of each rank, as the run will draw it.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first trial with such a step, and how long it takes.
+    """
+    for trial in study.trials:
+        if trial.network is None and (longest := _longest(trial, machine.watchdog)):
+            raise ConfigError(
+                f"{study.path}: a step of {trial.description} is made to take "
+                f"{longest:.4g} s, but the watchdog ends ranks that do not move for "
+                f"{machine.watchdog:g} s: set watchdog in the machine file to more "
+                f"than {longest:.4g}"
+            )
+
+
+def _longest(trial: Trial, watchdog: float) -> float:
+    """Return what the longest emulated step takes, if that is too much; else 0."""
+    spec, slow = trial.compute, trial.slowdown
+    most = {"none": 1.0, "heavy-tailed": slowdown.LONGEST}.get(slow.kind, slow.factor)
+    bound = spec.seconds * (1 + TAIL * spec.variation) * most + slow.links.seconds
+    if bound < watchdog and spec.mode != "resampled":
+        return 0.0
+    steps = min(trial.budget.steps or LOOKED_AT, LOOKED_AT)
+    longest = 0.0
+    for rank in range(min(trial.ranks, LOOKED_AT)):
+        times = gradient_times.of(spec, seed=trial.seed, rank=rank)
+        factors = slowdown.Slowdown(slow, seed=trial.seed, rank=rank)
+        taken = (times.seconds(step) * factors.factor(step) for step in range(steps))
+        longest = max(longest, *taken)
+    longest += slow.links.seconds
+    return longest if longest >= watchdog else 0.0
+
+
 def costs(study: Study) -> list[Cost]:
-    """Estimate every trial of a study, in the order in which they would run."""
-    by_problem = sorted(study.trials, key=lambda trial: trial.seed)
-    found = {trial.id: cost(trial) for trial in by_problem}
-    return [found[trial.id] for trial in study.trials]
+    """Estimate every trial of a study, in the order in which they would run.
+
+    Repeats differ in their seed alone, and cost the same.
+    """
+    alike = [structs.replace(t, seed=0, repeat=0).to_json() for t in study.trials]
+    by_problem = sorted(
+        zip(alike, study.trials, strict=True),
+        key=lambda pair: msgspec.json.encode(pair[1].problem),
+    )
+    found: dict[str, Cost] = {}
+    for key, trial in by_problem:
+        if key not in found:
+            found[key] = cost(trial)
+    return [
+        replace(found[key], trial=trial)
+        for key, trial in zip(alike, study.trials, strict=True)
+    ]

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, structs
 
+from dsgd_bench import files, texts
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import (
     AllReduceSpec,
@@ -18,6 +19,19 @@ from dsgd_bench.interconnect import (
     Operation,
     OperationSpec,
 )
+from dsgd_bench.ranges import (
+    Bytes,
+    Count,
+    FittedRate,
+    Index,
+    Many,
+    NotNegative,
+    Ranks,
+    Seconds,
+)
+
+LARGEST = 2**24
+"""Bytes of a machine profile: a thousand times what is written."""
 
 VERSION = 1
 """Of the schema; grows when old profiles cannot be read any more."""
@@ -73,16 +87,16 @@ class Measured(Struct, frozen=True, forbid_unknown_fields=True):
         How far the medians lie from the line, relative to them.
     """
 
-    sizes: tuple[int, ...]
-    medians: tuple[float, ...]
-    p10: tuple[float, ...]
-    p90: tuple[float, ...]
-    samples: tuple[int, ...]
-    seconds: float
-    rate: float
-    overhead: float
-    residual_median: float
-    residual_max: float
+    sizes: tuple[Bytes, ...]
+    medians: tuple[Seconds, ...]
+    p10: tuple[Seconds, ...]
+    p90: tuple[Seconds, ...]
+    samples: tuple[Index, ...]
+    seconds: Seconds
+    rate: FittedRate
+    overhead: Seconds
+    residual_median: NotNegative
+    residual_max: NotNegative
 
 
 class Answer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,19 +105,19 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True):
     Without and with the progress thread; what we conclude.
     """
 
-    alone: float
-    with_thread: float
+    alone: Seconds
+    with_thread: Seconds
     verdict: Verdict
 
 
 class GradientTime(Struct, frozen=True, forbid_unknown_fields=True):
     """What a gradient takes if all ranks compute; seconds."""
 
-    batch: int
-    dimension: int
-    seconds: float
-    p10: float
-    p90: float
+    batch: Count
+    dimension: Many
+    seconds: Seconds
+    p10: Seconds
+    p90: Seconds
 
 
 class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -138,17 +152,17 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
     dsgd_profile: int
     provenance: dict[str, Any]
-    ranks: int
-    nodes: int
-    ranks_per_node: int
+    ranks: Ranks
+    nodes: Ranks
+    ranks_per_node: Ranks
     pairs: dict[str, dict[str, Measured]]
-    allreduce: dict[int, Measured]
-    neighborhood: dict[int, Measured]
-    busy_target: float
+    allreduce: dict[Ranks, Measured]
+    neighborhood: dict[Ranks, Measured]
+    busy_target: Seconds
     busy: Busy
     remedies: tuple[str, ...]
     gradients: dict[str, GradientTime]
-    timer: float
+    timer: Seconds
     name: str = ""
 
     def network(self, ranks: int, ranks_per_node: int | None = None) -> NetworkSpec:
@@ -192,6 +206,8 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
     def _allreduce(self, ranks: int) -> AllReduceSpec:
         """Take the all-reduce of as many ranks, or of the next fewer measured."""
+        if not self.allreduce:
+            return AllReduceSpec()
         counts = sorted(self.allreduce)
         nearest = max((n for n in counts if n <= ranks), default=counts[0])
         found = self.allreduce[nearest]
@@ -206,11 +222,21 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         return "thread" if NEEDS_PROGRESS in verdicts else "hardware"
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot be written.
+        """
         text = msgspec.json.format(msgspec.json.encode(self), indent=1)
-        begun = path.with_name(path.name + ".part")
-        begun.write_bytes(text + b"\n")
-        begun.replace(path)
+        try:
+            files.write_bytes(path, text + b"\n")
+        except OSError as error:
+            raise ConfigError(
+                f"the machine profile {path} cannot be written ({error.strerror}): "
+                "make room there, or name another file with --output"
+            ) from None
 
 
 def _link(operations: dict[str, Measured]) -> LinkSpec:
@@ -242,12 +268,10 @@ def read(path: Path) -> Profile:
     """
     advice = "write one with `dsgd-bench probe`, on the ranks of an MPI job"
     try:
-        found = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the machine profile cannot be read ({error.strerror}): {advice}"
-        ) from None
-    except msgspec.DecodeError as error:
+        found = msgspec.json.decode(texts.read(path, limit=LARGEST))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: the machine profile {error}; {advice}") from None
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path}: this is no machine profile, as it is not JSON ({error}): {advice}"
         ) from None
@@ -263,7 +287,7 @@ def read(path: Path) -> Profile:
         )
     try:
         profile = msgspec.convert(found, Profile, strict=False)
-    except msgspec.ValidationError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path}: the machine profile is damaged ({error}): {advice}"
         ) from None

@@ -4,6 +4,7 @@ Everything here is read without MPI; the fabric adds what only it knows, such as
 library version and the thread level granted.
 """
 
+import json
 import os
 import platform
 import re
@@ -15,9 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from dsgd_bench import surroundings
+from dsgd_bench import cgroups, hosts, surroundings
+from dsgd_bench.foreign import plain
 
 PACKAGES = (
     "dsgd-bench", "numpy", "mpi4py", "h5py", "greenlet", "msgspec", "scikit-learn",
@@ -58,12 +61,15 @@ def host() -> dict[str, Any]:
     cpu = "/sys/devices/system/cpu"
     return {
         "name": platform.node(),
+        "kernel_id": hosts.kernel(),
         "cpu": _cpu_model(),
         "cpus_allowed": sorted(_cpus()),
         "cores_allowed": cores(),
+        "cpu_quota": cgroups.tightest(cgroups.quotas()),
         "smt_active": _line(f"{cpu}/smt/active"),
         "governor": _line(f"{cpu}/cpu0/cpufreq/scaling_governor"),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_limit": cgroups.memory_limit(),
         "kernel": f"{platform.system()} {platform.release()}",
         "load_average": os.getloadavg(),
     }
@@ -77,6 +83,15 @@ def cores() -> int:
     """
     topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     return len({_line(topology.format(cpu)) or cpu for cpu in _cpus()})
+
+
+def usable_cores() -> float:
+    """Return how many cores this process may use: not more than its quota allows.
+
+    A number with a fraction where a control group says so; see `cgroups`.
+    """
+    quota = cgroups.tightest(cgroups.quotas())
+    return cores() if quota is None else min(cores(), quota)
 
 
 def software() -> dict[str, Any]:
@@ -125,6 +140,29 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     }
 
 
+def settings(machine: msgspec.Struct) -> dict[str, Any]:
+    """Return what is set in a machine file, by the dotted names of its keys."""
+    flat: dict[str, Any] = {}
+    waiting = [("", msgspec.to_builtins(machine))]
+    while waiting:
+        prefix, table = waiting.pop()
+        for key, value in table.items():
+            if isinstance(value, dict):
+                waiting.append((f"{prefix}{key}.", value))
+            elif value is not None:
+                flat[prefix + key] = value
+    return flat
+
+
+def setting(key: str, flat: Mapping[str, Any]) -> str:
+    """Return one of `settings` as one line of text, withheld where it may be secret."""
+    if key not in flat:
+        return "unset"
+    if SECRET.search(key):
+        return WITHHELD
+    return plain(json.dumps(flat[key], ensure_ascii=False))
+
+
 def _cpus() -> set[int]:
     if sys.platform == "linux":
         return os.sched_getaffinity(0)
@@ -133,7 +171,11 @@ def _cpus() -> set[int]:
 
 def _cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = (
+            Path("/proc/cpuinfo")
+            .read_text(encoding="utf-8", errors="replace")
+            .splitlines()
+        )
     except OSError:
         return platform.processor() or platform.machine()
     names = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
@@ -142,7 +184,7 @@ def _cpu_model() -> str:
 
 def _line(path: str) -> str | None:
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
 

@@ -6,42 +6,61 @@ whole job.
 """
 
 import ctypes
+import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 
 from dsgd_bench import (
+    files,
+    hosts,
     known_bugs,
     launch,
     processes,
     provenance,
+    segments,
+    show,
     stopping,
     surroundings,
+    trials,
 )
-from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.errors import ConfigError, DsgdError, LaunchError
+from dsgd_bench.foreign import plain
 from dsgd_bench.run import Run
 from dsgd_bench.specs import Job, Machine
-from dsgd_bench.watchdog import Watchdog
+from dsgd_bench.watchdog import STARTING, Listener, Watchdog, end_within
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
 
-READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"
+READY, ERROR, STOPPED = trials.READY, trials.ERROR, trials.STOPPED
 """Files by which a trial's folder tells how the trial ended."""
 
 FAILED = 1
 REFUSED = 2
 """Exit statuses: something broke; the user asked for what cannot be."""
 
+SAYS, BUG = "dsgd-bench: ", "known bug: "
+"""How lines of ours begin, and after that those that end no job."""
+
 GRACE = 2.0
 """Seconds in which rank 0 says for all what the others would say too."""
+
+PATIENCE = Machine().watchdog
+"""Seconds that ranks have outside of trials to meet, to answer and to part."""
+
+UNHEARD = 600.0
+"""Seconds between two lines of ranks that show no other sign of life."""
+
+BEAT = "DSGD_BENCH_BEAT"
+"""Environment variable: file that rank 0 touches while it lives, where it sees it."""
 
 PR_SET_PDEATHSIG, PR_SET_TIMERSLACK = 1, 29
 
@@ -52,31 +71,120 @@ def main(path: Path) -> int:
     folder = path.parent
     try:
         job = Job.read(path)
-        fabric = connect(job.trial.ranks)
+        seconds = job.machine.watchdog
+        with _starting(seconds, folder, beat=path) as watchdog:
+            fabric = connect(job.trial.ranks)
+            watchdog.beat = None if fabric.rank else path
+            watchdog.last_resort = False  # `run` listens
+            watchdog.follow(seconds, *_watched(fabric, folder))
+            guarded(fabric, folder, lambda: run_trial(fabric, job, folder))
+            watchdog.last_resort = True
+            watchdog.follow(max(seconds, STARTING), *_watched(fabric, folder))
+            fabric.leave()
     except DsgdError as error:
         refuse(folder, str(error))
         return REFUSED
-    guarded(fabric, folder, lambda: run_trial(fabric, job, folder))
-    fabric.close()
+    end_within(max(seconds, STARTING))
     return 0
 
 
-def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
-    """Run this rank of one trial under the watchdog; rank 0 marks how it ended."""
+def watch(fabric: "MpiFabric", folder: Path, seconds: float) -> Watchdog:
+    """Return the watchdog of a rank that works in a trial's folder, for a block."""
+    return Watchdog(seconds, *_watched(fabric, folder))
+
+
+Watched: TypeAlias = tuple[Callable[[], object], Callable[[str], None], str]
+"""What a watchdog follows: the sign of life, what ends the job, and a name."""
+
+
+def _watched(fabric: "MpiFabric", folder: Path | None = None) -> Watched:
+    """Return what is watched of a rank that has met the others."""
 
     def end(sentence: str) -> None:
-        refuse(folder, sentence)
+        _say(folder, sentence)
         fabric.abort(FAILED)
 
-    ledger, machine = fabric.ledger, job.machine
-    signs: Callable[[], object] = lambda: (ledger.steps, fabric.beats)  # noqa: E731
-    with (
-        Watchdog(machine.watchdog, signs, end, f"rank {fabric.rank}"),
-        stopping.Watch(machine.stop_margin) as watch,
-    ):
+    ledger = fabric.ledger
+    return lambda: (ledger.steps, fabric.beats), end, f"rank {fabric.rank}"
+
+
+@contextmanager
+def _starting(
+    seconds: float, folder: Path | None = None, *, beat: Path | None = None
+) -> Iterator[Watchdog]:
+    """Watch this process from before it meets the others.
+
+    The limit is generous to the start; `beat` is touched by what will be rank 0.
+    """
+
+    def end(sentence: str) -> None:
+        _say(folder, sentence)
+        os._exit(FAILED)  # what hangs in MPI_Init could not end the job either
+
+    number = surroundings.started_rank()
+    name = f"rank {number or 0}, which was to meet the others,"
+    limit = max(seconds, STARTING)
+    with Watchdog(
+        limit, lambda: None, end, name, beat=None if number else beat
+    ) as watchdog:
+        yield watchdog
+
+
+def _say(folder: Path | None, sentence: str) -> None:
+    """Say why the job is ended, in the trial's folder if that is not finished."""
+    if folder is not None and not (folder / READY).exists():
+        refuse(folder, sentence)
+    else:
+        show.complain(f"dsgd-bench: {sentence}")
+
+
+def meet(ranks: int | None = None) -> "MpiFabric":
+    """Meet the other ranks outside of a trial, as `connect` does, under a watchdog."""
+    with _starting(PATIENCE, beat=_beat()):
+        return connect(ranks)
+
+
+def busy(fabric: "MpiFabric") -> Watchdog:
+    """Return a watchdog for a block in which a rank may work for as long as it likes.
+
+    It only gives the process that started the ranks its signs of life.
+    """
+    _, end, name = _watched(fabric)
+    beat = None if fabric.rank else _beat()
+    return Watchdog(PATIENCE, time.monotonic, end, name, beat=beat)
+
+
+def answering(fabric: "MpiFabric") -> Watchdog:
+    """Return a watchdog for a block in which ranks never wait for each other for long.
+
+    It ends the job if they do.
+    """
+    beat = None if fabric.rank else _beat()
+    return Watchdog(PATIENCE, *_watched(fabric), beat=beat)
+
+
+def leave(fabric: "MpiFabric") -> None:
+    """Part from the other ranks at the end of the process, under a watchdog."""
+    with answering(fabric):
+        fabric.leave()
+    end_within(PATIENCE)
+
+
+def _beat() -> Path | None:
+    """Return the file that `start` watches."""
+    name = os.environ.get(BEAT)
+    return Path(name) if name else None
+
+
+def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
+    """Run this rank of one trial; rank 0 marks how it ended."""
+    machine = job.machine
+    with stopping.Watch(machine.stop_margin) as watch:
         origin = fabric.describe()
         if fabric.rank == 0:
             origin |= provenance.collect() | {"libmpi_path": surroundings.libmpi()}
+            if job.largest:
+                check_links(machine, origin["hosts"])
             origin["links"] = msgspec.structs.asdict(machine.links)
             origin["known_bugs"] = warn_of_bugs(origin)
         run = Run(
@@ -94,15 +202,44 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
             (folder / READY).touch()
         elif fabric.rank == 0:
             then = "goes on" if run.resumes else "starts again"
-            (folder / STOPPED).write_text(f"stopped on purpose: it {then} next time\n")
+            said = f"stopped on purpose: it {then} next time\n"
+            files.write_text(folder / STOPPED, said)
         fabric.barrier()
+
+
+def check_links(machine: Machine, names: Sequence[str]) -> None:
+    """Refuse names in ``[links]`` that mean no host of this trial or Slurm job.
+
+    Parameters
+    ----------
+    machine : Machine
+        The machine file.
+    names : sequence of str
+        The host of every rank.
+
+    Raises
+    ------
+    ConfigError
+        If there is such a name: the bounds of the report would be those of other links.
+    """
+    there = [*names, *hosts.in_list(os.environ.get("SLURM_JOB_NODELIST", ""))]
+    if strange := hosts.unknown(machine.links.hosts, there):
+        raise ConfigError(
+            f"links.hosts of the machine file names {_listed(strange)}, and the ranks "
+            f"of this trial run on {_listed(dict.fromkeys(names))}: name those (case "
+            "does not matter, and host1 means host1.any.domain), or leave the name out"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(plain, names))
 
 
 def warn_of_bugs(origin: dict[str, Any]) -> list[str]:
     """Print a line for every known bug that this job can meet; return them all."""
     found = known_bugs.on_these_ranks(origin, surroundings.libmpi())
     for sentence in found:
-        print(f"dsgd-bench: known bug: {sentence}", file=sys.stderr, flush=True)
+        show.complain(f"{SAYS}{BUG}{sentence}")
     return found
 
 
@@ -125,15 +262,18 @@ def start(
     Raises
     ------
     LaunchError
-        If the launcher cannot be found.
+        If the launcher cannot be found, no temporary folder be written, or nothing
+        has given a sign of life for long.
     """
     python = sys.executable
     command = launch.starter(ranks, machine, python)
-    command += [python, "-m", "mpi4py", "-m", "dsgd_bench", *words]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        environment = launch.environment(ranks, machine, python)
-        return processes.run(command, environment, log, on_line)
+    command += launch.program(python, *words)
+    with surroundings.scratch_folder() as folder:
+        log, beat = folder / "log", folder / "beat"
+        beat.touch()
+        environment = launch.environment(ranks, machine, python) | {BEAT: str(beat)}
+        listener = Listener(machine.watchdog, beat, log, unheard=UNHEARD)
+        return processes.run(command, environment, log, on_line, on_glance=listener)
 
 
 def connect(ranks: int | None = None) -> "MpiFabric":
@@ -145,6 +285,7 @@ def connect(ranks: int | None = None) -> "MpiFabric":
         If there are fewer: the launcher belongs to another MPI library than the one
         that was loaded, and started so many jobs of one rank each.
     """
+    segments.begin()
     try:
         from dsgd_bench.fabric import mpi
     except (ImportError, RuntimeError) as error:
@@ -153,6 +294,7 @@ def connect(ranks: int | None = None) -> "MpiFabric":
             "`pip install mpich`, or load the site's module"
         ) from None
     fabric = mpi.world()
+    segments.record()
     started = surroundings.started_ranks()
     wanted = ranks or started
     alone = any(count not in (None, fabric.size) for count in (wanted, started))
@@ -178,11 +320,10 @@ def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None
         refuse(folder, str(error))
         fabric.abort(FAILED)
     except Exception as error:  # noqa: BLE001 - the others would wait forever
-        said = traceback.format_exception_only(error)[-1].strip()
-        if note_error(folder, f"rank {fabric.rank} raised {said}"):
-            print(f"rank {fabric.rank} raised:", file=sys.stderr)
-            traceback.print_exc()
-            sys.stderr.flush()
+        full = files.no_room(error)
+        said = full or f"raised {traceback.format_exception_only(error)[-1].strip()}"
+        if refuse(folder, f"rank {fabric.rank} {said}") and not full:
+            show.stacks(error)
         fabric.abort(FAILED)
 
 
@@ -194,29 +335,49 @@ def end_all(fabric: "MpiFabric", error: Exception) -> None:
     if fabric.rank:
         time.sleep(GRACE)
     if isinstance(error, DsgdError):
-        print(f"dsgd-bench: {error}", file=sys.stderr, flush=True)
+        show.complain(f"dsgd-bench: {error}")
     else:
-        traceback.print_exception(error)
-        sys.stderr.flush()
+        show.stacks(error)
     fabric.abort(REFUSED if isinstance(error, DsgdError) else FAILED)
 
 
-def refuse(folder: Path, sentence: str) -> None:
-    """Say `sentence` once for all ranks."""
-    if note_error(folder, sentence):
-        print(f"dsgd-bench: {sentence}", file=sys.stderr, flush=True)
+def refuse(folder: Path, sentence: str) -> bool:
+    """Say `sentence` once for all ranks; tell whether this rank was the first to."""
+    first = note_error(folder, sentence)
+    if first:
+        show.complain(f"{SAYS}{sentence}")
+    return first
 
 
 def note_error(folder: Path, sentence: str) -> bool:
     """Write the folder's ERROR file; tell whether this rank was the first to do so."""
     try:
-        with (folder / ERROR).open("x") as file:
+        with (folder / ERROR).open("x", encoding="utf-8", errors="replace") as file:
             file.write(sentence + "\n")
     except FileExistsError:
         return False
     except OSError:
         return True  # cannot be written: then at least it is printed
     return True
+
+
+def first_error(folder: Path, sentence: str) -> str:
+    """Return the reason that the folder's ERROR file gives; write `sentence` if none.
+
+    An empty file is one that had no room when a rank wrote it.
+    """
+    note_error(folder, sentence)
+    with suppress(OSError):
+        if first := files.read_text(folder / ERROR).strip():
+            return first
+        files.write_text(folder / ERROR, sentence + "\n")
+    return sentence
+
+
+def sentence(line: str) -> str:
+    """Return what a rank says in a line of its output, if that ends its job."""
+    _, said, words = line.partition(SAYS)
+    return words if said and not words.startswith(BUG) else ""
 
 
 def prepare_process() -> None:

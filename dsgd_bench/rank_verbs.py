@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from dsgd_bench import flags, surroundings
+from dsgd_bench import flags, show, surroundings
+from dsgd_bench.errors import DsgdError
+from dsgd_bench.verb_parts import check_target
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb is added to the command line."""
@@ -38,8 +40,10 @@ def probe(arguments: argparse.Namespace) -> int:
     from dsgd_bench.probe import Probe, ProbeOptions
 
     rank.prepare_process()
-    fabric = rank.connect()
+    fabric = rank.meet()
     try:
+        if fabric.rank == 0:  # its folder may be on this host only
+            check_target("--output", arguments.output)
         names = ("sizes", "iterations", "warm_up", "percentiles", "full", "output")
         options = ProbeOptions(**{name: getattr(arguments, name) for name in names})
         measuring = Probe(fabric, options)
@@ -47,14 +51,15 @@ def probe(arguments: argparse.Namespace) -> int:
             profile, series = measuring.run(stage)
         lines = measuring.report(profile, series)
         if fabric.rank == 0:
-            profile.write(options.output)
             command = shlex.join(["dsgd-bench", *sys.argv[1:]])
-            print(*lines, "", command, f"wrote {options.output}", sep="\n", flush=True)
+            show.lines([*lines, "", command])
+            profile.write(options.output)
+            show.lines([f"wrote {options.output}"])
     except Exception as error:
         if fabric.size == 1:
             raise
         rank.end_all(fabric, error)  # the others would wait forever
-    fabric.close()
+    rank.leave(fabric)
     return 0
 
 
@@ -73,7 +78,7 @@ def worker(arguments: argparse.Namespace) -> int:
 
 def _doctor_rank(verbs: Verbs) -> None:
     verb = verbs.add_parser("doctor-rank", help="be one rank for doctor")
-    verb.add_argument("ranks", type=int)
+    verb.add_argument("ranks", type=flags.ranks)
     verb.add_argument("mode")
     verb.set_defaults(verb=doctor_rank)
 
@@ -100,9 +105,13 @@ def bench_rank(arguments: argparse.Namespace) -> int:
     rank.prepare_process()
     benchmark = BENCHMARKS[arguments.name]
     options = benchmark.options.from_argv(arguments.words)
-    fabric = rank.connect(options.ranks)
-    benchmark.rank(fabric, options)
-    fabric.close()
+    fabric = rank.meet(options.ranks)
+    try:
+        with rank.busy(fabric):
+            benchmark.rank(fabric, options)
+    except (DsgdError, OSError) as error:
+        rank.end_all(fabric, error)  # the others would wait forever
+    rank.leave(fabric)
     return 0
 
 

@@ -5,19 +5,26 @@ Settings of algorithms and problems are looked up here and nowhere else.
 
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from dsgd_bench import algorithms, graphs, problems
 from dsgd_bench.algorithms.base import is_graph
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import PRESETS, NetworkSpec
+from dsgd_bench.ranges import (
+    AnyNumber,
+    FirstSeed,
+    Index,
+    Ranks,
+    Repeats,
+    Seed,
+    Share,
+)
 from dsgd_bench.specs import (
     BudgetSpec,
     ComputeSpec,
-    Count,
-    Index,
     MeasureSpec,
     OptimizerSpec,
     ProblemSpec,
@@ -37,15 +44,15 @@ from dsgd_bench.strict import (
 class Target(Struct, frozen=True, forbid_unknown_fields=True):
     """The target as study files write it."""
 
-    loss: float | None = None
-    accuracy: Annotated[float, Meta(ge=0, le=1)] | None = None
+    loss: AnyNumber | None = None
+    accuracy: Share | None = None
 
 
 STUDY: Keys = {
     "ranks": (Any, REQUIRED),
     "budget": (Any, REQUIRED),
-    "repeats": (Count, 1),
-    "seed": (Index, 0),
+    "repeats": (Repeats, 1),
+    "seed": (FirstSeed, 0),
     "zip": (tuple[tuple[str, ...], ...], ()),
 }
 """Keys of [study]; ranks and budget may be swept, so they are read trial by trial."""
@@ -132,7 +139,7 @@ def keys(section: str, kinds: Iterable[Any]) -> Keys:
     if section == NETWORK:
         return {"preset": (one_of(["", *PRESETS]), ""), **keys_of(NetworkSpec)}
     if section == "study":
-        return {"ranks": (Count, REQUIRED), "budget": (BudgetSpec, REQUIRED)}
+        return {"ranks": (Ranks, REQUIRED), "budget": (BudgetSpec, REQUIRED)}
     if section == "measure":
         copies = keys_of(MeasureSpec)["copies"]
         return {"target": (Target, Target()), "copies": copies}
@@ -152,7 +159,7 @@ def keys(section: str, kinds: Iterable[Any]) -> Keys:
 
 def known() -> Keys:
     """Return everything that a trial may say, under its flat name."""
-    found: Keys = {"repeat": (Index, 0), "seed": (Index, 0)}
+    found: Keys = {"repeat": (Index, 0), "seed": (Seed, 0)}
 
     def add(table: Keys, prefix: str) -> None:
         for key, (type_, default) in table.items():

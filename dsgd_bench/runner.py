@@ -1,30 +1,41 @@
 """Runs a study: one trial after the other, skipping what is finished.
 
 Either this process starts the ranks of each trial with the machine's launcher, or, if
-it is itself a rank of an MPI job, all ranks run the trials together.
-
-A trial's folder ``RESULTS/STUDY/ID`` tells how far it is: ``READY`` means finished,
-``ERROR`` says in a sentence why it failed, ``STOPPED`` that it was stopped on purpose
-and will go on; anything but ``READY`` is run (again).
+it is itself a rank of an MPI job, all ranks run the trials together. A trial's folder
+tells how far it is, see `trials`.
 """
 
-import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dsgd_bench import claims, launch, leftovers, processes, rank, stopping, trace
-from dsgd_bench.errors import LaunchError, TraceError
+from dsgd_bench import (
+    capacity,
+    claims,
+    files,
+    launch,
+    leftovers,
+    plan,
+    processes,
+    rank,
+    segments,
+    show,
+    stopping,
+    trace,
+    trials,
+)
+from dsgd_bench.errors import DsgdError, LaunchError, TraceError
 from dsgd_bench.specs import Job, Machine, Study, Trial
+from dsgd_bench.watchdog import HangError, Listener
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
 
-JOB, LOG = "job.json", "log.txt"
+JOB, LOG = trials.JOB, trials.LOG
 
 ELSEWHERE = "is being run by another dsgd-bench"
 
@@ -55,8 +66,12 @@ class Outcome:
         Where the study's results are.
     since : float
         When this run began, by the clock of the file system.
-    finished, skipped : int
-        Trials run now, and finished before.
+    machine : Machine
+        Where the trials are to run.
+    finished : int
+        Trials run now.
+    skipped : list of Trial
+        Trials that were finished before.
     elsewhere : int
         Trials that another dsgd-bench is running.
     failed : list of (Trial, str)
@@ -67,8 +82,9 @@ class Outcome:
 
     folder: Path
     since: float
+    machine: Machine
     finished: int = 0
-    skipped: int = 0
+    skipped: list[Trial] = field(default_factory=list)
     elsewhere: int = 0
     failed: list[tuple[Trial, str]] = field(default_factory=list)
     stopped: list[Trial] = field(default_factory=list)
@@ -96,15 +112,18 @@ def run_study(
 
     Raises
     ------
+    ConfigError
+        If the job around has ended.
     LaunchError
         If the launcher cannot be found.
     TraceError
         If the results folder cannot be written.
     """
-    outcome = _begun(results / study.name)
+    outcome = _begun(results / study.name, machine)
     if start is None:
+        segments.sweep()  # after a run that was killed itself
         leftovers.remove(machine)
-    jobs = [Job(study.name, trial, machine) for trial in study.trials]
+    jobs = _jobs(study, machine)
     left, again = list(enumerate(jobs, 1)), True
     while left and again:
         before = outcome.finished
@@ -121,6 +140,14 @@ def run_study(
     return outcome
 
 
+def _jobs(study: Study, machine: Machine) -> list[Job]:
+    most = max((trial.ranks for trial in study.trials), default=0)
+    return [
+        Job(study.name, trial, machine, largest=trial.ranks == most)
+        for trial in study.trials
+    ]
+
+
 def _run_one(
     job: Job,
     place: tuple[int, int],
@@ -130,27 +157,52 @@ def _run_one(
 ) -> bool:
     """Run one trial, a number of so many, if nobody else does; tell whether so."""
     trial = job.trial
-    folder = _prepare(outcome.folder / trial.id)
-    with claims.held(folder) as ours:
-        if (folder / rank.READY).exists():
-            outcome.skipped += 1
-            display.ended(trial, "skipped")
-        elif not ours:
-            display.ended(trial, ELSEWHERE)
-            return False
-        elif reason := _failed_meanwhile(folder, outcome.since):
-            _note(outcome, trial, reason, display)
-        elif stopping.due(job.machine.stop_margin):
-            _note(outcome, trial, rank.STOPPED, display)
-        else:
-            display.starting(trial, *place)
-            _note(outcome, trial, start(job, folder), display)
+    folder = outcome.folder / trial.id
+    if trials.state(folder) == trials.FINISHED:
+        _skip(outcome, trial, display)
+        return True
+    try:
+        with claims.held(folder) as ours:
+            if trials.state(folder) == trials.FINISHED:
+                _skip(outcome, trial, display)
+            elif not ours:
+                display.ended(trial, ELSEWHERE)
+                return False
+            elif reason := _failed_meanwhile(folder, outcome.since):
+                _note(outcome, trial, reason, display)
+            elif stopping.due(job.machine.stop_margin):
+                _note(outcome, trial, rank.STOPPED, display)
+            else:
+                display.starting(trial, *place)
+                _note(outcome, trial, _started(start, job, folder), display)
+    except TraceError as error:  # of this folder: the other trials do not depend on it
+        _note(outcome, trial, str(error), display)
     return True
 
 
-def _begun(folder: Path) -> Outcome:
+def _started(start: Start, job: Job, folder: Path) -> str:
+    """Run a trial in its folder, which is held; return why it ended early."""
+    try:
+        _prepare(folder)
+        return start(job, folder)
+    except TraceError as error:
+        return rank.first_error(folder, str(error))
+
+
+def _begun(folder: Path, machine: Machine) -> Outcome:
+    """Make the study's folder, and see that it can be written."""
+    stopping.refuse_past()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TraceError(_unwritable(folder, error)) from None
     _prepare(folder)
-    return Outcome(folder, claims.now_there(folder))
+    return Outcome(folder, claims.now_there(folder), machine)
+
+
+def _skip(outcome: Outcome, trial: Trial, display: Display) -> None:
+    outcome.skipped.append(trial)
+    display.ended(trial, "skipped")
 
 
 def _failed_meanwhile(folder: Path, since: float) -> str:
@@ -158,11 +210,11 @@ def _failed_meanwhile(folder: Path, since: float) -> str:
 
     The elements of a job array would all try it one after the other.
     """
-    error = folder / rank.ERROR
     try:
-        return error.read_text().strip() if error.stat().st_mtime > since else ""
+        recent = (folder / rank.ERROR).stat().st_mtime > since
     except OSError:
         return ""
+    return trials.reason(folder) if recent else ""
 
 
 def _note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None:
@@ -180,34 +232,80 @@ def _note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None
 
 def _launch(job: Job, folder: Path) -> str:
     """Run one trial with the launcher; return why it ended early, or nothing."""
-    clear(folder, keep=_kept(job))
+    _clear(job, folder)
     job.write(folder / JOB)
     ranks, machine = job.trial.ranks, job.machine
     command = launch.command(folder / JOB, ranks, machine, sys.executable)
     environment = launch.environment(ranks, machine, sys.executable)
+    said: list[str] = []
+
+    def listen(line: str) -> None:
+        if not said and (sentence := rank.sentence(line)):
+            said.append(sentence)
+
+    ended = ""
     try:
-        status = processes.run(command, environment, folder / LOG)
+        listener = _listener(folder, machine.watchdog)
+        status = processes.run(
+            command, environment, folder / LOG, listen, on_glance=listener
+        )
+        ended = _why_ended(status, job.trial, folder) if status else ""
+    except HangError as error:
+        ended = str(error)
     except KeyboardInterrupt:
         if not (folder / rank.READY).exists():  # else it came when all was done
             _give_up(folder, "interrupted: it will be run again")
         raise
     for mark in (rank.READY, rank.STOPPED):
         if (folder / mark).exists():
+            if ended:
+                _say_ended_late(job, folder, ended)
             return "" if mark == rank.READY else mark
-    return _give_up(folder, f"the launcher ended with status {status}")
+    # where the disk is full, what a rank has said is all there is of the reason
+    said.append(ended or "the launcher ended with status 0")
+    return _give_up(folder, said[0])
 
 
-def _kept(job: Job) -> tuple[str, ...]:
-    """Return what of a trial's folder survives until its next run."""
-    always = (claims.LOCK, claims.CLAIM)
-    resumes = job.machine.when_stopped == "resume"
-    return (*always, *trace.checkpoint.FOLDERS) if resumes else always
+def _listener(folder: Path, watchdog: float) -> Listener:
+    """Return what listens for signs of life of a trial: rank 0 touches its job."""
+
+    def over() -> bool:
+        marks = (rank.READY, rank.STOPPED, rank.ERROR)
+        return any((folder / mark).exists() for mark in marks)
+
+    return Listener(watchdog, folder / JOB, folder / LOG, over=over)
+
+
+def _say_ended_late(job: Job, folder: Path, how: str) -> None:
+    """Say that a trial is done although its processes did not end as they should."""
+    show.complain(
+        f"dsgd-bench: {job.trial.description} is done and its results are kept, but "
+        f"{how}: see {folder / LOG}"
+    )
+
+
+def _why_ended(status: int, trial: Trial, folder: Path) -> str:
+    """Say how the launcher ended, and that shared memory was too small if it was."""
+    reason = f"the launcher ended with status {status}"
+    lines = log_tail(folder).splitlines()
+    if capacity.killed_by_memory(status, lines):
+        model = 0
+        with suppress(DsgdError):  # the problem that its ranks could not build either
+            model = plan.model_bytes(trial)
+        if lack := capacity.too_little_shared_memory(trial.ranks, model):
+            reason += f": {lack}"
+    return reason
+
+
+def _clear(job: Job, folder: Path) -> None:
+    """Remove what the last run of a trial left, but for what it goes on from."""
+    trials.clear(folder, checkpoints=job.machine.when_stopped != "resume")
 
 
 def _give_up(folder: Path, reason: str) -> str:
     """Keep what a failed trial recorded; return the first reason that was given."""
-    rank.note_error(folder, reason)
-    reason = (folder / rank.ERROR).read_text().strip() or reason
+    trace.checkpoint.tidy(folder)  # gives room for the reason
+    reason = rank.first_error(folder, reason)
     if any(folder.glob("rank-*.h5")):
         with suppress(TraceError):  # killed before the first flush: nothing to keep
             trace.merge(folder, crashed=reason)
@@ -216,32 +314,25 @@ def _give_up(folder: Path, reason: str) -> str:
 
 def log_tail(folder: Path) -> str:
     """Return the end of a trial's log."""
-    path = folder / LOG
-    if not path.exists():
-        return ""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL:])
+    with suppress(OSError):  # no log, or none that can be read
+        return "\n".join(files.read_end(folder / LOG).splitlines()[-TAIL:])
+    return ""
 
 
-def clear(folder: Path, keep: Sequence[str]) -> None:
-    """Remove what an earlier run of a trial left, but for the names in `keep`."""
-    for path in folder.iterdir():
-        if path.name not in keep:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _prepare(folder: Path) -> Path:
-    """Make the trial's folder and see that it can be written."""
+def _prepare(folder: Path) -> None:
+    """See that a folder that is held can be written, without leaving anything."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(b"\0" * 4096)
     except OSError as error:
-        raise TraceError(
-            f"the results folder {folder} cannot be written ({error}): choose another "
-            "with --results, or free some space"
-        ) from None
-    return folder
+        raise TraceError(_unwritable(folder, error)) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    return (
+        f"the results folder {folder} cannot be written ({error}): choose another "
+        "with --results, or free some space"
+    )
 
 
 def run_study_here(
@@ -264,9 +355,9 @@ def run_study_here(
             f"study {study.name} asks for {largest} ranks but this MPI job has "
             f"{fabric.size}: start it with mpiexec -n {largest}, or without mpiexec"
         )
-    outcome = _begun(results / study.name)
-    for number, trial in enumerate(study.trials, 1):
-        job = Job(study.name, trial, machine)
+    outcome = _begun(results / study.name, machine)
+    for number, job in enumerate(_jobs(study, machine), 1):
+        trial = job.trial
         folder = outcome.folder / trial.id
         with _held_by_first(fabric, job, folder) as state:
             if state == "run":
@@ -274,9 +365,10 @@ def run_study_here(
                 _note(outcome, trial, _on_ranks(fabric, job, folder), display)
             elif state == rank.STOPPED:
                 _note(outcome, trial, state, display)
+            elif state == trials.FINISHED:
+                _skip(outcome, trial, display)
             else:
-                outcome.skipped += state == "skipped"
-                outcome.elsewhere += state == ELSEWHERE
+                outcome.elsewhere += 1
                 display.ended(trial, state)
     return outcome
 
@@ -291,8 +383,9 @@ def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path) -> str:
     part = fabric.part(range(job.trial.ranks))
     if part is not None:
         work: Callable[[], None] = lambda: rank.run_trial(part, job, folder)  # noqa: E731
-        rank.guarded(part, folder, work)
-        part.close()
+        with rank.watch(part, folder, job.machine.watchdog):
+            rank.guarded(part, folder, work)
+            part.close()
     fabric.barrier()
     stopped: bool = fabric.gather((folder / rank.STOPPED).exists())[0]
     return rank.STOPPED if stopped else ""
@@ -304,12 +397,13 @@ def _held_by_first(fabric: "MpiFabric", job: Job, folder: Path) -> Iterator[str]
     if fabric.rank:
         yield fabric.gather(None)[0]
         return
-    with claims.held(_prepare(folder)) as ours:
+    with claims.held(folder) as ours:
         state = "run" if ours else ELSEWHERE
-        if (folder / rank.READY).exists():
-            state = "skipped"
+        if trials.state(folder) == trials.FINISHED:
+            state = trials.FINISHED
         elif ours and stopping.due(job.machine.stop_margin):
             state = rank.STOPPED
         elif ours:
-            clear(folder, keep=_kept(job))
+            _prepare(folder)
+            _clear(job, folder)
         yield fabric.gather(state)[0]

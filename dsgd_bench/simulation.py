@@ -7,11 +7,12 @@ per trial, of the same format as a measured one and marked as virtual.
 import gc
 import time
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from dsgd_bench import claims, plan, problems, provenance, rank, runner, trace
+from dsgd_bench import files, plan, problems, provenance, rank, runner, trace, trials
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.errors import DsgdError, FabricError
 from dsgd_bench.fabric.network import Interconnect
@@ -82,27 +83,28 @@ def simulate_study(study: Study, results: Path, display: Display) -> Outcome:
 
 def _simulate(job: Job, folder: Path, display: Display) -> str:
     """Simulate one trial; return why it failed, or nothing."""
-    runner.clear(folder, keep=(claims.LOCK, claims.CLAIM))
-    job.write(folder / runner.JOB)
+    trials.clear(folder, checkpoints=True)
     try:
+        job.write(folder / trials.JOB)
         _run(job, folder, display)
+        (folder / trials.READY).touch()
+        return ""
     except KeyboardInterrupt:
         rank.note_error(folder, "interrupted: it will be simulated again")
         raise
     except DsgdError as error:
-        rank.note_error(folder, str(error))
+        reason = str(error)
     except MemoryError:
-        rank.note_error(folder, "this process has too little memory for so many ranks")
+        reason = "this process has too little memory for so many ranks"
     except Exception as error:  # noqa: BLE001 (the other trials do not depend on it)
         said = traceback.format_exception_only(error)[-1].strip()
-        rank.note_error(folder, f"a simulated rank raised {said}")
-        (folder / runner.LOG).write_text(traceback.format_exc())
-    else:
-        (folder / rank.READY).touch()
-        return ""
+        reason = files.no_room(error, folder) or f"a simulated rank raised {said}"
+        with suppress(OSError):  # no room for it either
+            files.write_text(folder / trials.LOG, traceback.format_exc())
     finally:
         gc.collect()  # ranks refer to each other, and there are thousands of them
-    return (folder / rank.ERROR).read_text().strip()
+    # returned as it is: the file may have no room
+    return rank.first_error(folder, " ".join(reason.split()))
 
 
 def _run(job: Job, folder: Path, display: Display) -> None:

@@ -3,6 +3,7 @@
 Every algorithm of a repeat meets the same slowdowns, so comparisons are paired.
 """
 
+import sys
 from typing import Protocol
 
 from dsgd_bench import streams
@@ -61,5 +62,8 @@ class Slowdown:
         u = self._draws[step]
         if self._kind == "transient":
             return s.factor if u < s.probability else 1.0
-        tail = (1.0 - u) ** (-1.0 / s.alpha) - 1.0
+        try:
+            tail = (1.0 - u) ** (-1.0 / s.alpha) - 1.0
+        except OverflowError:
+            tail = sys.float_info.max
         return min(1.0 + (s.factor - 1.0) * float(tail), LONGEST)

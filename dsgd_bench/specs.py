@@ -12,19 +12,36 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dsgd_bench import algorithms
+from dsgd_bench import algorithms, files
 from dsgd_bench.batch import SlurmSpec
-from dsgd_bench.errors import ConfigError
+from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.interconnect import NetworkSpec
-from dsgd_bench.strict import SAYS
+from dsgd_bench.ranges import (
+    AnyNumber,
+    Concentration,
+    Copies,
+    Count,
+    Duration,
+    Few,
+    Index,
+    Many,
+    NotNegative,
+    Pause,
+    Positive,
+    Rank,
+    Ranks,
+    Rate,
+    Seed,
+    Share,
+    ShareBelowOne,
+    Slower,
+    Variation,
+)
+from dsgd_bench.strict import SAYS, exact, nearly
 
-Count = Annotated[int, Meta(ge=1)]
-Index = Annotated[int, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-NotNegative = Annotated[float, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 Pair = Annotated[
-    str, Meta(pattern=r"^\d+-\d+$", extra={SAYS: 'two ranks such as "0-1"'})
+    str,
+    Meta(pattern=r"\A[0-9]{1,9}-[0-9]{1,9}\Z", extra={SAYS: 'two ranks such as "0-1"'}),
 ]
 
 
@@ -47,7 +64,7 @@ class ScheduleSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     kind: Literal["constant", "step", "cosine", "warmup-step"] = "constant"
-    at: tuple[Positive, ...] = ()
+    at: Annotated[tuple[Positive, ...], Meta(max_length=1000)] = ()
     factor: Positive = 0.1
     length: NotNegative = 0.0
     warmup: NotNegative = 0.0
@@ -61,7 +78,7 @@ class OptimizerSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     lr: Positive = 0.1
-    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    momentum: ShareBelowOne = 0.0
     nesterov: bool = False
     weight_decay: NotNegative = 0.0
     schedule: ScheduleSpec = ScheduleSpec()
@@ -72,7 +89,7 @@ class ShardsSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """How samples are dealt to the ranks; small `alpha` means uneven classes."""
 
     by: Literal["even", "dirichlet"] = "even"
-    alpha: Positive = 1.0
+    alpha: Concentration = 1.0
 
 
 class ProblemSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,9 +117,9 @@ class ComputeSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     mode: Literal["measured", "emulated", "resampled"] = "measured"
-    seconds: NotNegative = 0.0
+    seconds: Pause = 0.0
     distribution: Literal["constant", "lognormal", "gamma"] = "constant"
-    variation: NotNegative = 0.0
+    variation: Variation = 0.0
     trace: str = ""
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -115,17 +132,17 @@ class SlowLinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
     bit/s through each way; 0 means no delay, and no limit.
     """
 
-    ranks: tuple[Index, ...] = ()
+    ranks: tuple[Rank, ...] = ()
     pairs: tuple[Pair, ...] = ()
-    seconds: NotNegative = 0.0
-    rate: NotNegative = 0.0
+    seconds: Pause = 0.0
+    rate: Rate = 0.0
 
     @property
     def label(self) -> str:
         """The slow links in a few words, for tables; empty if there are none."""
         words = [_bits(self.rate)] if self.rate else []
         if self.seconds:
-            words.append(f"{self.seconds * 1e3:g} ms later")
+            words.append(f"{nearly(self.seconds * 1e3)} ms later")
         if not words:
             return ""
         named = [f"rank{'s' * (len(self.ranks) > 1)} {_listed(self.ranks)}"]
@@ -144,8 +161,8 @@ class SlowdownSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     kind: Literal["none", "constant", "transient", "heavy-tailed"] = "none"
-    ranks: tuple[Index, ...] = ()
-    factor: Annotated[float, Meta(ge=1)] = 1.0
+    ranks: tuple[Rank, ...] = ()
+    factor: Slower = 1.0
     probability: Share = 0.0
     alpha: Positive = 1.5
     mode: Literal["minimum", "added"] = "minimum"
@@ -158,18 +175,18 @@ class BudgetSpec(Struct, frozen=True, forbid_unknown_fields=True):
     `steps` are per rank; `samples` and `epochs` are of all ranks together.
     """
 
-    seconds: Positive | None = None
-    steps: Count | None = None
-    samples: Count | None = None
+    seconds: Duration | None = None
+    steps: Many | None = None
+    samples: Many | None = None
     epochs: Positive | None = None
 
 
 class MeasureSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """The target on the average model, and how many copies of it are kept."""
 
-    target_loss: float | None = None
+    target_loss: AnyNumber | None = None
     target_accuracy: Share | None = None
-    copies: Annotated[int, Meta(ge=3)] = 40
+    copies: Copies = 40
 
 
 class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -178,8 +195,8 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     With a `network` it is simulated in virtual time; without one it runs on MPI.
     """
 
-    ranks: Count
-    seed: Index = 0
+    ranks: Ranks
+    seed: Seed = 0
     repeat: Index = 0
     algorithm: AlgorithmSpec
     optimizer: OptimizerSpec = OptimizerSpec()
@@ -210,7 +227,7 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """
         try:
             return msgspec.json.decode(text, type=cls)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(
                 f"this is not a trial as dsgd-bench writes it: {error}"
             ) from None
@@ -251,11 +268,11 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         where = f"rank{'s' * (len(s.ranks) > 1)} {', '.join(map(str, s.ranks))}"
         how = {
             "constant": "",
-            "transient": f" with probability {s.probability:g}",
-            "heavy-tailed": f" with tail {s.alpha:g}",
+            "transient": f" with probability {exact(s.probability)}",
+            "heavy-tailed": f" with tail {exact(s.alpha)}",
         }[s.kind]
         added = ", added" if s.mode == "added" else ""
-        words = f"{s.factor:g}x{how} on {where if s.ranks else 'all ranks'}{added}"
+        words = f"{exact(s.factor)}x{how} on {where if s.ranks else 'all ranks'}{added}"
         return ", ".join(filter(None, (words, s.links.label)))
 
 
@@ -283,12 +300,14 @@ class Study(Struct, frozen=True):
 class LinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """What the links of the hosts can carry, bit/s each way; 0 is unknown.
 
-    `hosts` are those by name whose links differ. It sets nothing: the report compares
-    times per step with what such links allow.
+    `hosts` are those by name whose links differ; case does not matter, a short name
+    means the host of any domain, and one that means no host of a trial is refused when
+    it starts. It sets nothing: the report compares times per step with what such links
+    allow.
     """
 
-    rate: NotNegative = 0.0
-    hosts: dict[str, Positive] = {}
+    rate: Rate = 0.0
+    hosts: dict[str, Rate] = {}
 
 
 class GpuSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -335,10 +354,10 @@ class Machine(Struct, frozen=True, forbid_unknown_fields=True):
 
     launcher: tuple[str, ...] = ("mpiexec", "-n", "{ranks}")
     env: dict[str, str] = {}
-    threads_per_rank: Count = 1
-    watchdog: Positive = 120.0
+    threads_per_rank: Few = 1
+    watchdog: Duration = 120.0
     progress: Literal["auto", "thread", "none"] = "auto"
-    stop_margin: Positive = 60.0
+    stop_margin: Duration = 60.0
     when_stopped: Literal["resume", "rerun"] = "resume"
     slurm: SlurmSpec | None = None
     links: LinksSpec = LinksSpec()
@@ -356,15 +375,32 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
         What is run.
     machine : Machine
         Where, and how long a rank may be silent.
+    largest : bool
+        Whether no trial of the study has more ranks: then all hosts that the machine
+        file names should be there.
     """
 
     study: str
     trial: Trial
     machine: Machine
+    largest: bool = True
 
     def write(self, path: Path) -> None:
-        """Write the job as JSON."""
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=2))
+        """Write the job as JSON, whole or not at all.
+
+        Raises
+        ------
+        TraceError
+            If the file cannot be written.
+        """
+        text = msgspec.json.format(msgspec.json.encode(self), indent=2)
+        try:
+            files.write_bytes(path, text)
+        except OSError as error:
+            raise TraceError(
+                f"{path} cannot be written ({error}): free some space there, or choose "
+                "another --results folder"
+            ) from None
 
     @classmethod
     def read(cls, path: Path) -> "Job":
@@ -376,8 +412,8 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
             If there is no such file, or it is not a job of this version.
         """
         try:
-            return msgspec.json.decode(path.read_bytes(), type=cls)
-        except (OSError, msgspec.DecodeError) as error:
+            return msgspec.json.decode(files.read_bytes(path), type=cls)
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(
                 f"{path} is not a job that dsgd-bench wrote: {error}"
             ) from None
@@ -387,8 +423,8 @@ def _bits(rate: float) -> str:
     """Return a rate in bit/s in words."""
     for unit, word in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
         if rate >= unit:
-            return f"{rate / unit:g} {word}"
-    return f"{rate:g} bit/s"
+            return f"{nearly(rate / unit)} {word}"
+    return f"{exact(rate)} bit/s"
 
 
 def _listed(values: Iterable[object]) -> str:

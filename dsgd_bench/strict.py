@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.ranges import LEAST, TINY
 
 Keys = dict[str, tuple[Any, Any]]
 """Name of a key -> (type, default)."""
@@ -34,6 +36,9 @@ NOUNS: dict[type[inspect.Type], str] = {
 NAMES = "names"
 """Key under which a type of text tells which names it begins with."""
 
+SHOWN = 80
+"""Characters that a sentence shows of a value."""
+
 SAYS = "says"
 """Key under which a type of text tells in words what it takes."""
 
@@ -43,6 +48,11 @@ REQUIRED = msgspec.NODEFAULT
 
 def keys_of(struct: type[msgspec.Struct]) -> Keys:
     """Return the keys that a struct reads from a table."""
+    return dict(_keys_of(struct))
+
+
+@cache  # the trials of a study read the same tables thousands of times
+def _keys_of(struct: type[msgspec.Struct]) -> Keys:
     keys: Keys = {}
     for field in msgspec.structs.fields(struct):
         default = field.default
@@ -59,7 +69,7 @@ def is_struct(kind: Any) -> bool:
 
 def is_list(kind: Any) -> bool:
     """Say whether values of `kind` are lists."""
-    return isinstance(inspect.type_info(kind), inspect.VarTupleType | inspect.ListType)
+    return isinstance(_info(kind), inspect.VarTupleType | inspect.ListType)
 
 
 def one_of(names: Iterable[str]) -> Any:
@@ -120,20 +130,25 @@ def read_value(value: Any, kind: Any, name: str) -> Any:
     Raises
     ------
     ConfigError
-        If it is of another type, out of bounds or not finite.
+        If it is of another type, out of bounds, not finite, or text with a NUL
+        character, which no name of a file can have.
     """
     if isinstance(kind, UnionType) and value is not None:  # a table or nothing
         kind = next(filter(is_struct, get_args(kind)), kind)
     if is_struct(kind):
         return kind(**read_table(value, keys_of(kind), name))
+    info = _info(kind)
     try:
         result = msgspec.convert(value, kind)
     except msgspec.ValidationError:
         result = math.nan
-    items = result if isinstance(result, tuple | list) else (result,)
-    if all(math.isfinite(item) for item in items if isinstance(item, float)):
+    if _fits(result, _least(info)):
         return result
-    info = inspect.type_info(kind)
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{name} has a NUL character in its text: leave it out")
+    least = _least(info)
+    if isinstance(value, float) and 0 < value < least:
+        raise ConfigError(f"{name} is {value!r}, too near to 0: at least {least:g}")
     near = nearest(str(value).partition(":")[0], _names(info)) if _names(info) else ""
     raise ConfigError(f"{name} is {show(value)} but must be {describe(info)}{near}")
 
@@ -188,6 +203,45 @@ def read_table(
     return values
 
 
+@cache
+def _info(kind: Any) -> inspect.Type:
+    return inspect.type_info(kind)
+
+
+def _fits(value: Any, least: float) -> bool:
+    """Say whether all in a value is a finite number, or text without a NUL.
+
+    Numbers above 0 and below `least` do not fit.
+    """
+    if isinstance(value, msgspec.Struct):
+        return all(
+            _fits(getattr(value, key), _least(_info(kind)))
+            for key, (kind, _) in keys_of(type(value)).items()
+        )
+    if isinstance(value, dict):
+        return all(_fits(item, least) for pair in value.items() for item in pair)
+    if isinstance(value, tuple | list):
+        return all(_fits(item, least) for item in value)
+    if isinstance(value, str):
+        return "\0" not in value
+    if not isinstance(value, float):
+        return True
+    return math.isfinite(value) and (value <= 0 or value >= least)
+
+
+def _least(info: inspect.Type) -> float:
+    """Return the smallest number above 0 that a type of numbers, or of lists, takes."""
+    if isinstance(info, inspect.Metadata):
+        return float((info.extra or {}).get(LEAST) or _least(info.type))
+    if isinstance(info, inspect.UnionType):
+        return max(map(_least, info.types))
+    if isinstance(info, inspect.VarTupleType | inspect.ListType):
+        return _least(info.item_type)
+    if isinstance(info, inspect.DictType):
+        return _least(info.value_type)
+    return TINY
+
+
 def _what(kind: Any) -> str:
     """Say what values a type has, tables included."""
     if is_struct(kind):
@@ -196,8 +250,12 @@ def _what(kind: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """Return a value as the file would write it."""
-    return json.dumps(value, default=str, ensure_ascii=False)
+    """Return a value as the file would write it, or how it begins."""
+    try:
+        said = json.dumps(value, default=str, ensure_ascii=False)
+    except ValueError:  # a whole number of thousands of digits is not written out
+        said = "a number of thousands of digits"
+    return said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
 
 
 def _names(info: inspect.Type) -> tuple[Any, ...]:
@@ -216,19 +274,45 @@ def describe(info: inspect.Type) -> str:
         return " or ".join(describe(part) for part in parts)
     if _names(info):
         return "one of " + ", ".join(str(value) for value in _names(info))
-    if isinstance(info, inspect.Metadata) and SAYS in (info.extra or {}):
-        return str((info.extra or {})[SAYS])
+    if isinstance(info, inspect.Metadata):
+        return _describe_more(info)
     if isinstance(info, inspect.VarTupleType | inspect.ListType):
-        return f"a list, every item {describe(info.item_type)}"
+        most = f" of at most {info.max_length}" if info.max_length else ""
+        return f"a list{most}, every item {describe(info.item_type)}"
     if isinstance(info, inspect.IntType | inspect.FloatType):
         return NOUNS[type(info)] + _bounds(info)
     return NOUNS.get(type(info), "a value")
+
+
+def _describe_more(info: inspect.Metadata) -> str:
+    """Say what a type has that tells more than its name."""
+    extra = info.extra or {}
+    if SAYS in extra:
+        return str(extra[SAYS])
+    least = f", at least {extra[LEAST]:g} if not 0" if LEAST in extra else ""
+    return describe(info.type) + least
 
 
 def _bounds(info: inspect.IntType | inspect.FloatType) -> str:
     words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
     limits = [(word, getattr(info, key)) for key, word in words.items()]
     said = " and ".join(
-        f"{word} {limit:g}" for word, limit in limits if limit is not None
+        f"{word} {limit if isinstance(info, inspect.IntType) else f'{limit:g}'}"
+        for word, limit in limits
+        if limit is not None
     )
     return f" {said}" if said else ""
+
+
+def exact(value: float) -> str:
+    """Return a number as text that gives it back: "0.1", "1e+06", "0.12345678".
+
+    Where six digits are enough there are no more; numbers that differ look different.
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value).removesuffix(".0")
+
+
+def nearly(value: float) -> str:
+    """Return a product or quotient as `exact` does, without its last rounding."""
+    return exact(float(f"{value:.12g}"))

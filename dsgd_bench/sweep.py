@@ -6,16 +6,22 @@ Swept keys form a product, except those that are zipped: they advance together.
 
 import copy
 import itertools
+import math
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from dsgd_bench import texts
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.ranges import MOST_TRIALS
+from dsgd_bench.strict import SHOWN
 
 Table = dict[str, Any]
 Path = tuple[str, ...]
 """Where a value lies in nested tables: ``("problem", "shards", "alpha")``."""
+
+Column = list[list[tuple[Path, Any]]]
+"""Values of keys that advance together, advance by advance."""
 
 
 def leaves(table: Table, above: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -44,11 +50,11 @@ def override(table: Table, changes: Sequence[str]) -> Table:
     """
     for change in changes:
         try:
-            table = merged(table, tomllib.loads(WORD.sub(r'\1"\2"', change)))
-        except tomllib.TOMLDecodeError:
+            table = merged(table, texts.toml(WORD.sub(r'\1"\2"', change)))
+        except ConfigError as error:
             raise ConfigError(
-                f"the override {change} cannot be read: write TABLE.KEY=VALUE with a "
-                "TOML value, text in double quotes"
+                f"the override {change[:SHOWN]} cannot be read, as it {error}; write "
+                "TABLE.KEY=VALUE with a TOML value, text in double quotes"
             ) from None
     return table
 
@@ -77,6 +83,39 @@ def alternatives(value: Any) -> list[Any]:
         choices = itertools.product(*(alternatives(item) for item in value.values()))
         return [dict(zip(value, choice, strict=True)) for choice in choices]
     return [value]
+
+
+def how_many(value: Any) -> int:
+    """Return how many `alternatives` there are, without making them."""
+    if _is_tables(value):
+        return sum(map(how_many, value))
+    if isinstance(value, dict):
+        return math.prod(map(how_many, value.values()))
+    return 1
+
+
+def check_count(trials: int, of: str) -> None:
+    """Refuse more trials than a study may have, before they are made.
+
+    Parameters
+    ----------
+    trials : int
+        How many they would be.
+    of : str
+        What they come from, for the sentence.
+
+    Raises
+    ------
+    ConfigError
+        If they are too many.
+    """
+    if trials > MOST_TRIALS:
+        said = f"{trials:,}" if trials < 10**15 else "more than 10^15"
+        raise ConfigError(
+            f"the study has {said} trials, those that exclude leaves out counted, from "
+            f"{of}, and at most {MOST_TRIALS:,} are taken: sweep fewer values, or make "
+            "several studies"
+        )
 
 
 def axes(table: Table, is_list: Callable[[Path, Table], bool]) -> dict[Path, list[Any]]:
@@ -132,17 +171,15 @@ def check_zips(groups: Sequence[Sequence[Path]], swept: set[Path]) -> None:
             raise ConfigError(f"study.zip names {'.'.join(path)} twice: name it once")
 
 
-def expand(
-    table: Table, swept: dict[Path, list[Any]], groups: Sequence[Sequence[Path]]
-) -> Iterator[Table]:
-    """Yield one table per combination of the swept values.
+def columns(
+    swept: dict[Path, list[Any]], groups: Sequence[Sequence[Path]]
+) -> list[Column]:
+    """Return what advances together, and its values, for one product of all.
 
     Parameters
     ----------
-    table : dict
-        Without lists of tables.
     swept : dict
-        Its `axes`.
+        The `axes` of a table.
     groups : sequence of sequences of paths
         Keys that advance together. Those not swept in this table are passed over.
 
@@ -153,7 +190,19 @@ def expand(
     """
     zipped = [[path for path in group if path in swept] for group in groups]
     single = [[path] for path in swept if not any(path in group for group in zipped)]
-    columns = [_column(group, swept) for group in zipped + single if group]
+    return [_column(group, swept) for group in zipped + single if group]
+
+
+def expand(table: Table, columns: Sequence[Column]) -> Iterator[Table]:
+    """Yield one table per combination of the swept values.
+
+    Parameters
+    ----------
+    table : dict
+        Without lists of tables.
+    columns : sequence of Column
+        The `columns` of its `axes`.
+    """
     for combination in itertools.product(*columns):
         result = copy.deepcopy(table)
         for path, value in itertools.chain(*combination):
@@ -164,9 +213,7 @@ def expand(
         yield result
 
 
-def _column(
-    group: list[Path], swept: dict[Path, list[Any]]
-) -> list[list[tuple[Path, Any]]]:
+def _column(group: list[Path], swept: dict[Path, list[Any]]) -> Column:
     """Return the settings of keys that advance together, one list per advance."""
     lengths = {".".join(path): len(swept[path]) for path in group}
     if len(set(lengths.values())) > 1:

@@ -1,9 +1,11 @@
 """What several verbs have in common: words, exit statuses, how a study is concluded."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dsgd_bench import files, show
+from dsgd_bench.errors import ConfigError
 
 if TYPE_CHECKING:
     from dsgd_bench.report import Standing
@@ -51,44 +53,79 @@ def add_mllog(verb: argparse.ArgumentParser) -> None:
 
 def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     """Write and print the report of what there is; say what failed."""
-    from dsgd_bench import report, runner
+    from dsgd_bench import earlier, report, runner
 
     ids = {trial.id for trial in study.trials}
     for trial, reason in outcome.failed:
-        print(f"dsgd-bench: {trial.label} failed: {reason}", file=sys.stderr)
-        print(runner.log_tail(outcome.folder / trial.id), file=sys.stderr)
+        show.complain(f"dsgd-bench: {trial.label} failed: {reason}")
+        for line in runner.log_tail(outcome.folder / trial.id).splitlines():
+            show.complain(line)
     if outcome.elsewhere:
-        print(f"{outcome.elsewhere} trials are being run by another dsgd-bench")
+        show.line(f"{outcome.elsewhere} trials are being run by another dsgd-bench")
     if outcome.stopped:
-        print(
+        show.line(
             f"{len(outcome.stopped)} trials were stopped, or not started, because the "
             "job around ends: the same command goes on with them"
         )
-    standing = None
-    if outcome.finished or outcome.skipped:
-        written = report.write_report(outcome.folder)
-        standing = written.standing(ids)
-        print_for_machines(standing, mllog=mllog)
-        print(written.terminal())  # last: people read the end
+    ended = bool(outcome.finished or outcome.skipped)
+    found = report.read_report(outcome.folder) if ended else report.Report((), "")
+    failed = {trial.id for trial, _ in outcome.failed}
+    standing = found.standing(ids, failed, outcome.folder)
+    show.lines(earlier.sentences(outcome, standing.rows, len(ids)))
+    print_for_machines(standing, mllog=mllog)
+    whole = True
+    if ended:
+        written = found.write(outcome.folder)
+        show.lines(written.terminal().split("\n"))  # last: people read the end
+        whole = written.whole
     status = _status(outcome, standing)
-    print(report.sentinel(status in (0, MISSED), ids))
-    return status
+    show.lines([report.sentinel(status in (0, MISSED), ids)])
+    return status if whole or status not in (0, MISSED) else FAILED
 
 
 def print_for_machines(standing: "Standing", *, mllog: bool) -> None:
-    """Print what other programs read."""
-    for line in standing.lines():
-        print(line)
-    for line in standing.mllog() if mllog else ():
-        print(line)
+    """Print what other programs read, before anything is drawn or written."""
+    show.lines(standing.lines())
+    if mllog:
+        show.lines(standing.mllog())
 
 
-def _status(outcome: "Outcome", standing: "Standing | None") -> int:
+def check_target(option: str, path: Path | None, *, folder: bool = False) -> None:
+    """Refuse a file that cannot be written, before anything is measured for it.
+
+    Parameters
+    ----------
+    option : str
+        By which it was named.
+    path : Path or None
+        The file; None is none.
+    folder : bool
+        Whether its folder is made.
+
+    Raises
+    ------
+    ConfigError
+        If it lies in no folder, cannot be written, or is no file.
+    """
+    if path is None:
+        return
+    try:
+        if folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        files.check_writable(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{option} {path} cannot be written ({error.strerror}): name a file in a "
+            "folder that exists and has room"
+        ) from None
+
+
+def _status(outcome: "Outcome", standing: "Standing") -> int:
     """Return the exit status of a study, see `cli.main`."""
     if outcome.stopped:
         return STOPPED
     if outcome.failed:
         return FAILED
-    if standing and standing.invalid:
+    if standing.invalid:
         return INVALID
-    return MISSED if standing and standing.missed else 0
+    return MISSED if standing.missed else 0

@@ -5,9 +5,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import surroundings
+from dsgd_bench import flags, show, surroundings
 from dsgd_bench.rank_verbs import Verbs
-from dsgd_bench.verb_parts import add_mllog, add_results, add_study, conclude
+from dsgd_bench.verb_parts import (
+    add_mllog,
+    add_results,
+    add_study,
+    check_target,
+    conclude,
+)
 
 if TYPE_CHECKING:
     from dsgd_bench.interconnect import NetworkSpec
@@ -19,13 +25,7 @@ DEFAULT = "ethernet-10"
 
 def _ranks(text: str) -> list[int]:
     """Return the numbers in a word such as "128,1024,10000"."""
-    found = [int(word) for word in text.split(",")]
-    if min(found) < 1:
-        raise ValueError(text)
-    return found
-
-
-_ranks.__name__ = "list of ranks"  # so argparse calls what it expected
+    return [flags.ranks(word) for word in text.split(",")]
 
 
 def _simulate(verbs: Verbs) -> None:
@@ -54,7 +54,6 @@ def _simulate(verbs: Verbs) -> None:
     )
     verb.add_argument(
         "--seed",
-        type=int,
         metavar="S",
         help="seed of the schedule: another one is another interleaving",
     )
@@ -95,7 +94,7 @@ def _read(arguments: argparse.Namespace) -> "Study":
     study = config.read_study(arguments.study, changes)
     if all(trial.network is None for trial in study.trials):
         if arguments.profile is None:
-            print(f"no network is given: every trial is simulated over {DEFAULT}")
+            show.line(f"no network is given: every trial is simulated over {DEFAULT}")
         name = arguments.profile or DEFAULT
         study = config.over(study, lambda trial: network(name, trial.ranks))
     elif arguments.profile is not None:
@@ -104,9 +103,11 @@ def _read(arguments: argparse.Namespace) -> "Study":
             "or change the network with --set network.KEY=VALUE"
         )
     if arguments.seed is not None:
-        if arguments.seed < 0:
-            raise ConfigError(f"--seed is {arguments.seed} but must be at least 0")
-        study = config.over(study, lambda trial: _seeded(trial, arguments.seed))
+        try:
+            seed = flags.seed(arguments.seed)
+        except argparse.ArgumentTypeError as error:
+            raise ConfigError(f"--seed: {error}") from None
+        study = config.over(study, lambda trial: _seeded(trial, seed))
     return study
 
 
@@ -134,15 +135,16 @@ def network(name: str, ranks: int) -> "NetworkSpec":
     ConfigError
         If there is no such preset and no such file, or the profile does not fit.
     """
+    from dsgd_bench import texts
     from dsgd_bench.errors import ConfigError
     from dsgd_bench.interconnect import PRESETS
     from dsgd_bench.strict import nearest
 
     if name in PRESETS:
         return PRESETS[name]
-    if not Path(name).exists():
+    if not texts.is_there(Path(name)):
         raise ConfigError(
-            f"--profile is {name}, which is neither a file nor a network: name a "
+            f"--profile is {name[:80]}, which is neither a file nor a network: name a "
             f"machine profile, or one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
         )
     from dsgd_bench import profile
@@ -152,13 +154,7 @@ def network(name: str, ranks: int) -> "NetworkSpec":
 
 def _worker_ranks(text: str) -> tuple[int, ...]:
     """Return the numbers in a word such as "0,3"."""
-    found = tuple(int(word) for word in text.split(","))
-    if min(found) < 0:
-        raise ValueError(text)
-    return found
-
-
-_worker_ranks.__name__ = "list of ranks"
+    return tuple(flags.rank(word) for word in text.split(","))
 
 
 def _replay(verbs: Verbs) -> None:
@@ -199,9 +195,13 @@ def _replay(verbs: Verbs) -> None:
 def replay(arguments: argparse.Namespace) -> int:
     """Replay a run in virtual time with one thing after the other changed; print."""
     surroundings.limit_threads()
-    from dsgd_bench.replay import tables, whatif
+    check_target("--json", arguments.json, folder=True)
+    check_target("--figure", arguments.figure, folder=True)
+    from dsgd_bench.replay import figure, tables, whatif
     from dsgd_bench.trace import open_trace
 
+    if arguments.figure is not None:
+        figure.check(arguments.figure)
     over = None
     if arguments.profile is not None:
         ranks = open_trace(arguments.trace).trial.ranks
@@ -212,12 +212,10 @@ def replay(arguments: argparse.Namespace) -> int:
         without_slow=arguments.without_slow,
         times=arguments.faster_network,
     )
-    print(*tables.lines(answers), sep="\n")
+    show.lines(tables.lines(answers))
     if arguments.json is not None:
         tables.write_json(arguments.json, answers)
     if arguments.figure is not None:
-        from dsgd_bench.replay import figure
-
         figure.write(arguments.figure, answers)
     return 0
 

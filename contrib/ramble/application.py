@@ -17,7 +17,7 @@ class DsgdBench(ExecutableApplication):
     # The ranks that Ramble's mpi_command starts run the study together.
     executable(
         "run",
-        "{python} -m mpi4py -m dsgd_bench run {study} --results {results}"
+        "{python} -P -m mpi4py -m dsgd_bench run {study} --results {results}"
         " --set study.ranks={n_ranks} {more}",
         use_mpi=True,
     )

@@ -33,7 +33,7 @@ class DsgdBench(rfm.RunOnlyRegressionTest):
 
     @run_before("run")
     def set_command(self):
-        self.executable = f"{self.python} -m mpi4py -m dsgd_bench"
+        self.executable = f"{self.python} -P -m mpi4py -m dsgd_bench"
         self.executable_opts = ["run", self.study, "--results", "results"]
         self.executable_opts += ["--set", f"study.ranks={self.num_tasks}"]
         chosen = f'algorithm=[{{kind="{self.algorithm}"}}]'

@@ -20,9 +20,10 @@ Fixed point  as `adpsgd`
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import NotNegative, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.handover import HandoverReplicas
+from dsgd_bench.ranges import Seconds
 
 
 @algorithm(
@@ -34,7 +35,7 @@ from dsgd_bench.fabric.handover import HandoverReplicas
     staleness="gradients",
 )
 def adpsgd_waitfree(
-    x: Array, worker: Worker, *, graph: str = "complete", interval: NotNegative = 0.001
+    x: Array, worker: Worker, *, graph: str = "complete", interval: Seconds = 0.001
 ) -> Steps:
     """Yield the copy of this worker's model that the next gradient is taken at.
 

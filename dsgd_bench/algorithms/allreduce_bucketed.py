@@ -21,9 +21,10 @@ Fixed point  as `allreduce`
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Count, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.buckets import Buckets
+from dsgd_bench.ranges import Many
 
 
 @algorithm(
@@ -34,7 +35,7 @@ from dsgd_bench.fabric.buckets import Buckets
     models_sent=1,
 )
 def allreduce_bucketed(
-    x: Array, worker: Worker, *, bucket_bytes: Count = 256 * 1024
+    x: Array, worker: Worker, *, bucket_bytes: Many = 256 * 1024
 ) -> Steps:
     """Yield the model before the first step and after every step.
 

@@ -21,9 +21,7 @@ import inspect
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, Protocol
-
-from msgspec import Meta
+from typing import Any, Literal, Protocol
 
 from dsgd_bench import graphs
 from dsgd_bench.arrays import Array
@@ -128,18 +126,6 @@ class Neighbors(Protocol):
     def draw(self) -> int | None:
         """Return a uniformly random neighbor, or None if there is none."""
 
-
-NotNegative = Annotated[float, Meta(ge=0)]
-"""Type of a setting that may be 0 but not less."""
-
-Share = Annotated[float, Meta(ge=0, le=1)]
-"""Type of a setting from 0 to 1."""
-
-Count = Annotated[int, Meta(ge=1)]
-"""Type of a setting that counts something, at least one."""
-
-Index = Annotated[int, Meta(ge=0)]
-"""Type of a setting that counts something, perhaps nothing."""
 
 Steps = Generator[Array, None, None]
 

@@ -22,9 +22,10 @@ Fixed point  sum_i r_i g_i(x) = 0, with r_i the gradients per second of worker i
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Index, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.sums import SumReplicas
+from dsgd_bench.ranges import Index
 
 
 @algorithm(

@@ -14,15 +14,15 @@ Memory       three vectors at a worker, n + 4 at a server, one more if adaptive
 Fixed point  as `asgd`
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from msgspec import Meta
 
-from dsgd_bench.algorithms.base import Count, NotNegative, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import Center
+from dsgd_bench.ranges import Count, NotNegative, ShareBelowOne
 
 
 @algorithm(
@@ -40,7 +40,7 @@ def dcasgd(
     servers: Count = 1,
     variant: Literal["constant", "adaptive"] = "adaptive",
     strength: NotNegative = 2.0,
-    memory: Annotated[float, Meta(ge=0, lt=1)] = 0.95,
+    memory: ShareBelowOne = 0.95,
 ) -> Steps:
     """Yield the model as this worker received it last.
 

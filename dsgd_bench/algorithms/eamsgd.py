@@ -15,21 +15,13 @@ Fixed point  as `easgd`
 """
 
 from itertools import count
-from typing import Annotated
 
 import numpy as np
-from msgspec import Meta
 
-from dsgd_bench.algorithms.base import (
-    Count,
-    NotNegative,
-    Steps,
-    Worker,
-    algorithm,
-    once_in_a_while,
-)
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm, once_in_a_while
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import Center
+from dsgd_bench.ranges import Count, NotNegative, ShareBelowOne
 
 
 @algorithm(
@@ -46,7 +38,7 @@ def eamsgd(
     servers: Count = 1,
     every: Count = 1,
     beta: NotNegative = 0.9,
-    mu: Annotated[float, Meta(ge=0, lt=1)] = 0.9,
+    mu: ShareBelowOne = 0.9,
 ) -> Steps:
     """Yield this worker's model before the first step and after every step.
 

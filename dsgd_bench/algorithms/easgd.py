@@ -19,16 +19,10 @@ from itertools import count
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import (
-    Count,
-    NotNegative,
-    Steps,
-    Worker,
-    algorithm,
-    once_in_a_while,
-)
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm, once_in_a_while
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import Center
+from dsgd_bench.ranges import Count, NotNegative
 
 
 @algorithm(

@@ -17,8 +17,9 @@ from itertools import count
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Count, Steps, Worker, algorithm, once_in_a_while
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm, once_in_a_while
 from dsgd_bench.arrays import Array
+from dsgd_bench.ranges import Count
 
 
 @algorithm(

@@ -20,22 +20,15 @@ Fixed point  sum_i g_i(x) = 0, up to O(lr) from the local updates
 """
 
 from itertools import count
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from msgspec import Meta
 
-from dsgd_bench.algorithms.base import (
-    Count,
-    Index,
-    NotNegative,
-    Steps,
-    Worker,
-    algorithm,
-)
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import SynchronousCenter
+from dsgd_bench.ranges import Count, Index, NotNegative, ShareBelowOne
 
 
 @algorithm(
@@ -55,7 +48,7 @@ def odsgd(  # noqa: PLR0913 (every setting is an argument)
     local: Literal["none", "constant", "adaptive"] = "adaptive",
     local_lr: NotNegative = 1.0,
     strength: NotNegative = 2.0,
-    memory: Annotated[float, Meta(ge=0, lt=1)] = 0.0,
+    memory: ShareBelowOne = 0.0,
 ) -> Steps:
     """Yield this worker's model before the first step and after every step.
 

@@ -30,9 +30,10 @@ from itertools import count
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Index, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.pushsum import OverlappedPush
+from dsgd_bench.ranges import Index
 
 
 @algorithm(

@@ -14,8 +14,9 @@ Fixed point  as `localsgd`
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Count, NotNegative, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
+from dsgd_bench.ranges import Count, NotNegative
 
 
 @algorithm(

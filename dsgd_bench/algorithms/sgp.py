@@ -26,9 +26,10 @@ from itertools import count
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import NotNegative, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.pushsum import Push
+from dsgd_bench.ranges import NotNegative
 
 
 @algorithm(

@@ -16,9 +16,10 @@ Fixed point  sum_i g_i(x) = 0: the optimum of the mean loss, for any shards
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Count, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import SynchronousCenter
+from dsgd_bench.ranges import Count
 
 
 @algorithm(

@@ -34,9 +34,10 @@ from itertools import count
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Count, Steps, Worker, algorithm
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.inbox import Newest
+from dsgd_bench.ranges import Count
 
 
 @algorithm(

@@ -6,6 +6,7 @@ settings; the *baseline* is the same algorithm without slowdown.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import labels, straggler
@@ -130,7 +131,7 @@ def _find(
     return None
 
 
-def _rest(group: Group, ignore: str) -> dict[str, str]:
+def _rest(group: Group, ignore: str) -> dict[str, Any]:
     return {k: v for k, v in group.first.factors.items() if not k.startswith(ignore)}
 
 

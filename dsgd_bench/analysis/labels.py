@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dsgd_bench.strict import exact
+
 if TYPE_CHECKING:
     from dsgd_bench.config import MeasureSpec, SlowdownSpec, Trial
 
@@ -41,22 +43,25 @@ def target(measure: "MeasureSpec") -> str | None:
     """Return the target in words, or None."""
     words = []
     if measure.target_loss is not None:
-        words.append(f"loss ≤ {measure.target_loss:g}")
+        words.append(f"loss ≤ {exact(measure.target_loss)}")
     if measure.target_accuracy is not None:
-        words.append(f"accuracy ≥ {measure.target_accuracy:g}")
+        words.append(f"accuracy ≥ {exact(measure.target_accuracy)}")
     return " or ".join(words) or None
 
 
-def factors(trial: "Trial") -> dict[str, str]:
-    """Return every setting but seed and repeat: ``{"problem.batch": "32", ...}``."""
+def factors(trial: "Trial") -> dict[str, Any]:
+    """Return every setting but seed and repeat: ``{"problem.batch": 32, ...}``.
+
+    Values, and no text: two trials are of one point if these are equal.
+    """
     return {
-        name: text(value)
+        name: _hashable(value)
         for name, value in trial.flat().items()
         if name not in ("seed", "repeat")
     }
 
 
-def differing(factors: Sequence[Mapping[str, str]]) -> list[str]:
+def differing(factors: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the settings, algorithm and slowdown aside, that are not all the same.
 
     Networks that are told apart by names and ranks need no numbers besides.
@@ -70,7 +75,7 @@ def differing(factors: Sequence[Mapping[str, str]]) -> list[str]:
     ]
 
 
-def _follows(key: str, factors: Sequence[Mapping[str, str]]) -> bool:
+def _follows(key: str, factors: Sequence[Mapping[str, Any]]) -> bool:
     """Say whether a number of the networks follows from their names, and the ranks.
 
     A machine's profile has an all-reduce of its own for every number of ranks.
@@ -80,16 +85,17 @@ def _follows(key: str, factors: Sequence[Mapping[str, str]]) -> bool:
     return key != NETWORK and len(values) == len(set(names))
 
 
-def chosen(settings: Mapping[str, str], names: list[str]) -> str:
+def chosen(settings: Mapping[str, Any], names: list[str]) -> str:
     """Return some settings in words: "8 ranks, alpha 0.1"; those not set are left out.
 
     Names lose their section; kinds and networks speak for themselves.
     """
     words = []
     for name in names:
-        value, short = settings.get(name, ""), name.rpartition(".")[2]
-        if value in ("", "None"):
+        value, short = settings.get(name), name.rpartition(".")[2]
+        if value is None or value == "":
             continue
+        value = text(value)
         if name == "ranks":
             words.append(f"{value} ranks")
         else:
@@ -110,9 +116,13 @@ def fact(provenance: Mapping[str, Any], name: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """Return one setting's value as short text."""
+    """Return one setting's value as short text, another one for every other value."""
     if isinstance(value, float):
-        return f"{value:g}"
+        return exact(value)
     if isinstance(value, list | tuple):
         return " ".join(text(item) for item in value)
     return str(value)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsgd_bench import hosts
 from dsgd_bench.analysis.labels import fact
+from dsgd_bench.strict import exact, nearly
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +32,8 @@ class Links:
     rate : float
         Bit/s of every host's link, each way.
     others : mapping of str to float
-        Bit/s of the hosts whose links differ.
+        Bit/s of the hosts whose links differ, by the names that the user wrote; see
+        `dsgd_bench.hosts.same` for which hosts those mean.
     """
 
     hosts: tuple[str, ...]
@@ -40,17 +43,31 @@ class Links:
     @classmethod
     def of(cls, provenance: Mapping[str, Any]) -> "Links | None":
         """Return the links that a trace tells of; None where it does not."""
-        links, hosts = fact(provenance, "links"), fact(provenance, "hosts")
-        if not links or not links.get("rate") or not isinstance(hosts, list | tuple):
+        links, names = fact(provenance, "links"), fact(provenance, "hosts")
+        if not links or not links.get("rate") or not isinstance(names, list | tuple):
             return None
-        return cls(tuple(map(str, hosts)), links["rate"], dict(links["hosts"]))
+        return cls(tuple(map(str, names)), links["rate"], dict(links["hosts"]))
 
     @property
     def label(self) -> str:
         """The rates in words: "200 Mbit/s, host3 20 Mbit/s"."""
-        known = {h: rate for h, rate in self.others.items() if h in self.hosts}
-        words = [f"{host} {_rate(rate)}" for host, rate in sorted(known.items())]
+        words = [
+            f"{host} {_rate(rate)}"
+            for host in sorted(set(self.hosts))
+            if (rate := self._other(host)) is not None
+        ]
         return ", ".join([_rate(self.rate), *words])
+
+    @property
+    def unknown(self) -> list[str]:
+        """The names that the user wrote and that mean no host of the run."""
+        return hosts.unknown(self.others, self.hosts)
+
+    def _other(self, host: str) -> float | None:
+        """Return what the user said of one host; the fullest name counts."""
+        meant = [name for name in self.others if hosts.same(name, host)]
+        meant.sort(key=len)
+        return self.others[meant[-1]] if meant else None
 
     @property
     def uneven(self) -> bool:
@@ -60,7 +77,10 @@ class Links:
     @property
     def _rates(self) -> Floats:
         """Byte/s of every rank's host."""
-        bits = [self.others.get(host, self.rate) for host in self.hosts]
+        found = {host: self._other(host) for host in set(self.hosts)}
+        bits = [
+            self.rate if found[host] is None else found[host] for host in self.hosts
+        ]
         return np.array(bits, np.float64) / BITS
 
     @property
@@ -99,5 +119,5 @@ def _rate(bits: float) -> str:
     """Return a rate in words: "200 Mbit/s"."""
     for size, name in PREFIXES:
         if bits >= size:
-            return f"{bits / size:g} {name}"
-    return f"{bits:g} bit/s"
+            return f"{nearly(bits / size)} {name}"
+    return f"{exact(bits)} bit/s"

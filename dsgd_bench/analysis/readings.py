@@ -91,7 +91,8 @@ def _spans(trace: "Trace") -> dict[str, Any]:
     blocked = sum(per_rank[span] for span in BLOCKED)
     spent = np.asarray(sum(per_rank.values()))
     shared = per_rank["waiting"] / np.where(spent > 0.0, spent, 1.0)
-    waited = _finite(trace["waited_for"][works]).astype(int)
+    waited = _finite(trace["waited_for"][works])
+    waited = waited[(waited >= 0) & (waited < len(works))].astype(int)
     return {
         "steps_per_rank": tuple(int(count) for count in done),
         "seconds": {span: float(per_rank[span].sum()) for span in SPANS},

@@ -27,8 +27,8 @@ class Row:
     Attributes
     ----------
     factors : dict
-        Every setting but repeat and seed, ``{"problem.batch": "32", ...}``: equal for
-        the runs of one group.
+        The value of every setting but repeat and seed, ``{"problem.batch": 32, ...}``:
+        equal for the runs of one group.
     algorithm, label, slowdown : str
         Kind of the algorithm; kind and settings, and the slowdown, in words.
     settings : dict
@@ -110,7 +110,7 @@ class Row:
 
     study: str
     trial_id: str
-    factors: Mapping[str, str]
+    factors: Mapping[str, Any]
     algorithm: str
     label: str
     slowdown: str

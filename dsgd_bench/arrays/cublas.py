@@ -84,7 +84,7 @@ def loaded(name: str, maps: Path = Path("/proc/self/maps")) -> str:
     ConfigError
         If it has not.
     """
-    for line in maps.read_text().splitlines():
+    for line in maps.read_text(encoding="utf-8", errors="replace").splitlines():
         path = line.partition("/")[2]
         if path.rpartition("/")[2].startswith(name):
             return f"/{path}"

@@ -322,7 +322,7 @@ def load(values: NDArray[Any], out: NDArray[Any]) -> None:
 def kernels() -> Kernels:
     """Return the kernels of this process's GPU; see `Kernels.compile_all`."""
     module = cupy.RawModule(
-        code=SOURCE.read_text(),
+        code=SOURCE.read_text(encoding="utf-8"),
         options=OPTIONS,
         name_expressions=tuple(expressions()),
     )
@@ -333,7 +333,7 @@ def kernels() -> Kernels:
 def map_kernels() -> MapKernels:
     """Return the kernels for maps of this process's GPU; compiled when first called."""
     module = cupy.RawModule(
-        code=LAYERS.read_text(),
+        code=LAYERS.read_text(encoding="utf-8"),
         options=maps.OPTIONS,
         name_expressions=tuple(maps.expressions()),
     )

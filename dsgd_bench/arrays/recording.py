@@ -4,11 +4,11 @@ Launching a kernel from Python takes longer than most kernels of a small network
 recorded step is started by one call, however many kernels it has.
 """
 
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from dsgd_bench import show
 from dsgd_bench.arrays import Array, Host
 
 KEPT = 512
@@ -66,9 +66,7 @@ class Recorder:
                 self._recorded[key] = cuda.record(work)
             except cuda.RecordingError as error:
                 self._enabled = False
-                print(
-                    f"GPU work is not recorded, only slower: {error}", file=sys.stderr
-                )
+                show.complain(f"GPU work is not recorded, only slower: {error}")
                 work()
                 return
             if len(self._recorded) > KEPT:

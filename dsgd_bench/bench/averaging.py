@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dsgd_bench import streams
+from dsgd_bench import show, streams
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
@@ -131,7 +131,7 @@ def average(fabric: "MpiFabric", options: AverageOptions) -> None:
     stepped = compare_steps(fabric, options)
     if fabric.rank == 0:
         lines += report(compared, stepped, options)
-        print(*lines, sep="\n", flush=True)
+        show.lines(lines)
 
 
 def _header(fabric: "MpiFabric", options: AverageOptions) -> list[str]:

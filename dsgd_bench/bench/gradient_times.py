@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import arrays, provenance, streams
+from dsgd_bench import arrays, provenance, show, streams
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.arrays import Array, Host
 from dsgd_bench.arrays.blas import PRECISIONS
@@ -202,7 +202,7 @@ def gradients(fabric: Fabric, options: ProblemOptions) -> None:
     ]
     facts = _facts(device, floor, options, missing)
     lines = header(fabric, "problems: gradients against the floor and PyTorch", facts)
-    print(*lines, *report(found, options), sep="\n", flush=True)
+    show.lines([*lines, *report(found, options)])
     if options.json:
         rows = [asdict(timed) for timed in found]
         write_json(options.json, command("problems", options.words), facts, rows)

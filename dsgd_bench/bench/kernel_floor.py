@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dsgd_bench import arrays, provenance, streams
+from dsgd_bench import arrays, provenance, show, streams
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.arrays import Host
 from dsgd_bench.bench.kernel_cases import (
@@ -146,7 +146,7 @@ def kernels(fabric: Fabric, options: KernelOptions) -> None:
     lines = header(fabric, "kernels: operations on one device", about | facts)
     if fabric.rank == 0:
         found = list(measure(device, options))
-        print(*lines, *report(found, options), sep="\n", flush=True)
+        show.lines([*lines, *report(found, options)])
         if options.json:
             _write(options.json, found, about, options)
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from dsgd_bench import provenance
 from dsgd_bench.analysis.statistics import quantile
+from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.files import write_text
 
 Row = dict[str, str]
 """One line of a table: heading and cell of each column."""
@@ -81,6 +83,11 @@ def write_json(
         What was measured on, and how.
     rows : sequence of dict
         One for each series of times, ready for JSON.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
     """
     content = {
         "command": line,
@@ -88,8 +95,11 @@ def write_json(
         "provenance": provenance.collect(),
         "rows": rows,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--json {path} cannot be written: {error}") from None
 
 
 def fom(name: str, value: float, unit: str) -> str:

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams, trace
+from dsgd_bench import show, streams, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
@@ -27,7 +27,7 @@ from dsgd_bench.copies import Copies
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
-from dsgd_bench.flags import Parser, count
+from dsgd_bench.flags import Parser, count, ranks, seconds
 from dsgd_bench.problems.message import Message
 from dsgd_bench.trace.shard import FLUSH_PERIOD
 from dsgd_bench.worker import Worker, drive
@@ -77,9 +77,9 @@ class RecordingOptions:
         """Read the words of a command line; wrong ones end the program, as usual."""
         parser = Parser("recording", iterations=cls.iterations, warm_up=cls.warm_up)
         add = parser.add_argument
-        add("-n", dest="ranks", type=count, metavar="RANKS", default=cls.ranks)
+        add("-n", dest="ranks", type=ranks, metavar="RANKS", default=cls.ranks)
         add("--steps", type=count, default=cls.steps, help="steps of a run")
-        add("--seconds", type=float, default=cls.seconds, help="of a step")
+        add("--seconds", type=seconds, default=cls.seconds, help="of a step")
         add("--folder", type=Path, default=None, help="where to write the shards")
         return cls(**vars(parser.parse_args(words)), words=tuple(words))
 
@@ -168,7 +168,7 @@ def recording(fabric: Fabric, options: RecordingOptions) -> None:
     }
     lines = header(fabric, "recording: what the trace costs", facts)
     if fabric.rank == 0:
-        print(*lines, *report(everybody, closing, options), sep="\n", flush=True)
+        show.lines([*lines, *report(everybody, closing, options)])
 
 
 @contextmanager

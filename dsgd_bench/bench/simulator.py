@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Self
 
-from dsgd_bench import problems, streams
+from dsgd_bench import problems, show, streams
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.bench.output import Row, fom, header, spread, table
@@ -24,7 +24,7 @@ from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.fabric.virtual import Interconnect, World
-from dsgd_bench.flags import MIB, Parser, count
+from dsgd_bench.flags import MIB, Parser, count, ranks
 from dsgd_bench.interconnect import preset
 from dsgd_bench.worker import Worker, drive
 
@@ -86,7 +86,7 @@ _WITHOUT_SERVERS = [name for name, a in ALGORITHMS.items() if not a.servers({}, 
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    return tuple(count(word) for word in text.split(","))
+    return tuple(ranks(word) for word in text.split(","))
 
 
 @dataclass
@@ -119,9 +119,9 @@ def simulator(fabric: Fabric, options: SimulatorOptions) -> None:
         "Iterations": f"{options.iterations}, warm-up {options.warm_up}",
         "Python": f"{platform.python_version()}, one thread",
     }
-    print(*header(fabric, "simulator: speed of virtual time", facts), sep="\n")
+    show.lines(header(fabric, "simulator: speed of virtual time", facts))
     found = {size: _measure(size, options) for size in options.workers}
-    print(*report(found, options), sep="\n", flush=True)
+    show.lines(report(found, options))
 
 
 def _measure(size: int, options: SimulatorOptions) -> Found:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dsgd_bench import arrays, streams
+from dsgd_bench import arrays, show, streams
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.arrays import Array
 from dsgd_bench.bench.averaging import alone, both
@@ -124,7 +124,7 @@ def transports(fabric: "MpiFabric", options: TransportOptions) -> None:
     ]
     lines = header(fabric, "transports: from GPU to GPU", facts)
     if fabric.rank == 0:
-        print(*lines, *report(found, options), sep="\n", flush=True)
+        show.lines([*lines, *report(found, options)])
         if options.json:
             rows = [asdict(one) for one in found]
             write_json(options.json, command("transports", options.words), facts, rows)

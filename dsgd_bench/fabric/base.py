@@ -163,7 +163,10 @@ class Fabric(Protocol):
         """Wait for everybody. For the harness, never while the clock runs."""
 
     def nodes(self) -> list[str]:
-        """Return the name of every rank's host, by rank. For the harness."""
+        """Return every rank's host, by rank, two of one name told apart.
+
+        For the harness.
+        """
 
     def clock_offset(self) -> tuple[float, float]:
         """Return this clock minus rank 0's, and its error, in seconds; collective."""

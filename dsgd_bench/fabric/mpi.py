@@ -10,7 +10,6 @@ ranks keep the one they wait for from running.
 
 import ctypes
 import os
-import socket
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike, NDArray
 
-from dsgd_bench import nics, placement, surroundings
+from dsgd_bench import cgroups, hosts, nics, placement, surroundings
 from dsgd_bench.arrays import Array, finish
 from dsgd_bench.clock import Ledger, monotonic
 from dsgd_bench.errors import FabricError
@@ -96,15 +95,24 @@ class MpiFabric:
         self.beats = 0  # meetings that ended: a sign of life for the watchdog
         self.ledger = Ledger(self.now, nics.read)
         self.offsets = [0.0] * self.size
+        self.node_cores, self.crowded = self._cores()
         node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        allowed = node.allgather(placement.cpus())
-        self.node_cores = len(set().union(*allowed))
-        shared = placement.crowded(allowed) or placement.SHARED_CORES in os.environ
-        self.crowded = bool(shared)
         self.near = self._near(node)
         node.Free()
         self._progress: _ProgressThread | None = None
         sys.setswitchinterval(SWITCH_INTERVAL)
+
+    def _cores(self) -> tuple[float, bool]:
+        """Return how many cores this machine's ranks have, and whether some share one.
+
+        A machine is a running kernel: containers on one have names of their own.
+        """
+        own = hosts.kernel(), placement.cpus(), cgroups.quotas()
+        here = [one for one in self.comm.allgather(own) if one[0] == own[0]]
+        allowed, quotas = [one[1] for one in here], [one[2] for one in here]
+        shared = placement.crowded(allowed, quotas=quotas)
+        emulated = placement.SHARED_CORES in os.environ
+        return placement.usable(allowed, quotas), bool(shared) or emulated
 
     def _near(self, node: MPI.Comm) -> frozenset[int]:
         """Return the ranks whose windows are plain memory here: those of this node.
@@ -179,23 +187,23 @@ class MpiFabric:
         return self.comm.allgather(value)
 
     def nodes(self) -> list[str]:
-        """Return the name of every rank's host, by rank; for the harness only."""
-        return self.gather(self._host())
+        """Return every rank's host, by rank, two of one name told apart; as above."""
+        return hosts.names(self._hosts())
 
-    def _host(self) -> str:
-        return MPI.Get_processor_name() or socket.gethostname()
+    def _hosts(self) -> list[hosts.Host]:
+        return self.gather(hosts.here(MPI.Get_processor_name()))
 
     def clock_offset(self) -> tuple[float, float]:
         """Return this rank's clock minus rank 0's, and its error; collective.
 
-        Ranks of one host share the kernel's monotonic clock, so nothing is measured
-        there. Else the message of the shortest of `ROUND_TRIPS` tells, with half its
-        round trip as the error.
+        Where ranks share the kernel's monotonic clock nothing is measured. Else the
+        message of the shortest of `ROUND_TRIPS` tells, with half its round trip as the
+        error.
         """
-        names = self.nodes()
+        clocks = hosts.clocks(self._hosts())
         offset = (0.0, 0.0)
         for rank in range(1, self.size):
-            if names[rank] == names[0]:
+            if clocks[rank] == clocks[0]:
                 continue
             if self.rank == 0:
                 self._answer_with_clock(rank)
@@ -296,12 +304,15 @@ class MpiFabric:
 
     def describe(self) -> dict[str, Any]:
         """Return what provenance wants to know about MPI; collective."""
-        places = placement.arrange(self.gather(placement.here(self._host())))
+        known = self._hosts()
+        here = placement.here(hosts.names(known)[self.rank])
+        places = placement.arrange(self.gather(here))
         return {
             "mpi_library": self.library,
             "mpi_version": ".".join(map(str, MPI.Get_version())),
             "thread_level": THREAD_LEVELS[MPI.Query_thread()],
             "hosts": [place["host"] for place in places],
+            "clocks": hosts.clocks(known),
             "cores": self.node_cores,
             "oversubscribed": any(place["shares"] for place in places),
             "placement": places,
@@ -330,6 +341,14 @@ class MpiFabric:
             self._progress.stop()
             self._progress = None
         self.comm.Free()
+
+    def leave(self) -> None:
+        """Close, and end MPI in this process; collective over all ranks of the job.
+
+        At the exit of Python it would end by itself, where nothing watches any more.
+        """
+        self.close()
+        MPI.Finalize()
 
 
 class _Averaging:

@@ -90,7 +90,7 @@ def make(name: str, size: int) -> Graph:
         graph = replace(file(size, *words), name=name)
     except ConfigError as error:
         raise ConfigError(f"graph '{name}' {error}") from None
-    graph.reach()
+    graph.check_reached()
     return graph
 
 

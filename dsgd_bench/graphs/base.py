@@ -1,8 +1,9 @@
 """What a graph is: its edges, its mixing matrices, and how fast news spread on it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import chain
 from operator import or_
 from typing import overload
 
@@ -10,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.graphs import spectrum
 
 Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 Edges = tuple[Sequence[int], ...]
 """``edges[rank]``: ascending ranks that `rank` sends to, without itself."""
 
-ROUNDING = 1e-12
-"""What products of a cycle's matrices may lack of an exact average."""
+ITERATED = 256
+"""Ranks from which a spectral gap is sought without the whole matrix, if it can be."""
 
 
 class Others(Sequence[int]):
@@ -33,6 +36,10 @@ class Others(Sequence[int]):
 
     def __init__(self, rank: int, size: int) -> None:
         self._rank, self._size = rank, size
+
+    def __iter__(self) -> Iterator[int]:
+        yield from range(self._rank)
+        yield from range(self._rank + 1, self._size)
 
     def __len__(self) -> int:
         return self._size - 1
@@ -70,11 +77,15 @@ class Graph:
     portions : tuple of tuples, optional
         ``portions[rank][k]``: share of its mass that `rank` sends to
         ``phases[0][rank][k]``. Without them all shares of a rank are equal.
+    grid : tuple of int, optional
+        Sizes of a closed grid on which all ranks, counted row by row, send equally far;
+        empty if there is none.
     """
 
     name: str
     phases: tuple[Edges, ...]
     portions: tuple[tuple[float, ...], ...] | None = None
+    grid: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -189,16 +200,21 @@ class Graph:
     @cached_property
     def _shares(self) -> tuple[Matrix, ...]:
         found = []
-        for phase in self.phases:
+        for step in range(self.period):
             p = np.zeros((self.size, self.size))
-            for j, targets in enumerate(phase):
-                equal = (1 / (1 + len(targets)),) * len(targets)
-                sent = self.portions[j] if self.portions else equal
-                p[list(targets), j] = sent
-                p[j, j] = 1 - sum(sent)
+            for j in range(self.size):
+                sent = self._sent_by(j, step)
+                p[list(sent), j] = list(sent.values())
             p.flags.writeable = False
             found.append(p)
         return tuple(found)
+
+    def _sent_by(self, rank: int, step: int = 0) -> dict[int, float]:
+        """Return a column of `shares`: which share of its mass goes to whom."""
+        targets = self.phases[step][rank]
+        equal = (1 / (1 + len(targets)),) * len(targets)
+        sent = self.portions[rank] if self.portions else equal
+        return {**dict(zip(targets, sent, strict=True)), rank: 1 - sum(sent)}
 
     def spectral_gap(self) -> float:
         """Return how much of the disagreement a step of mixing removes, 0 to 1.
@@ -209,14 +225,64 @@ class Graph:
         """
         if self.size == 1:
             return 1.0
+        if self.grid:
+            sent = [self._sent_by(0, step) for step in range(self.period)]
+            return 1 - spectrum.of_waves(sent, self.grid)
+        if self.size >= ITERATED and not self.changing:
+            found = spectrum.by_iteration(
+                self._entries(), self.size, symmetric=not self.directed
+            )
+            if found is not None:
+                return 1 - found
         if not (self.directed or self.changing):
-            moduli = np.sort(np.abs(np.linalg.eigvalsh(self.weights())))
-            return float(1 - moduli[-2])
+            return 1 - spectrum.of_matrix(self.weights(), symmetric=True)
         cycle = reduce(lambda product, p: p @ product, self._shares)
-        if np.ptp(cycle, axis=1).max() < ROUNDING:
+        if np.ptp(cycle, axis=1).max() < spectrum.ROUNDING:
             return 1.0
-        moduli = np.sort(np.abs(np.linalg.eigvals(cycle)))
-        return float(1 - moduli[-2] ** (1 / self.period))
+        found = spectrum.of_matrix(cycle, symmetric=False)
+        return float(1 - found ** (1 / self.period))
+
+    def _entries(self) -> tuple[NDArray[np.intp], NDArray[np.intp], Vector]:
+        """Return rows, columns and values of what mixes in every step."""
+        (phase,), ranks = self.phases, np.arange(self.size)
+        degrees = np.array([len(targets) for targets in phase])
+        senders = np.repeat(ranks, degrees)
+        targets = np.fromiter(chain.from_iterable(phase), np.intp, len(senders))
+        if self.portions:
+            sent = np.fromiter(chain.from_iterable(self.portions), float, len(senders))
+        else:
+            most = degrees[senders]
+            if not self.directed:
+                most = np.maximum(most, degrees[targets])
+            sent = 1 / (1 + most)
+        kept = 1 - np.bincount(senders, sent, minlength=self.size)
+        rows, columns = np.append(targets, ranks), np.append(senders, ranks)
+        values = np.append(sent, kept)
+        return rows, columns, values
+
+    def check_reached(self) -> None:
+        """Refuse a graph of one phase on which some rank never hears of some other.
+
+        Raises
+        ------
+        ConfigError
+            Naming the first of them. Where all hear of rank 0, and it of all, everybody
+            hears of everybody: so it takes two walks, not one from each rank.
+        """
+        heard = self._walk(self.phases[0])
+        hears = self._walk(self._sources[0])
+        if len(hears) < self.size:
+            raise ConfigError(self._cut(min(set(range(self.size)) - hears), 0))
+        if len(heard) < self.size:
+            raise ConfigError(self._cut(0, min(set(range(self.size)) - heard)))
+
+    def _walk(self, edges: Edges) -> set[int]:
+        """Return all ranks to which `edges` lead from rank 0, and rank 0."""
+        found, edge = {0}, {0}
+        while edge:
+            edge = {other for rank in edge for other in edges[rank]} - found
+            found |= edge
+        return found
 
     def reach(self) -> int:
         """Return the steps after which everybody has news of everybody.
@@ -247,13 +313,13 @@ class Graph:
             ]
             idle = idle + 1 if known == before else 0
             if idle == self.period:
-                raise ConfigError(self._cut(known))
+                pairs = ((i, j) for j in range(self.size) for i in range(self.size))
+                i, j = next((i, j) for i, j in pairs if not known[j] >> i & 1)
+                raise ConfigError(self._cut(i, j))
             steps += 1
         return steps
 
-    def _cut(self, known: list[int]) -> str:
-        pairs = ((i, j) for j in range(self.size) for i in range(self.size))
-        i, j = next((i, j) for i, j in pairs if not known[j] >> i & 1)
+    def _cut(self, i: int, j: int) -> str:
         return (
             f"graph '{self.name}' over {self.size} ranks never carries news from rank "
             f"{i} to rank {j}: add edges until every rank can reach every other"

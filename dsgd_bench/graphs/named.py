@@ -7,22 +7,32 @@ as text. What it raises follows the graph's name in the sentence.
 from collections.abc import Iterable
 from math import isqrt
 
+import numpy as np
+
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs.base import Graph, Others
 
+MOST_EDGES = 4_000_000
+"""Edges of all steps of a cycle, which take some hundred bytes each."""
+
+DIGITS = 18
+"""Of a whole number in a graph's name."""
+
 
 def from_hops(size: int, *phases: Iterable[int]) -> Graph:
-    """Return the graph on which every rank sends equally far ahead, phase by phase."""
-    return Graph(
-        "",
-        tuple(
-            tuple(
-                tuple(sorted({(rank + hop) % size for hop in hops} - {rank}))
-                for rank in range(size)
-            )
-            for hops in map(tuple, phases)
-        ),
-    )
+    """Return the graph on which every rank sends equally far ahead, phase by phase.
+
+    Raises
+    ------
+    ConfigError
+        If it has more than `MOST_EDGES` edges.
+    """
+    steps = [sorted({hop % size for hop in hops} - {0}) for hops in phases]
+    count_edges(size * sum(map(len, steps)), size)
+    ranks = np.arange(size)[:, None]
+    targets = [np.sort((ranks + np.array(hops, int)) % size) for hops in steps]
+    rows = tuple(tuple(map(tuple, phase.tolist())) for phase in targets)
+    return Graph("", rows, grid=(size,))
 
 
 def whole(word: str, what: str) -> int:
@@ -33,9 +43,27 @@ def whole(word: str, what: str) -> int:
     ConfigError
         If it is none.
     """
-    if not (word.isascii() and word.isdigit()):
-        raise ConfigError(f"has {what} '{word}': give it a whole number")
+    if not (word.isascii() and word.isdigit() and len(word) <= DIGITS):
+        raise ConfigError(
+            f"has {what} '{word[:40]}': give it a whole number of at most {DIGITS} "
+            "digits"
+        )
     return int(word)
+
+
+def count_edges(edges: int, size: int, most: int = MOST_EDGES) -> None:
+    """Refuse a graph with more edges than `most`, before they are made.
+
+    Raises
+    ------
+    ConfigError
+        With both numbers.
+    """
+    if edges > most:
+        raise ConfigError(
+            f"has about {edges:,} edges over {size} ranks, and the limit is {most:,}: "
+            "take fewer ranks, or a graph with fewer neighbors"
+        )
 
 
 def ring(size: int) -> Graph:
@@ -73,7 +101,7 @@ def torus(size: int, shape: str = "") -> Graph:
         vertical = {(row + hop) % rows * columns + column for hop in (-1, 1)}
         across = {row * columns + (column + hop) % columns for hop in (-1, 1)}
         near.append(tuple(sorted((vertical | across) - {rank})))
-    return Graph("", (tuple(near),))
+    return Graph("", (tuple(near),), grid=(rows, columns))
 
 
 def hypercube(size: int) -> Graph:
@@ -92,12 +120,12 @@ def hypercube(size: int) -> Graph:
         )
     bits = [1 << k for k in range(size.bit_length() - 1)]
     near = tuple(tuple(sorted(rank ^ bit for bit in bits)) for rank in range(size))
-    return Graph("", (near,))
+    return Graph("", (near,), grid=(2,) * len(bits) or (1,))
 
 
 def complete(size: int) -> Graph:
     """Every rank next to every other."""
-    return Graph("", (tuple(Others(rank, size) for rank in range(size)),))
+    return Graph("", (tuple(Others(rank, size) for rank in range(size)),), grid=(size,))
 
 
 def star(size: int) -> Graph:
@@ -126,6 +154,7 @@ def one_peer_exponential(size: int, peers: str = "1") -> Graph:
     p = whole(peers, "peers")
     if not p:
         raise ConfigError("has no peers: give it at least 1")
+    p = min(p, max(1, size - 1))  # more are the same others again
     strides = [1]
     while strides[-1] * (p + 1) < size:
         strides.append(strides[-1] * (p + 1))

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, Protocol
 
 from dsgd_bench.arrays import HOST, Host
@@ -57,7 +58,12 @@ def settings(kind: str) -> dict[str, tuple[Any, Any]]:
     """
     if kind not in PROBLEMS:
         raise ConfigError(f"problem.kind is {kind!r}; {_use(kind, PROBLEMS)}")
-    parameters = inspect.signature(PROBLEMS[kind]).parameters.values()
+    return dict(_settings_of(PROBLEMS[kind]))
+
+
+@cache  # thousands of trials ask
+def _settings_of(problem: Callable[..., Problem]) -> dict[str, tuple[Any, Any]]:
+    parameters = inspect.signature(problem).parameters.values()
     return {
         parameter.name: (parameter.annotation, parameter.default)
         for parameter in parameters

@@ -13,6 +13,9 @@ from dsgd_bench.errors import ConfigError
 DTYPES = ("float32", "float64")
 """Names of the element types that a model may have."""
 
+LARGEST = 2 * 2**30
+"""Bytes of generated data, which every rank holds whole."""
+
 Ready = Callable[[slice], None]
 """Called with each part of a gradient once it is final, the end of the model first."""
 
@@ -111,6 +114,16 @@ def dtype_of(name: str) -> np.dtype[Any]:
     if name not in DTYPES:
         raise ConfigError(f"problem.dtype is {name!r}; use one of: {', '.join(DTYPES)}")
     return np.dtype(name)
+
+
+def fits(nbytes: int, **settings: int) -> None:
+    """Raise `ConfigError` if generated data of these settings take too many bytes."""
+    if nbytes > LARGEST:
+        said = ", ".join(f"{name} = {value}" for name, value in settings.items())
+        raise ConfigError(
+            f"problem settings {said} ask for data of {nbytes / 2**30:.3g} GiB on "
+            f"every rank, and the limit is {LARGEST / 2**30:.3g} GiB: lower one of them"
+        )
 
 
 def at_least(least: float, **settings: float) -> None:

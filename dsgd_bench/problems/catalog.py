@@ -9,12 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from dsgd_bench import files, texts
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import formats
 from dsgd_bench.problems.formats import Bytes, FormatError
 
 FOLDER = "data"
 """Where data sets lie, each in a folder of its name, if nothing else is said."""
+
+SHARED = Path("/usr/share/datasets")
+"""Where packages of Debian put data sets, each in a folder of its name; looked at where
+the user's folder has none of a set."""
+
+SPARE = 2**20
+"""Bytes that a file may be longer than what was published: it may be packed otherwise,
+and a sentence tells how long it is."""
 
 IDX_NAMES = (
     "train-images-idx3-ubyte",
@@ -66,7 +75,8 @@ class DataSet:
     packed : tuple of File
         What is downloaded.
     files : tuple of File
-        The same, unpacked: taken where a packed file is not there.
+        The same, unpacked: taken where a packed file is not there. What counts is their
+        content: a packed file may have been packed again by somebody else.
     parse : callable
         From the content of the unpacked files by name to training and held-out parts.
     """
@@ -85,6 +95,17 @@ class DataSet:
     def place(self, folder: Path) -> Path:
         """Return the folder of its files, inside the `folder` of all data sets."""
         return folder / self.name
+
+    def where(self, folder: Path) -> Path:
+        """Return the folder in which its files lie: its `place`, or that of a package.
+
+        It is the `place` where neither has any of them.
+        """
+        places = (self.place(folder), self.place(SHARED))
+        return next(filter(self._is_begun, places), places[0])
+
+    def _is_begun(self, place: Path) -> bool:
+        return any(_lies(place, file) for file in (*self.packed, *self.files))
 
     def by_hand(self, folder: Path) -> str:
         """Say how to get it without this program."""
@@ -117,7 +138,7 @@ def read(data_set: DataSet, folder: Path) -> tuple[Parts, Parts]:
         If a file is missing, is not the published one, or cannot be read.
     """
     try:
-        return data_set.parse(_contents(data_set, data_set.place(folder)))
+        return data_set.parse(_contents(data_set, data_set.where(folder)))
     except FormatError as error:
         raise ConfigError(
             f"{error}; run `dsgd-bench data fetch {data_set.name} --folder {folder}`, "
@@ -127,45 +148,76 @@ def read(data_set: DataSet, folder: Path) -> tuple[Parts, Parts]:
 
 def is_begun(data_set: DataSet, folder: Path) -> bool:
     """Say whether any file of a data set is there."""
-    place = data_set.place(folder)
+    place = data_set.where(folder)
     return any(_lies(place, file) for file in (*data_set.packed, *data_set.files))
+
+
+def is_intact(data_set: DataSet, folder: Path) -> bool:
+    """Say whether all files of a data set are there, with the published content."""
+    try:
+        return is_begun(data_set, folder) and bool(read(data_set, folder))
+    except ConfigError:
+        return False
 
 
 def _contents(data_set: DataSet, place: Path) -> dict[str, bytes]:
     """Return the content of the unpacked files by name, whatever form is there."""
     found: dict[str, bytes] = {}
+    unpacked = {file.name: file.nbytes + SPARE for file in data_set.files}
     for file in data_set.packed:
         if path := _lies(place, file):
-            found |= formats.unpack(_checked(path, file), str(path))
+            content = _content(path, sum(unpacked.values()))
+            try:
+                inner = formats.unpack(content, str(path), unpacked)
+            except FormatError:
+                _check(content, file, str(path))  # says more, if it is another file
+                raise
+            if _md5(content) != file.md5:  # packed by somebody else: what is in it?
+                _check_inner(data_set, path, inner)
+            found |= inner
     for file in data_set.files:
         if file.name in found:
             continue
         path = _lies(place, file)
         if path is None:
             raise FormatError(f"{place} has no {file.name}, packed or unpacked")
-        found[file.name] = _checked(path, file)
+        found[file.name] = _content(path, file.nbytes + SPARE)
+        _check(found[file.name], file, str(path))
     return found
+
+
+def _check_inner(data_set: DataSet, path: Path, inner: Mapping[str, bytes]) -> None:
+    """Refuse a packed file that does not hold what was published."""
+    for file in data_set.files:
+        if file.name in inner:
+            _check(inner[file.name], file, f"{file.name} in {path}")
 
 
 def _lies(place: Path, file: File) -> Path | None:
     """Return where a file lies: directly, or in the folder that unpacking made."""
     paths = (place / file.name, place / CIFAR_FOLDER / file.name)
-    return next((path for path in paths if path.exists()), None)
+    return next(filter(texts.is_there, paths), None)
 
 
-def _checked(path: Path, file: File) -> bytes:
-    """Return the content of the file that was published under this name."""
+def _content(path: Path, limit: int) -> bytes:
+    """Return the content of a file that has no more than `limit` bytes."""
     try:
-        content = path.read_bytes()
+        return files.read_bytes(path, limit=limit)
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror})") from error
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if md5 != file.md5:
+
+
+def _check(content: bytes, file: File, name: str) -> None:
+    """Refuse what is not the content that was published."""
+    if (md5 := _md5(content)) != file.md5:
         raise FormatError(
-            f"{path} has {len(content)} bytes and the MD5 checksum {md5}, expected "
+            f"{name} has {len(content)} bytes and the MD5 checksum {md5}, expected "
             f"{file.nbytes} bytes and {file.md5}"
         )
-    return content
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _idx_parts(contents: Mapping[str, bytes]) -> tuple[Parts, Parts]:
@@ -202,6 +254,10 @@ def _idx_set(
     )
 
 
+# Sums of the unpacked files: those of Fashion-MNIST were computed from Debian's package
+# dataset-fashion-mnist 0.0~git20200523.55506a9-1. Those of MNIST and of CIFAR-10's
+# binary version are what several public projects state that check them, independently
+# of each other; a packed file with the published sum of its own is taken without them.
 _CIFAR_MD5 = (
     "5dd7e06a14cb22eb9f671a540d1b7c25",
     "5ea93a67294ea407fff1d09f752e9692",

@@ -24,6 +24,9 @@ from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
 from dsgd_bench.problems.data import Data
 from dsgd_bench.problems.layers.network import Builder, Network, Unit
 
+SMALL = 512
+"""Samples of a batch that is made to see what it takes."""
+
 CHUNK = 4096
 """Samples judged at a time, which bounds the memory that judging needs."""
 
@@ -110,7 +113,12 @@ class Classifier:
         raise NotImplementedError
 
     def work_bytes(self, count: int) -> int:
-        """Return the bytes of what lies between the layers for one batch size."""
+        """Return the bytes of what lies between the layers for one batch size.
+
+        Large ones are not made for that, but reckoned from one of `SMALL`.
+        """
+        if count > SMALL:
+            return self.work_bytes(SMALL) * count // SMALL
         return self._batch(count, HOST).builder.nbytes
 
     def initial(self) -> Array:

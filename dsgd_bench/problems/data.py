@@ -13,7 +13,7 @@ from dsgd_bench import streams
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import catalog, formats
-from dsgd_bench.problems.base import at_least
+from dsgd_bench.problems.base import at_least, fits
 
 DIGITS_TRAINING = 1536
 """Digits that are trained on, of 1797. 3 * 2**9 divides evenly among many ranks, so the
@@ -27,6 +27,9 @@ NORM = 4.0
 
 NAMES = ("digits", "generated", *catalog.DATA_SETS)
 """What the setting ``data`` may be."""
+
+CHUNK = 65_536
+"""Generated samples that are moved to their centers at a time."""
 
 HELD = 6
 """One of so many samples of a LIBSVM file is held out, as of generated data."""
@@ -240,11 +243,14 @@ def generated(size: Size, *, seed: int, dtype: np.dtype[Any]) -> Data:
     random = streams.generator(seed, "data")
     n, features = size.samples, size.features
     count = n + max(1, n // 5)
+    nbytes = (count + size.classes) * features * dtype.itemsize
+    fits(nbytes, samples=n, features=features, classes=size.classes)
     centers = random.standard_normal((size.classes, features), dtype=np.float32)
     centers *= SEPARATION / np.sqrt(2 * features)
     labels = random.integers(size.classes, size=count)
     inputs = random.standard_normal((count, features), dtype=np.float32)
-    inputs += centers[labels]
+    for start in range(0, count, CHUNK):  # at once, it would take all memory twice
+        inputs[start : start + CHUNK] += centers[labels[start : start + CHUNK]]
     inputs *= NORM / np.sqrt(features + SEPARATION**2 / 2)
     inputs = inputs.astype(dtype, copy=False)
     return Data(inputs[:n], labels[:n], inputs[n:], labels[n:], size.classes)

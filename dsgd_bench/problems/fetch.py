@@ -40,6 +40,8 @@ def fetch(data_set: DataSet, folder: Path, watch: Watch) -> None:
         Where pooch is not installed, something cannot be downloaded or written, or
         what arrives is not what was published.
     """
+    if catalog.is_intact(data_set, folder):
+        return
     pooch = _pooch(data_set, folder)
     for file in data_set.packed:
         try:

@@ -7,8 +7,11 @@ of the labels. Whether it is the file that was published, `catalog` knows.
 import gzip
 import io
 import math
+import stat
 import tarfile
 import zlib
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +26,13 @@ CLASSES = 10
 CIFAR_PIXELS = 3 * 32 * 32
 """Bytes of one image of CIFAR-10: red, green and blue planes, row by row."""
 
+DIGITS = 20
+"""Of an index, that a sentence shows."""
+
+LARGEST_INDEX = 2**31 - 1
+"""Of a feature in a LIBSVM file: sparse rows have indices of 32 bits. Published sets of
+hashed features have larger ones; dense rows would not hold them anyway."""
+
 DENSE_LIMIT = 2 * 2**30
 """Bytes that a LIBSVM file may take as dense rows, on every rank."""
 
@@ -34,7 +44,7 @@ class FormatError(Exception):
     """A file is not what it should be: which, what was expected and what is there."""
 
 
-def unpack(content: bytes, name: str) -> dict[str, bytes]:
+def unpack(content: bytes, name: str, wanted: Mapping[str, int]) -> dict[str, bytes]:
     """Return the files in a packed file by name, folders left out.
 
     Parameters
@@ -42,22 +52,27 @@ def unpack(content: bytes, name: str) -> dict[str, bytes]:
     content : bytes
         What the file holds.
     name : str
-        Its name; what follows from it is ``.tar.gz``, ``.gz`` or not packed.
+        Its name: it ends in ``.tar.gz`` or in ``.gz``.
+    wanted : mapping
+        Files that may be in it -> the most bytes of each that are unpacked.
 
     Raises
     ------
     FormatError
         If it is truncated, or not packed as its name says.
     """
-    inner = PurePosixPath(name).name
-    if not name.endswith(".gz"):
-        return {inner: content}
+    found: dict[str, bytes] = {}
     try:
         if not name.endswith(".tar.gz"):
-            return {inner.removesuffix(".gz"): gzip.decompress(content)}
+            inner = PurePosixPath(name).name.removesuffix(".gz")
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+                return {inner: file.read(wanted.get(inner, 0))}
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-            files = [(m.name, archive.extractfile(m)) for m in archive if m.isfile()]
-            return {PurePosixPath(path).name: f.read() for path, f in files if f}
+            for member in filter(tarfile.TarInfo.isfile, archive):
+                inner = PurePosixPath(member.name).name
+                if inner in wanted and (part := archive.extractfile(member)):
+                    found[inner] = part.read(wanted[inner])
+        return found
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise FormatError(f"{name} cannot be unpacked ({error})") from error
 
@@ -165,7 +180,8 @@ def libsvm(path: Path, dtype: np.dtype[Any]) -> tuple[Array, NDArray[np.int64], 
             f"{nbytes / 2**30:.3g} GiB as dense rows on every rank, and the limit is "
             f"{DENSE_LIMIT / 2**30:.3g} GiB"
         )
-    if not (np.isfinite(rows.data).all() and (labels == np.rint(labels)).all()):
+    finite = np.isfinite(rows.data).all() and np.isfinite(labels).all()
+    if not (finite and (labels == np.rint(labels)).all()):
         raise FormatError(
             f"{path} has values that are not finite, or labels that are not whole "
             "numbers"
@@ -185,8 +201,36 @@ def _sparse(path: Path, dtype: np.dtype[Any]) -> Any:
             f"{path} needs the reader of scikit-learn, which is not installed"
         ) from error
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FormatError(f"{path} is no regular file")
         return load_svmlight_file(str(path), dtype=dtype.type)
     except FileNotFoundError as error:
         raise FormatError(f"{path} does not exist") from error
+    except OverflowError as error:
+        raise FormatError(f"{path} has {_overflow(path)}") from error
+    except MemoryError as error:
+        raise FormatError(
+            f"{path} is larger than the memory of this machine"
+        ) from error
     except (OSError, EOFError, ValueError, zlib.error) as error:
+        if "integer string conversion" in str(error):  # thousands of digits
+            raise FormatError(f"{path} has {_overflow(path)}") from error
         raise FormatError(f"{path} cannot be read as LIBSVM ({error})") from error
+
+
+def _overflow(path: Path) -> str:
+    """Say which number of a LIBSVM file is too large for its reader, and where."""
+    packed = {".gz": "gzip", ".bz2": "bz2"}.get(path.suffix)
+    with import_module(packed).open(path) if packed else path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            for word in line.partition(b"#")[0].split()[1:]:
+                index = word.partition(b":")[0].decode("ascii", errors="replace")
+                if len(index) > DIGITS or (
+                    index.isdecimal() and int(index) > LARGEST_INDEX
+                ):
+                    return (
+                        f"the index {index[:DIGITS]}{'...' * (len(index) > DIGITS)} at "
+                        f"line {number}, and the largest is {LARGEST_INDEX}, as sparse "
+                        "rows have indices of 32 bits: hash the features to fewer"
+                    )
+    return "a number that is too large"

@@ -31,6 +31,7 @@ from dsgd_bench.problems.layers import (
     Unit,
 )
 from dsgd_bench.problems.layers.pooling import Kind, check_kind
+from dsgd_bench.ranges import Classes, Count, NotNegative
 
 MAPS = (6, 16)
 """Maps of the two convolutions."""
@@ -81,10 +82,10 @@ class LeNet(Convolutional):
         data: str = "digits",
         folder: str = FOLDER,
         pooling: Kind = "max",
-        regularization: float = 1e-4,
+        regularization: NotNegative = 1e-4,
         augmentation: bool = False,
-        samples: int = Size.samples,
-        classes: int = Size.classes,
+        samples: Count = Size.samples,
+        classes: Classes = Size.classes,
         recorded: bool = True,
         seed: int = 0,
         dtype: str = "float32",

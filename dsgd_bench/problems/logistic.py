@@ -22,6 +22,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
 from dsgd_bench.problems.data import Data, Size, load
 from dsgd_bench.problems.mlp import CHUNK
+from dsgd_bench.ranges import Count, NotNegative
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ class Logistic:
         *,
         file: str = "",
         data: str = "digits",
-        regularization: float = 1e-4,
-        samples: int = Size.samples,
-        features: int = Size.features,
+        regularization: NotNegative = 1e-4,
+        samples: Count = Size.samples,
+        features: Count = Size.features,
         seed: int = 0,
         dtype: str = "float32",
         device: Host = HOST,

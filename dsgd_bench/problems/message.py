@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench.arrays import HOST, Array, Host
 from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
+from dsgd_bench.ranges import Count, Many
 
 
 class Message:
@@ -38,8 +39,8 @@ class Message:
     def __init__(
         self,
         *,
-        dimension: int = 1_000_000,
-        samples: int = 65_536,
+        dimension: Count = 1_000_000,
+        samples: Many = 65_536,
         seed: int = 0,
         dtype: str = "float32",
         device: Host = HOST,

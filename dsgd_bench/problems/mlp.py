@@ -14,6 +14,7 @@ from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.classifier import CHUNK, Classifier, Setup
 from dsgd_bench.problems.data import Size, load
 from dsgd_bench.problems.layers import Builder, Dense, Network
+from dsgd_bench.ranges import Classes, Count, NotNegative, Widths
 
 __all__ = ["CHUNK", "MLP"]
 
@@ -57,11 +58,11 @@ class MLP(Classifier):
         data: str = "digits",
         folder: str = FOLDER,
         file: str = "",
-        hidden: tuple[int, ...] = (64,),
-        regularization: float = 1e-4,
-        samples: int = Size.samples,
-        features: int = Size.features,
-        classes: int = Size.classes,
+        hidden: Widths = (64,),
+        regularization: NotNegative = 1e-4,
+        samples: Count = Size.samples,
+        features: Count = Size.features,
+        classes: Classes = Size.classes,
         recorded: bool = True,
         seed: int = 0,
         dtype: str = "float32",

@@ -1,5 +1,6 @@
 """Labeled pictures: shapes of the known data sets, generated ones, crops and flips."""
 
+import math
 import zlib
 from typing import Any
 
@@ -10,7 +11,7 @@ from dsgd_bench import streams
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import data
-from dsgd_bench.problems.base import at_least
+from dsgd_bench.problems.base import at_least, fits
 from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.data import Data, Size
 
@@ -80,6 +81,8 @@ def generated(
     random = streams.generator(seed, "pictures")
     channels, height, width = shape
     count = size.samples + max(1, size.samples // 5)
+    nbytes = (count + size.classes) * math.prod(shape) * dtype.itemsize
+    fits(nbytes, samples=size.samples, classes=size.classes)
     squares = (size.classes, channels, height // TILE, width // TILE)
     patterns = random.standard_normal(squares, dtype=np.float32)
     patterns = patterns.repeat(TILE, axis=2).repeat(TILE, axis=3) * CONTRAST

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from dsgd_bench import streams
 from dsgd_bench.arrays import HOST, Array, Host, host, load
 from dsgd_bench.arrays.layers import gather
-from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
+from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of, fits
+from dsgd_bench.ranges import Count, NotNegative, Ratio
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class Quadratic:
     def __init__(  # noqa: PLR0913 (every setting is an argument)
         self,
         *,
-        dimension: int = 100,
-        samples: int = 1000,
-        conditioning: float = 10.0,
-        spread: float = 1.0,
+        dimension: Count = 100,
+        samples: Count = 1000,
+        conditioning: Ratio = 10.0,
+        spread: NotNegative = 1.0,
         seed: int = 0,
         dtype: str = "float32",
         device: Host = HOST,
@@ -70,6 +71,8 @@ class Quadratic:
         at_least(0, spread=spread)
         self.dimension = dimension
         self.dtype = dtype_of(dtype)
+        nbytes = samples * dimension * self.dtype.itemsize
+        fits(nbytes, dimension=dimension, samples=samples)
         self.samples = samples
         self.labels: NDArray[np.int64] | None = None
         random = streams.generator(seed, "data")

@@ -36,6 +36,7 @@ from dsgd_bench.problems.layers import (
     StridedConvolution,
     Unit,
 )
+from dsgd_bench.ranges import Classes, Count, NotNegative
 
 STAGES = (16, 32, 64)
 """Maps of the three stages."""
@@ -79,10 +80,10 @@ class ResNet20(Convolutional):
         *,
         data: str = "generated",
         folder: str = FOLDER,
-        regularization: float = 1e-4,
+        regularization: NotNegative = 1e-4,
         augmentation: bool = False,
-        samples: int = Size.samples,
-        classes: int = Size.classes,
+        samples: Count = Size.samples,
+        classes: Classes = Size.classes,
         recorded: bool = True,
         seed: int = 0,
         dtype: str = "float32",

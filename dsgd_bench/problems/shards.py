@@ -5,6 +5,7 @@ comparisons are paired, and a restart needs no saved state.
 """
 
 from functools import lru_cache
+from heapq import heapify, heapreplace
 from itertools import pairwise
 
 import numpy as np
@@ -157,9 +158,13 @@ def dirichlet(
             shards, pairwise([0, *inner, len(members)]), strict=True
         ):
             shard.extend(members[start:end].tolist())
+    largest = [(-len(shard), rank) for rank, shard in enumerate(shards)]
+    heapify(largest)  # the first of the largest; a search for each would take minutes
     for shard in shards:
         if not shard:
-            shard.append(max(shards, key=len).pop())
+            length, giver = largest[0]
+            shard.append(shards[giver].pop())
+            heapreplace(largest, (length + 1, giver))
     return [np.sort(np.array(shard, np.intp)) for shard in shards]
 
 

@@ -14,6 +14,7 @@ from dsgd_bench.arrays import HOST, Array, Host
 from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.data import Size
 from dsgd_bench.problems.mlp import MLP
+from dsgd_bench.ranges import Classes, Count, NotNegative
 
 
 class Softmax(MLP):
@@ -53,10 +54,10 @@ class Softmax(MLP):
         data: str = "digits",
         folder: str = FOLDER,
         file: str = "",
-        regularization: float = 1e-4,
-        samples: int = Size.samples,
-        features: int = Size.features,
-        classes: int = Size.classes,
+        regularization: NotNegative = 1e-4,
+        samples: Count = Size.samples,
+        features: Count = Size.features,
+        classes: Classes = Size.classes,
         recorded: bool = True,
         seed: int = 0,
         dtype: str = "float32",

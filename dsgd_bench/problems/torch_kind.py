@@ -9,18 +9,19 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.base import Problem, dtype_of
 from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.data import Size, load
+from dsgd_bench.ranges import Classes, Count, Widths
 
 
 def torch_module(  # noqa: PLR0913 (every setting is an argument)
     *,
     module: str = "mlp",
-    shape: tuple[int, ...] = (),
+    shape: Widths = (),
     data: str = "digits",
     folder: str = FOLDER,
     file: str = "",
-    samples: int = Size.samples,
-    features: int = Size.features,
-    classes: int = Size.classes,
+    samples: Count = Size.samples,
+    features: Count = Size.features,
+    classes: Classes = Size.classes,
     seed: int = 0,
     dtype: str = "float32",
     device: Host = HOST,

@@ -34,6 +34,9 @@ from dsgd_bench.problems.base import Judgment, Ready
 from dsgd_bench.problems.data import Data
 from dsgd_bench.problems.torch_memory import Place, Views, allow_tf32, shared
 
+SEED_BITS = 2**64 - 1
+"""Those of a seed that torch takes."""
+
 CHUNK = 256
 """Samples judged at a time, which bounds the memory that judging needs."""
 
@@ -138,7 +141,8 @@ class TorchProblem:
             np.copyto(work.seen, indices)
             self._views.use(x)
             self._views.collect(out)
-            self._place.seed(self._seed << 32 | zlib.crc32(work.seen.data))
+            seed = self._seed << 32 | zlib.crc32(work.seen.data)
+            self._place.seed(seed & SEED_BITS)
             if work.moved is not work.positions:
                 work.moved.copy_(work.positions, non_blocking=True)
             torch.index_select(self._inputs, 0, work.moved, out=work.inputs)

@@ -42,7 +42,7 @@ def made(name: str, shape: tuple[int, ...], classes: int, seed: int) -> torch.nn
     wanted = {"shape": shape, "classes": classes}
     named = inspect.signature(build).parameters
     random.seed(seed)  # a module may draw from any of the three
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
     try:
         module = build(**{key: wanted[key] for key in wanted if key in named})

@@ -1,15 +1,34 @@
 """The figure of a replay: how long an epoch takes, as it was and otherwise."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
+from dsgd_bench import files
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.replay.tables import epochs
 from dsgd_bench.replay.whatif import Answers
 from dsgd_bench.report import looks
 from dsgd_bench.report.numbers import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def check(path: Path) -> None:
+    """Refuse a name that says no format, before anything is replayed.
+
+    Raises
+    ------
+    ConfigError
+        If it does not.
+    """
+    if path.suffix not in FORMATS:
+        raise ConfigError(
+            f"--figure {path} cannot be written: its name must end in one of "
+            f"{', '.join(FORMATS)}"
+        )
 
 
 def write(path: Path, answers: Answers) -> None:
@@ -18,18 +37,19 @@ def write(path: Path, answers: Answers) -> None:
     Raises
     ------
     ConfigError
-        If the file cannot be written, or its name ends in no format there is.
+        If it cannot be drawn or written.
     """
-    with mpl.rc_context(looks.PAPER):
-        figure = _bars(answers)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--figure {path} cannot be written: {error}") from None
+    try:
+        with looks.own_settings(), looks.paper(), files.replacing(path) as scratch:
+            _bars(answers).savefig(scratch, format=path.suffix[1:])
+    except Exception as error:  # noqa: BLE001 (whatever a library or the disk has, the numbers are printed)
+        said = looks.said(error)
+        raise ConfigError(f"--figure {path} cannot be written: {said}") from None
 
 
-def _bars(answers: Answers) -> Figure:
+def _bars(answers: Answers) -> "Figure":
+    from matplotlib.figure import Figure
+
     names, seconds = zip(*epochs(answers), strict=True)
     figure = Figure(figsize=(7.0, 0.36 * len(names) + 1.0), layout="constrained")
     axes = figure.subplots()

@@ -145,7 +145,7 @@ def _check(trace: Trace) -> None:
     for name in (*NEEDED, *NEEDED_OF_RANKS):
         try:
             trace[name]
-        except KeyError:
+        except TraceError:
             missing.append(name)
     if not trace.model_bytes:
         missing.append("dsgd_model_bytes")

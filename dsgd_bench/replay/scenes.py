@@ -1,12 +1,9 @@
 """Replays a run in virtual time: the same algorithm and times, no gradients."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import numpy as np
 from msgspec import structs
 
-from dsgd_bench import problems, simulation, trace
+from dsgd_bench import problems, simulation, surroundings, trace
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.gradient_times import Replayed
 from dsgd_bench.interconnect import (
@@ -43,10 +40,10 @@ def replay(record: Record, network: NetworkSpec, change: Change) -> Trace:
     problem = problems.make(trial.problem, trial.seed)
     times = [Replayed(record.times(w, change)) for w in range(record.workers)]
     together = Together(problem, replayed=times)
-    with TemporaryDirectory(prefix="dsgd-replay-") as folder:
+    with surroundings.scratch_folder() as folder:
         work = Run(
             trial,
-            Path(folder),
+            folder,
             record.trace.study,
             progress="none",
             provenance={},
@@ -54,7 +51,7 @@ def replay(record: Record, network: NetworkSpec, change: Change) -> Trace:
             together=together,
         )
         simulation.world_of(trial, problem).run(work)
-        return trace.open_trace(trace.write_trace(Path(folder), together.shards))
+        return trace.open_trace(trace.write_trace(folder, together.shards))
 
 
 def _trial(record: Record, network: NetworkSpec, change: Change) -> Trial:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dsgd_bench.bench.output import table
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.files import write_text
 from dsgd_bench.replay.whatif import Answers
 from dsgd_bench.report.numbers import number
 
@@ -110,7 +111,6 @@ def write_json(path: Path, answers: Answers) -> None:
         "waited_for": answers.waited,
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        write_text(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise ConfigError(f"--json {path} cannot be written: {error}") from None

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
+from dsgd_bench.files import write_text
+from dsgd_bench.foreign import plain
 from dsgd_bench.report import (
     across,
     exporters,
     fom,
+    looks,
     mllog,
     page,
     server_table,
@@ -23,13 +26,14 @@ from dsgd_bench.report import (
     verdicts,
     verification,
 )
-from dsgd_bench.report.collect import TRACE, collect
+from dsgd_bench.report.collect import collect
 from dsgd_bench.report.fom import sentinel
 from dsgd_bench.report.study import Study
 from dsgd_bench.trace import open_trace
+from dsgd_bench.trials import FAILED, MISSING, UNREADABLE
 
 if TYPE_CHECKING:
-    from dsgd_bench.report.figures import Drawing
+    from dsgd_bench.report.drawing import Drawing
 
 __all__ = ["Report", "Standing", "read_report", "sentinel", "write_report"]
 
@@ -54,16 +58,19 @@ class Report:
         By name.
     command : str
         What makes the report again.
-    remark : str
-        What the report itself lacks, in a sentence; usually empty.
+    remarks : tuple of str
+        What the report itself lacks, a sentence each; usually empty.
     files : tuple of Path
         What was written; empty for a report that was only read.
+    whole : bool
+        Whether all was written but for figures, which are extras.
     """
 
     studies: tuple[Study, ...]
     command: str
     files: tuple[Path, ...] = ()
-    remark: str = ""
+    remarks: tuple[str, ...] = ()
+    whole: bool = True
 
     def terminal(self, *, columns: int | None = None) -> str:
         """Return one table per study, its warnings and verdicts, as plain text.
@@ -77,32 +84,84 @@ class Report:
         parts = []
         for study in self.studies:
             table = terminal.render(study.results, columns=limit)
-            parts += [study.heading, table, *study.notes]
+            parts += [plain(study.heading), table, *map(plain, study.notes)]
             parts += [_wrapped(caution.text, limit) for caution in study.cautions]
             parts += ["", *verification.terminal(study.verified, limit)]
             parts += [*verdicts.terminal(study.answers, limit), ""]
         for title, compared, notes in across.sections(self.studies):
-            parts += [f"{title}:", terminal.render(compared, columns=limit)]
+            parts += [plain(f"{title}:"), terminal.render(compared, columns=limit)]
             parts += [*(_wrapped(note, limit, "  ") for note in notes), ""]
-        if self.remark:
-            parts += [self.remark, ""]
-        page = [f"report: {file}" for file in self.files if file.name == PAGE]
-        return "\n".join([*parts, *page, self.command])
+        if self.remarks:
+            parts += [*(_wrapped(remark, limit) for remark in self.remarks), ""]
+        page = [plain(f"report: {file}") for file in self.files if file.name == PAGE]
+        return "\n".join([*parts, *page, plain(self.command)])
 
-    def standing(self, ids: Collection[str] | None = None) -> "Standing":
+    def write(self, out: Path) -> "Report":
+        """Write tables, figures and a page; return the report that says so.
+
+        Whatever cannot be drawn or written is named among the remarks, so that the
+        numbers can still be shown.
+
+        Parameters
+        ----------
+        out : Path
+            The folder; it is made.
+        """
+        drawings, remarks = _draw(self.studies, out / FIGURES)
+        figures = [drawing.path for drawing in drawings]
+        files, failed = [], {}
+        for name, text in _texts(self, drawings, out).items():
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                write_text(out / name, text)
+                files.append(out / name)
+            except OSError as error:
+                failed[name] = error.strerror or str(error)
+        if failed:
+            why = "; ".join(dict.fromkeys(failed.values()))
+            remarks.append(
+                f"{', '.join(failed)} cannot be written to {out} ({why}): make room"
+                " there, or name another folder with --out."
+            )
+        return replace(
+            self,
+            files=(*files, *figures),
+            remarks=tuple(dict.fromkeys(remarks)),
+            whole=not failed,
+        )
+
+    def standing(
+        self,
+        ids: Collection[str] | None = None,
+        failed: Collection[str] = (),
+        home: Path | None = None,
+    ) -> "Standing":
         """Return what the report says of some trials, by default of all.
 
         Parameters
         ----------
         ids : collection of str, optional
-            Which trials count.
+            Which trials count; those of which there is nothing are missing.
+        failed : collection of str
+            Trials that failed, even if their folders cannot say so.
+        home : Path, optional
+            The folder in which trials count; not those in folders below.
         """
-        rows = [row for study in self.studies for row in study.rows]
-        verified = [each for study in self.studies for each in study.verified]
+        studies = [study for study in self.studies if home in (None, study.folder)]
+        found = [
+            (folder.name, state)
+            for study in studies
+            for folder, state in study.states.items()
+        ]
+        rows = [row for study in studies for row in study.rows]
+        verified = [each for study in studies for each in study.verified]
         if ids is not None:
             rows = [row for row in rows if row.trial_id in ids]
             verified = [each for each in verified if each.trial_id in ids]
-        return Standing(self, tuple(rows), tuple(verified))
+            found = [(trial, state) for trial, state in found if trial in ids]
+            found += [(trial, MISSING) for trial in ids if trial not in dict(found)]
+        found = [(trial, FAILED if trial in failed else was) for trial, was in found]
+        return Standing(self, tuple(rows), tuple(verified), tuple(found))
 
 
 @dataclass(frozen=True)
@@ -117,21 +176,24 @@ class Standing:
         The trials, crashed ones included.
     verified : tuple of Verification
         Of those that finished.
+    states : tuple of (str, str)
+        Id of every trial, and what became of it, see `Collected`.
     """
 
     report: Report
     rows: tuple[Row, ...]
     verified: tuple[Verification, ...]
+    states: tuple[tuple[str, str], ...]
 
     @property
     def crashed(self) -> bool:
         """Whether a trial has failed to run."""
-        return any(row.status == "crashed" for row in self.rows)
+        return any(state == FAILED for _, state in self.states)
 
     @property
     def invalid(self) -> bool:
         """Whether a finished trial fails verification, or cannot even be read."""
-        unreadable = any(row.status == "unreadable" for row in self.rows)
+        unreadable = any(state == UNREADABLE for _, state in self.states)
         return unreadable or any(trial.failed for trial in self.verified)
 
     @property
@@ -141,7 +203,8 @@ class Standing:
 
     def lines(self) -> Iterator[str]:
         """Yield the figures of merit, see `fom.lines`."""
-        return fom.lines(self.rows, self.verified)
+        states = [state for _, state in self.states]
+        return fom.lines(self.rows, self.verified, states)
 
     def mllog(self) -> Iterator[str]:
         """Yield the lines of MLPerf's loggers of every trial that finished."""
@@ -149,12 +212,11 @@ class Standing:
         for study in self.report.studies:
             for row in study.rows:
                 if row.trial_id in finished:
-                    path = study.folder / row.trial_id / TRACE
-                    yield from mllog.lines(open_trace(path))
+                    yield from mllog.lines(open_trace(study.traces[row.trial_id]))
 
     def sentinel(self) -> str:
         """Return the last line for machines: valid unless a trial is not."""
-        ids = [row.trial_id for row in self.rows]
+        ids = [trial for trial, _ in self.states]
         return sentinel(not (self.crashed or self.invalid), ids)
 
 
@@ -203,21 +265,14 @@ def write_report(*folders: Path, out: Path | None = None) -> Report:
     TraceError
         If there is no finished or failed trial, or a file cannot be written.
     """
-    report = read_report(*folders)
-    out = folders[0] if out is None else out
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        files = _write(report, out)
-    except OSError as error:
-        raise TraceError(
-            f"the report cannot be written to {out} ({error.strerror or error}): make"
-            " room there, or name another folder"
-        ) from None
-    return Report(report.studies, report.command, files, _remark())
+    report = read_report(*folders).write(folders[0] if out is None else out)
+    if not report.whole:
+        raise TraceError(report.remarks[-1])
+    return report
 
 
-def _write(report: Report, out: Path) -> tuple[Path, ...]:
-    drawings = _draw(report.studies, out / FIGURES)
+def _texts(report: Report, drawings: Sequence["Drawing"], out: Path) -> dict[str, str]:
+    """Return what every file of the report holds, by its name."""
     pictures = [drawing.path.relative_to(out).as_posix() for drawing in drawings]
     studies, command = report.studies, report.command
     texts = {
@@ -231,32 +286,27 @@ def _write(report: Report, out: Path) -> tuple[Path, ...]:
         texts[SERVERS] = server_table.comma_separated(loads)
     if validation_table.pairs(studies):
         texts[VALIDATION] = validation_table.comma_separated(studies)
-    for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
-    return (*(out / name for name in texts), *(drawing.path for drawing in drawings))
+    return texts
 
 
-def _draw(studies: Sequence[Study], folder: Path) -> list["Drawing"]:
-    if _remark():
-        return []
-    # Drawing is slow to import, and the terminal's table needs none of it.
-    from dsgd_bench.report import figures
-
-    return figures.draw(studies, folder)
-
-
-def _remark() -> str:
-    """Return why there are no figures, or nothing."""
-    if find_spec("matplotlib") is not None:
-        return ""
-    return (
-        "The report has no figures, because matplotlib is not installed: pip install"
-        " 'dsgd-bench[report]'."
-    )
+def _draw(studies: Sequence[Study], folder: Path) -> tuple[list["Drawing"], list[str]]:
+    """Draw what can be drawn; say of the rest why not."""
+    if find_spec("matplotlib") is None:
+        return [], [
+            "The report has no figures, because matplotlib is not installed: pip"
+            " install 'dsgd-bench[report]'."
+        ]
+    try:
+        # slow to import, and the terminal's table needs none of it
+        with looks.own_settings():
+            from dsgd_bench.report import figures
+        return figures.draw(studies, folder)
+    except Exception as error:  # noqa: BLE001 (anything may be wrong with a library, its settings or the disk, and the numbers do not depend on it)
+        return [], [f"The report has no figures: {looks.said(error)}."]
 
 
 def _wrapped(text: str, limit: int, mark: str = "! ") -> str:
     """Return a warning as a list item of at most 100 characters per line."""
     return textwrap.fill(
-        text, min(limit, 100), initial_indent=mark, subsequent_indent="  "
+        plain(text), min(limit, 100), initial_indent=mark, subsequent_indent="  "
     )

@@ -1,19 +1,22 @@
 """Find the trials below a results folder and read what each has to say."""
 
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from dsgd_bench import trials
 from dsgd_bench.analysis import servers
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
 from dsgd_bench.analysis.verify import Verification, verify
-from dsgd_bench.errors import DsgdError, TraceError
-from dsgd_bench.specs import Job
+from dsgd_bench.errors import ConfigError, DsgdError, TraceError
+from dsgd_bench.specs import Job, Machine
 from dsgd_bench.trace import Trace, fabric_of, open_trace
+from dsgd_bench.trace.reading import reading
 
-READY, ERROR = "READY", "ERROR"
-JOB, TRACE = "job.json", "trace.h5"
+JOB, TRACE = trials.JOB, trials.TRACE
 
 VIRTUAL = "virtual"
 
@@ -38,6 +41,18 @@ class Collected:
         Traces that are missing or damaged, and in which way.
     unfinished : list of Path
         Folders of trials that neither finished nor failed.
+    nameless : list of (Path, str)
+        Folders of trials that failed, and why, of which not even the settings can be
+        read: they have no row.
+    states : dict of Path to str
+        Every trial's folder: ``finished``, ``failed``, ``unreadable``, ``stopped`` or
+        ``missing``.
+    traces : dict of str to Path
+        Where the trace of each finished trial lies, by its id.
+    copies : list of Path
+        Folders that hold the same trial as the one beside them that bears its name.
+    machines : list of Machine
+        The machine file of every finished trial, where it is known.
     """
 
     folder: Path
@@ -47,12 +62,17 @@ class Collected:
     verified: list[Verification] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     unfinished: list[Path] = field(default_factory=list)
+    nameless: list[tuple[Path, str]] = field(default_factory=list)
+    states: dict[Path, str] = field(default_factory=dict)
+    traces: dict[str, Path] = field(default_factory=dict)
+    copies: list[Path] = field(default_factory=list)
+    machines: list[Machine] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """The study's name, that of its folder."""
+        """The study's name, that of its folder, which may be a link."""
         mark = ", simulated" if self.fabric == VIRTUAL else ""
-        return self.folder.resolve().name + mark
+        return self.folder.absolute().name + mark
 
 
 def collect(folder: Path) -> list[Collected]:
@@ -66,24 +86,21 @@ def collect(folder: Path) -> list[Collected]:
         If there is no finished or failed trial at all.
     """
     studies: dict[tuple[Path, str], Collected] = {}
-    for trial in _trial_folders(folder):
+    for trial in trials.find(folder):
         home, fabric = trial.parent, _fabric(trial)
         collected = studies.setdefault((home, fabric), Collected(home, fabric))
-        if (trial / ERROR).exists():
-            _add_crash(collected, trial)
-        elif (trial / READY).exists():
+        state = trials.state(trial)
+        collected.states[trial] = state
+        if state == trials.FINISHED:
             _add_ready(collected, trial)
+        elif state == trials.FAILED:
+            _add_crash(collected, trial)
         else:
             collected.unfinished.append(trial)
-    if not any(collected.rows for collected in studies.values()):
+    ended = {trials.FINISHED, trials.FAILED, trials.UNREADABLE}
+    if not any(ended & set(each.states.values()) for each in studies.values()):
         raise TraceError(_nothing(folder, list(studies.values())))
     return list(studies.values())
-
-
-def _trial_folders(folder: Path) -> Iterator[Path]:
-    """Yield every folder that holds a trial, in the order of their names."""
-    marks = (READY, ERROR, JOB, TRACE)
-    yield from sorted({path.parent for mark in marks for path in folder.rglob(mark)})
 
 
 def _fabric(folder: Path) -> str:
@@ -100,25 +117,50 @@ def _add_ready(collected: Collected, folder: Path) -> None:
     path = folder / TRACE
     try:
         trace = _open(path)
-        row, load, verified = summarize(trace), servers.load(trace), verify(trace)
-    except (DsgdError, OSError, KeyError, ValueError) as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
+        _check_owner(trace, folder)
+        # what fails a check, or passes all, may still be nothing that can be summed up
+        with reading(path), np.errstate(all="ignore"):
+            verified = verify(trace)
+            row, load = summarize(trace), servers.load(trace)
+    except DsgdError as error:
+        problem = " ".join(str(error).split())
         collected.unreadable.append((path, problem))
+        collected.states[folder] = trials.UNREADABLE
         _add_label(collected, folder, status="unreadable", reason=problem)
         return
+    if _is_copy(collected, folder, row.trial_id):
+        return
+    if row.status == "crashed":  # by its trace, whatever its folder says
+        collected.states[folder] = trials.FAILED
     collected.rows.append(row)
+    collected.traces[row.trial_id] = path
+    with suppress(DsgdError):  # written by another version: the trace is what counts
+        collected.machines.append(Job.read(folder / JOB).machine)
     collected.verified.append(verified)
     if load is not None:
         collected.loads.append(load)
 
 
+def _is_copy(collected: Collected, folder: Path, trial: str) -> bool:
+    """Note a folder that is the copy of a trial's, which would count twice."""
+    copied = folder.name != trial and (folder.parent / trial).is_dir()
+    if copied:
+        collected.copies.append(folder)
+        del collected.states[folder]
+    return copied
+
+
 def _add_crash(collected: Collected, folder: Path) -> None:
     """Add what is known of a failed trial: its trace if one was merged, or its name."""
-    reason = (folder / ERROR).read_text(encoding="utf-8").strip()
+    reason = trials.reason(folder)
     try:
-        row = summarize(_open(folder / TRACE))
-    except (DsgdError, OSError, KeyError, ValueError):
+        trace = _open(folder / TRACE)
+        with reading(folder / TRACE), np.errstate(all="ignore"):
+            row = summarize(trace)
+    except DsgdError:
         _add_label(collected, folder, status="crashed", reason=reason)
+        return
+    if _is_copy(collected, folder, row.trial_id):
         return
     collected.rows.append(
         replace(row, status="crashed", reason=reason, time_to_target=None)
@@ -127,16 +169,18 @@ def _add_crash(collected: Collected, folder: Path) -> None:
 
 def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) -> None:
     """Add a run of which nothing but the trial is left."""
-    path = folder / JOB
     try:
-        trial = Job.read(path).trial
-    except DsgdError as error:
-        collected.unreadable.append((path, " ".join(str(error).split())))
+        job = Job.read(folder / JOB)
+    except DsgdError:
+        if status == "crashed":  # one that is unreadable has been named already
+            collected.nameless.append((folder, reason))
+        return
+    if _is_copy(collected, folder, job.trial.id):
         return
     collected.rows.append(
         labeled(
-            trial,
-            study=collected.folder.resolve().name,
+            job.trial,
+            study=job.study,
             status=status,
             reason=reason,
             fabric=collected.fabric,
@@ -150,11 +194,16 @@ def _open(path: Path) -> Trace:
     return open_trace(path)
 
 
+def _check_owner(trace: Trace, folder: Path) -> None:
+    """Refuse a trace of another trial than was asked of the ranks there."""
+    with suppress(ConfigError):  # a trace without what was asked tells all by itself
+        if Job.read(folder / JOB).trial.id != trace.trial.id:
+            raise TraceError(f"it is not of the trial that {folder / JOB} asks for")
+
+
 def _nothing(folder: Path, studies: list[Collected]) -> str:
     if not folder.exists():
         return f"{folder} does not exist: name a folder such as results/smoke"
-    for path, problem in (found for study in studies for found in study.unreadable):
-        return f"{folder} has no readable trial: {path}: {problem}; run the study again"
     unfinished = sum(len(study.unfinished) for study in studies)
     if unfinished:
         return (

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
+from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.findings import Answer
 from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate
 from dsgd_bench.analysis.summary import Row
+from dsgd_bench.foreign import cell, plain
+from dsgd_bench.foreign import markdown as safe
 from dsgd_bench.report import across, verdicts, verification
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Table
@@ -72,32 +75,41 @@ def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> 
     """
     parts = ["# dsgd-bench report"]
     for study in studies:
-        parts += [f"## {study.heading}", _markdown_table(study.results)]
-        parts += ["\n".join(f"- {note}" for note in study.notes)]
+        parts += [f"## {safe(study.heading)}", _markdown_table(study.results)]
+        parts += ["\n".join(f"- {safe(note)}" for note in study.notes)]
         if study.cautions:
             parts += ["### Read this first"]
-            parts += ["\n".join(f"- {caution.text}" for caution in study.cautions)]
+            parts += [
+                "\n".join(f"- {safe(caution.text)}" for caution in study.cautions)
+            ]
         parts += [verification.markdown(study.verified)]
         parts += [verdicts.markdown(study.answers)]
         parts += ["### Quality, work and traffic", _markdown_table(study.work)]
         if study.provenance:
-            facts = (f"- {name}: {text}" for name, text in study.provenance.items())
+            facts = (
+                f"- {safe(f'{name}: {text}')}"
+                for name, text in study.provenance.items()
+            )
             how = "Simulated" if study.simulated else "Measured"
             parts += [f"### {how} on", "\n".join(facts)]
     for title, table, notes in across.sections(studies):
-        parts += [f"## {title}", _markdown_table(table)]
-        parts += ["\n".join(f"- {note}" for note in notes)]
+        parts += [f"## {safe(title)}", _markdown_table(table)]
+        parts += ["\n".join(f"- {safe(note)}" for note in notes)]
     parts += [f"![{name}]({name})" for name in figures]
-    return "\n\n".join(part for part in [*parts, f"    {command}"] if part) + "\n"
+    return (
+        "\n\n".join(part for part in [*parts, f"    {plain(command)}"] if part) + "\n"
+    )
 
 
 def comma_separated(studies: Sequence[Study]) -> str:
     """Return one CSV line per point, every header with its unit."""
     records = [_record(study, line) for study in studies for line in study.lines]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    headers = list(records[0]) if records else ["study"]
+    writer = csv.DictWriter(text, headers, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    for record in records:
+        writer.writerow({name: cell(value) for name, value in record.items()})
     return text.getvalue()
 
 
@@ -118,7 +130,7 @@ def as_json(studies: Sequence[Study], command: str) -> str:
             for study in studies
         ],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+    return json.dumps(content, indent=1, default=str) + "\n"
 
 
 def _answer(answer: Answer) -> dict[str, Any]:
@@ -139,7 +151,7 @@ def _markdown_table(table: Table) -> str:
         for column in table.columns
     ]
     marks = [":--" if column.left else "--:" for column in table.columns]
-    rows = [heads, marks, *([c.replace("|", "\\|") for c in r] for r in table.cells)]
+    rows = [heads, marks, *([*map(safe, r)] for r in table.cells)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -195,7 +207,7 @@ def _point(line: Line) -> dict[str, Any]:
         "case": line.case,
         "algorithm": line.algorithm,
         "slowdown": row.slowdown,
-        "settings": dict(row.factors),
+        "settings": {name: labels.text(value) for name, value in row.factors.items()},
         "runs": len(group.rows),
         "reached": group.reached,
         "statuses": dict(group.statuses),

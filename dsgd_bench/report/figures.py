@@ -1,8 +1,7 @@
 """The figures: loss against time, the price of a slow rank, where the time went."""
 
-import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import Line, keeps_step
+from dsgd_bench.analysis.labels import text as words
 from dsgd_bench.analysis.scaling import curves
 from dsgd_bench.report import (
+    drawing,
     link_figure,
     link_table,
     looks,
@@ -27,11 +28,14 @@ from dsgd_bench.report import (
     validation_figure,
     validation_table,
 )
+from dsgd_bench.report.drawing import Drawing, Plan
 from dsgd_bench.report.numbers import TIMES
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import TIME_COLUMNS, shown_shares
 
 Lines = Sequence[Line]
+LONGEST = 160
+"""Letters of the name of a figure's file, before what it shows."""
 PANELS_PER_ROW = 2
 TOLERANCE = 0.05
 """Half-width of the band around the asynchronous model: the acceptance limit."""
@@ -41,57 +45,53 @@ LOG_RANGE = 5.0
 """Losses that span more than this factor are shown on a log scale."""
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """One figure, drawn.
+def draw(studies: Sequence[Study], folder: Path) -> tuple[list[Drawing], list[str]]:
+    """Draw every figure that the studies have data for into `folder`.
 
-    Attributes
-    ----------
-    path : Path
-        The PNG, for light paper.
-    caption : str
-        What it shows, in a sentence.
-    light, dark : str
-        SVG for the page's two color schemes.
+    Returns
+    -------
+    list of Drawing, list of str
+        What was drawn, and a sentence for what could not be, or not well.
     """
-
-    path: Path
-    caption: str
-    light: str
-    dark: str
-
-
-def draw(studies: Sequence[Study], folder: Path) -> list[Drawing]:
-    """Draw every figure that the studies have data for into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawings = []
+    drawings: list[Drawing] = []
+    remarks: list[str] = []
+    for path, drawn, caption in _planned(studies, folder):
+        with warnings.catch_warnings(record=True) as caught:
+            try:
+                drawings.append(drawing.draw(path, drawn, caption))
+            except Exception as error:  # noqa: BLE001 (whatever it is, the other figures and all numbers do not depend on it)
+                remarks.append(f"{path.name} was not drawn: {looks.said(error)}.")
+        remarks += [f"{path.name}: {warning.message}" for warning in caught]
+    return drawings, remarks
+
+
+def _planned(studies: Sequence[Study], folder: Path) -> Iterator[Plan]:
     bounded = link_table.lines(studies)
     if link_figure.has_data(bounded):
         drawn = partial(link_figure.steps_beside_bounds, bounded)
-        drawings.append(_draw(folder / "bounds.png", drawn, link_figure.CAPTION))
+        yield folder / "bounds.png", drawn, link_figure.CAPTION
     compared = validation_table.pairs(studies)
     if validation_figure.has_data(compared):
         drawn = partial(validation_figure.simulated_beside_measured, compared)
-        path = folder / "validation.png"
-        drawings.append(_draw(path, drawn, validation_figure.CAPTION))
+        yield folder / "validation.png", drawn, validation_figure.CAPTION
     for study in studies:
-        drawings += _draw_study(study, folder)
+        yield from _plan_study(study, folder)
         for case, lines in _cases(study):
-            drawings += _draw_case(study, case, lines, folder)
-    return drawings
+            yield from _plan_case(study, case, lines, folder)
 
 
-def _draw_study(study: Study, folder: Path) -> Iterator[Drawing]:
-    """Draw what needs all points of a study: servers, and scaling."""
+def _plan_study(study: Study, folder: Path) -> Iterator[Plan]:
+    """Plan what needs all points of a study: servers, and scaling."""
     stem = _stem(study.name)
     if server_figure.has_data(study.loads):
         drawn = partial(server_figure.servers_against_workers, study.loads)
         caption = f"{study.name}: {server_figure.CAPTION}"
-        yield _draw(folder / f"{stem}-servers.png", drawn, caption)
+        yield folder / f"{stem}-servers.png", drawn, caption
     if scaled := curves(study.rows):
         drawn = partial(scaling_figure.excess_against_gradients, scaled)
         caption = f"{study.name}: {scaling_figure.CAPTION}"
-        yield _draw(folder / f"{stem}-scaling.png", drawn, caption)
+        yield folder / f"{stem}-scaling.png", drawn, caption
 
 
 def _cases(study: Study) -> Iterator[tuple[str, list[Line]]]:
@@ -99,32 +99,19 @@ def _cases(study: Study) -> Iterator[tuple[str, list[Line]]]:
         yield case, [line for line in study.lines if line.case == case]
 
 
-def _draw_case(
-    study: Study, case: str, lines: Lines, folder: Path
-) -> Iterator[Drawing]:
+def _plan_case(study: Study, case: str, lines: Lines, folder: Path) -> Iterator[Plan]:
     stem = _stem(*(word for word in (study.name, *case.split(", ")) if word))
     of = f"{study.name}, {case}" if case else study.name
     for name, (has_data, drawn, caption) in FIGURES.items():
         if has_data(lines):
             path = folder / f"{stem}-{name}.png"
-            yield _draw(path, partial(drawn, lines), f"{of}: {caption}")
+            yield path, partial(drawn, lines), f"{of}: {caption}"
 
 
 def _stem(*words: str) -> str:
     """Return the start of a file's name: the words without special characters."""
-    return "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(words))
-
-
-def _draw(path: Path, drawn: Callable[[], Figure], caption: str) -> Drawing:
-    """Draw into a PNG, and as SVG for either paper."""
-    with mpl.rc_context(looks.PAPER):
-        figure, text = drawn(), io.StringIO()
-        figure.savefig(path, format="png")
-        # Nothing has moved since: laying out again would take as long as drawing.
-        figure.set_layout_engine("none")
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = text.getvalue()
-    return Drawing(path, caption, svg, looks.darkened(svg))
+    name = "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(words))
+    return name[:LONGEST]
 
 
 # ------------------------------------------------------------------ loss against time
@@ -183,14 +170,14 @@ def _curves(axes: Axes, line: Line, look: looks.Look) -> None:
 
 def _target(axes: Axes, lines: Lines) -> None:
     """Draw the target loss as a dashed line with its name above."""
-    wanted = lines[0].group.first.factors.get("measure.target.loss", "None")
-    if wanted == "None":
+    wanted = lines[0].group.first.factors.get("measure.target.loss")
+    if wanted is None:
         return
     ink = mpl.rcParams["text.color"]
-    axes.axhline(float(wanted), color=ink, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.axhline(wanted, color=ink, linewidth=0.9, linestyle=(0, (4, 3)))
     axes.annotate(
-        f"target {wanted}",
-        (1.0, float(wanted)),
+        f"target {words(wanted)}",
+        (1.0, wanted),
         xycoords=("axes fraction", "data"),
         xytext=(0, 3),
         textcoords="offset points",

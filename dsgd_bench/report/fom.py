@@ -5,13 +5,14 @@ expressions of ReFrame, Ramble, JUBE and their like; docs/output.md describes th
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from dsgd_bench import trials
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
+from dsgd_bench.foreign import token
 
 SENTINEL = "DSGD_BENCH_RESULT"
 
@@ -24,19 +25,31 @@ METRICS = (
 )
 """Attributes of a row that are printed as they are, where it has them, and units."""
 
+COUNTED = {
+    "finished": (trials.FINISHED,),
+    "failed": (trials.FAILED,),
+    "unreadable": (trials.UNREADABLE,),
+    "missing": (trials.MISSING, trials.PAUSED),
+}
+"""What trials are counted as, each as one of these -> what became of them."""
+
 NOT_RUN = ("crashed", "unreadable")
 """Statuses of rows that have no numbers."""
 
 
-def lines(rows: Sequence[Row], verified: Sequence[Verification]) -> Iterator[str]:
+def lines(
+    rows: Sequence[Row], verified: Sequence[Verification], states: Sequence[str]
+) -> Iterator[str]:
     """Yield the figures of merit of every trial, then those of all together.
 
     Parameters
     ----------
     rows : sequence of Row
-        One per trial.
+        One per trial of which anything is known.
     verified : sequence of Verification
         Of those that finished.
+    states : sequence of str
+        What became of every trial, see `collect.Collected`.
     """
     ran = [row for row in rows if row.status not in NOT_RUN]
     named = names(rows)
@@ -45,8 +58,10 @@ def lines(rows: Sequence[Row], verified: Sequence[Verification]) -> Iterator[str
         for metric, value, unit in _metrics(row):
             yield line(f"{metric}[{label}]", value, unit)
     aimed = [row for row in ran if row.target]
-    yield line("trials", len(rows), "count")
-    yield line("trials_failed", len(rows) - len(ran), "count")
+    yield line("trials", len(states), "count")
+    for state, of in COUNTED.items():
+        count = sum(each in of for each in states)
+        yield line(f"trials_{state}", count, "count")
     invalid = sum(bool(trial.failed) for trial in verified)
     yield line("trials_invalid", invalid, "count")
     if aimed:
@@ -77,14 +92,18 @@ def names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
         words = [f"study={row.study}"] if several else []
         words += [word.replace(" ", "=", 1) for word in row.label.split(", ")]
         words += [f"ranks={row.ranks}", f"slowdown={row.slowdown}"]
-        words += [f"{name}={row.factors.get(name, '')}" for name in different]
+        words += [f"{name}={_value(row, name)}" for name in different]
         words += [f"seed={row.seed}"]
-        found[row.study, row.trial_id] = ",".join(map(_plain, words))
+        found[row.study, row.trial_id] = ",".join(map(token, words))
     twice = Counter(found.values())
     return {
-        key: f"{name},id={key[1]}" if twice[name] > 1 else name
+        key: f"{name},id={token(key[1])}" if twice[name] > 1 else name
         for key, name in found.items()
     }
+
+
+def _value(row: Row, name: str) -> str:
+    return labels.text(row.factors[name]) if name in row.factors else ""
 
 
 def _metrics(row: Row) -> Iterator[tuple[str, float, str]]:
@@ -103,8 +122,3 @@ def _metrics(row: Row) -> Iterator[tuple[str, float, str]]:
 def _different(rows: Sequence[Row]) -> list[str]:
     """Return the settings that differ between rows, but for those always named."""
     return [n for n in labels.differing([row.factors for row in rows]) if n != "ranks"]
-
-
-def _plain(word: str) -> str:
-    """Return a word without blanks, brackets and commas, which part the lines."""
-    return re.sub(r"[\s,\[\]]+", "_", word)

@@ -1,6 +1,7 @@
 """Time per step beside its bound: the table of runs on links of known rates."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from dsgd_bench.analysis.bounds import SYMBOLS
 from dsgd_bench.analysis.comparison import Line
@@ -94,10 +95,10 @@ def _uneven(row: Row) -> bool:
 
 
 def _compute(line: Line) -> float:
-    return float(line.group.first.factors.get("compute.seconds", "0"))
+    return float(line.group.first.factors.get("compute.seconds", 0.0))
 
 
-def _point(line: Line) -> dict[str, str]:
+def _point(line: Line) -> dict[str, Any]:
     factors = dict(line.group.first.factors)
     factors.pop("links", None)
     return factors

@@ -1,9 +1,15 @@
 """Colors and line styles of the figures, on light and on dark paper.
 
+A user's own settings of the drawing library are left aside: they may ask for LaTeX, for
+a font that is not there or for a window, and figures of two users would differ.
+
 Colors are Okabe and Ito's (2008), told apart under the common color blindnesses.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 SPAN_COLORS = {
@@ -31,6 +37,8 @@ _INKED = (
     "ytick.color",
 )
 _COMMON: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],  # comes with the library
+    "text.parse_math": False,  # a dollar in a label is a dollar
     "font.size": 10.0,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
@@ -57,10 +65,53 @@ PAPER: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.alpha": 0.45,
 }
-"""Settings of the drawing library."""
+"""Settings of the drawing library that differ from its own ones."""
+
+UNTOUCHED = ("backend", "interactive", "timezone", "toolbar")
+"""Settings that say how to show figures in windows, which is not done here."""
 
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 """Line styles, one per round through the colors."""
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Let the drawing library be loaded in a ``with`` block, whatever the user has set.
+
+    A backend that it does not know, such as a notebook's, keeps it from being loaded;
+    and where it cannot keep its cache it says so, which is nobody's concern here.
+    """
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MPLBACKEND"]
+        else:
+            os.environ["MPLBACKEND"] = before
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """Draw in a ``with`` block with the library's own settings and `PAPER`."""
+    import matplotlib as mpl
+
+    # the values themselves: to ask for them one by one warns of those that are old
+    own = {
+        name: value
+        for name, value in dict.items(mpl.rcParamsDefault)
+        if name not in UNTOUCHED
+    }
+    with mpl.rc_context({**own, **PAPER}):
+        yield
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says, in a line, with its kind where that is needed."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if isinstance(error, OSError) else f"{type(error).__name__}: {words}"
 
 
 def darkened(svg: str) -> str:

@@ -2,10 +2,10 @@
 
 import base64
 from collections.abc import Sequence
-from html import escape
 from typing import Protocol
 
 from dsgd_bench.analysis.comparison import Line
+from dsgd_bench.foreign import html
 from dsgd_bench.report import across, tables, verdicts, verification
 from dsgd_bench.report.looks import SPAN_COLORS
 from dsgd_bench.report.numbers import percent
@@ -102,21 +102,21 @@ def render(studies: Sequence[Study], command: str, drawings: Sequence[Drawn]) ->
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>"
+        f"<title>{html(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>"
         "<main>\n<h1>dsgd-bench report</h1>\n"
         '<p class="soft">Which distributed SGD algorithm reaches the target first, and'
         " why?</p>\n"
         + "\n".join(body)
-        + f'\n<footer class="soft">Made by <code>{escape(command)}</code></footer>\n'
+        + f'\n<footer class="soft">Made by <code>{html(command)}</code></footer>\n'
         "</main></body>\n</html>\n"
     )
 
 
 def _study(study: Study) -> str:
     name, _, rest = study.heading.partition(": ")
-    notes = "<br>".join(map(escape, study.notes))
+    notes = "<br>".join(map(html, study.notes))
     return (
-        f'<section><h2>{escape(name)}</h2><p class="soft">{escape(rest)}</p>\n'
+        f'<section><h2>{html(name)}</h2><p class="soft">{html(rest)}</p>\n'
         + verification.page(study.verified)
         + _cautions(study)
         + '<div class="card"><h3>Who reached the target, and where the time went</h3>'
@@ -131,9 +131,9 @@ def _study(study: Study) -> str:
 
 
 def _section(section: across.Section) -> str:
-    notes = "<br>".join(map(escape, section.notes))
+    notes = "<br>".join(map(html, section.notes))
     return (
-        f'<section><div class="card"><h3>{escape(section.title)}</h3>'
+        f'<section><div class="card"><h3>{html(section.title)}</h3>'
         f'{_table(section.table, ())}<p class="note">{notes}</p></div></section>'
     )
 
@@ -141,15 +141,15 @@ def _section(section: across.Section) -> str:
 def _cautions(study: Study) -> str:
     if not study.cautions:
         return ""
-    items = "".join(f"<li>{escape(caution.text)}</li>" for caution in study.cautions)
+    items = "".join(f"<li>{html(caution.text)}</li>" for caution in study.cautions)
     return f'<div class="card warn"><h3>Read this first</h3><ul>{items}</ul></div>\n'
 
 
 def _table(table: Table, lines: Sequence[Line]) -> str:
     """Return a table; with `lines`, a bar of their shares follows the comparison."""
     heads = [
-        f'<th class="{_kind(column.left)}">{escape(column.name)}'
-        f"<small>{escape(column.unit) or '&nbsp;'}</small></th>"
+        f'<th class="{_kind(column.left)}">{html(column.name)}'
+        f"<small>{html(column.unit) or '&nbsp;'}</small></th>"
         for column in table.columns
     ]
     names = [column.name for column in table.columns]
@@ -159,7 +159,7 @@ def _table(table: Table, lines: Sequence[Line]) -> str:
     rows = []
     for number, cells in enumerate(table.cells):
         row = [
-            f'<td class="{_kind(column.left)}">{escape(cell)}</td>'
+            f'<td class="{_kind(column.left)}">{html(cell)}</td>'
             for column, cell in zip(table.columns, cells, strict=True)
         ]
         if lines:
@@ -197,8 +197,8 @@ def _figure(drawing: Drawn) -> str:
     return (
         '<figure class="card"><picture>'
         f'<source media="(prefers-color-scheme: dark)" srcset="{_embed(drawing.dark)}">'
-        f'<img alt="{escape(drawing.caption)}" src="{_embed(drawing.light)}">'
-        f"</picture><figcaption>{escape(drawing.caption)}</figcaption></figure>"
+        f'<img alt="{html(drawing.caption)}" src="{_embed(drawing.light)}">'
+        f"</picture><figcaption>{html(drawing.caption)}</figcaption></figure>"
     )
 
 
@@ -208,11 +208,11 @@ def _embed(svg: str) -> str:
 
 def _provenance(study: Study) -> str:
     items = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
+        f"<dt>{html(name)}</dt><dd>{html(text)}</dd>"
         for name, text in study.provenance.items()
     )
     how = "Simulated" if study.simulated else "Measured"
     return (
-        f'<details class="card"><summary>{how} on ({escape(study.name)})</summary>'
+        f'<details class="card"><summary>{how} on ({html(study.name)})</summary>'
         f"<dl>{items}</dl></details>"
     )

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from dsgd_bench.analysis.servers import NUMBERS, Load, points
+from dsgd_bench.foreign import cell
 
 UNITS = {
     "rate": "1/s",
@@ -26,5 +27,5 @@ def comma_separated(studies: Mapping[str, Sequence[Load]]) -> str:
         for point in points(loads):
             measured = [getattr(point, name) for name in NUMBERS]
             labels = [study, point.algorithm, point.servers, point.workers]
-            writer.writerow(labels + measured)
+            writer.writerow(map(cell, labels + measured))
     return text.getvalue()

@@ -1,10 +1,12 @@
 """One study as the report shows it: lines, tables, warnings and what they stand on."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsgd_bench import placement
+from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line, compare
 from dsgd_bench.analysis.expectations import judge
 from dsgd_bench.analysis.findings import Answer
@@ -40,6 +42,10 @@ class Study:
         Whether each finished trial is valid.
     folder : Path
         Where its results lie.
+    states : mapping of Path to str
+        Every trial's folder, and what became of the trial, see `Collected`.
+    traces : mapping of str to Path
+        Where the trace of each finished trial lies, by its id.
     """
 
     name: str
@@ -51,6 +57,8 @@ class Study:
     answers: tuple[Answer, ...] = ()
     verified: tuple[Verification, ...] = ()
     folder: Path = Path()
+    states: Mapping[Path, str] = field(default_factory=dict)
+    traces: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
     def of(cls, collected: Collected) -> "Study":
@@ -69,6 +77,8 @@ class Study:
             answers,
             tuple(collected.verified),
             collected.folder,
+            collected.states,
+            collected.traces,
         )
 
     @property
@@ -96,9 +106,9 @@ class Study:
         """What all points have in common: "smoke: digits, 4 ranks, batch 32, ..."."""
         words = []
         for name, say in _COMMON.items():
-            values = {group.first.factors.get(name, "None") for group in self.groups}
-            if len(values) == 1 and (value := values.pop()) != "None":
-                words.append(say.format(value))
+            values = {group.first.factors.get(name) for group in self.groups}
+            if len(values) == 1 and (value := values.pop()) is not None:
+                words.append(say.format(labels.text(value)))
         targets = {group.first.target for group in self.groups}
         target = targets.pop() if len(targets) == 1 else None
         if target:

@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 
+from dsgd_bench.foreign import plain
 from dsgd_bench.report.tables import Column, Table
 
 GAP = "  "
@@ -21,7 +23,18 @@ def render(table: Table, *, columns: int | None = None) -> str:
     Where it does not fit, the right-hand columns follow below, with the labels again.
     """
     limit = width() if columns is None else columns
+    table = _plain(table)
     return "\n\n".join(_block(table, chosen) for chosen in _folds(table, limit))
+
+
+def _plain(table: Table) -> Table:
+    """Return the table with every cell on one line."""
+    columns = tuple(
+        replace(column, name=plain(column.name), unit=plain(column.unit))
+        for column in table.columns
+    )
+    cells = tuple(tuple(map(plain, row)) for row in table.cells)
+    return Table(columns, cells, table.rules)
 
 
 def _folds(table: Table, limit: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dsgd_bench.analysis import validation
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.validation import Pair
+from dsgd_bench.foreign import cell
 from dsgd_bench.report.numbers import NONE, estimated, number
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Column, Table, staleness
@@ -86,8 +87,9 @@ def comma_separated(studies: Sequence[Study]) -> str:
     for pair in pairs(studies):
         sides = (pair.measured.group, pair.simulated.group)
         first = pair.measured.group.first
+        labels = [pair.case, pair.measured.algorithm, first.slowdown, first.ranks]
         writer.writerow(
-            [pair.case, pair.measured.algorithm, first.slowdown, first.ranks]
+            [*map(cell, labels)]
             + [side.median("time_per_epoch") for side in sides]
             + [pair.error]
             + [side.median("staleness_mean") for side in sides]

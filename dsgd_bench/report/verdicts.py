@@ -2,9 +2,10 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 
 from dsgd_bench.analysis.findings import FAILS, HOLDS, OPEN, Answer, Finding
+from dsgd_bench.foreign import html, plain
+from dsgd_bench.foreign import markdown as safe
 from dsgd_bench.report.numbers import DASH, NONE, number
 
 TITLE = "What the papers expect"
@@ -45,7 +46,8 @@ def markdown(answers: Sequence[Answer]) -> str:
             f" {_range(answer)}".rstrip()
         )
         lines += [
-            f"  - **{finding.verdict}**: {_about(finding)}{measured(finding, answer)}"
+            f"  - **{finding.verdict}**: "
+            + safe(f"{_about(finding)}{measured(finding, answer)}")
             for finding in (*answer.having(FAILS), *answer.having(OPEN))
         ]
     return "\n".join(lines)
@@ -57,7 +59,7 @@ def page(answers: Sequence[Answer]) -> str:
         return ""
     items = "".join(_item(answer) for answer in answers)
     return (
-        f'<div class="card"><h3>{TITLE}</h3><p class="soft">{escape(_total(answers))}'
+        f'<div class="card"><h3>{TITLE}</h3><p class="soft">{html(_total(answers))}'
         f".</p>{items}</div>\n"
     )
 
@@ -130,21 +132,21 @@ def _about(finding: Finding) -> str:
 
 def _item(answer: Answer) -> str:
     rows = "".join(
-        f'<tr><td class="text">{escape(cell)}</td>'
+        f'<tr><td class="text">{html(cell)}</td>'
         f"<td>{NONE if finding.measured is None else number(finding.measured)}</td>"
         f"<td>{expected(finding)}</td>"
-        f'<td class="text">{escape(finding.verdict)}</td>'
-        f'<td class="text why">{escape(finding.why)}</td></tr>'
+        f'<td class="text">{html(finding.verdict)}</td>'
+        f'<td class="text why">{html(finding.why)}</td></tr>'
         for finding in answer.findings
         for cell in [finding.subject or "the study"]
     )
     told = answer.expectation
-    unit = escape(told.unit)
+    unit = html(told.unit)
     return (
         f'<details class="answer"{" open" if answer.verdict == FAILS else ""}>'
-        f"<summary>{MARKS[answer.verdict]} {escape(count(answer))}:"
-        f" <span>{escape(told.sentence)}</span>"
-        f" <small>{escape(told.source)}</small></summary>"
+        f"<summary>{MARKS[answer.verdict]} {html(count(answer))}:"
+        f" <span>{html(told.sentence)}</span>"
+        f" <small>{html(told.source)}</small></summary>"
         f'<div class="scroll"><table><thead><tr><th class="text">case</th>'
         f"<th>measured<small>{unit}</small></th><th>expected<small>{unit}</small></th>"
         '<th class="text">verdict</th><th class="text">why</th></tr></thead>'
@@ -154,7 +156,7 @@ def _item(answer: Answer) -> str:
 
 def _wrapped(text: str, columns: int, mark: str, *, deeper: int = 0) -> str:
     return textwrap.fill(
-        text,
+        plain(text),
         min(columns, WIDEST),
         initial_indent=f"{mark} " + " " * deeper,
         subsequent_indent="  " + " " * deeper + "  " * bool(deeper),

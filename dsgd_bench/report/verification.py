@@ -2,9 +2,10 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from html import escape
 
 from dsgd_bench.analysis.verify import Check, Verification
+from dsgd_bench.foreign import html, plain
+from dsgd_bench.foreign import markdown as safe
 
 TITLE = "Verification"
 WIDEST = 100
@@ -19,7 +20,7 @@ def terminal(verified: Sequence[Verification], columns: int) -> list[str]:
     for trial, check in _failures(verified):
         text = f"{trial.label}: {check.name}: {_told(check)}"
         wrapped = textwrap.fill(
-            text,
+            plain(text),
             min(columns, WIDEST),
             initial_indent="! ",
             subsequent_indent="  ",
@@ -39,7 +40,7 @@ def markdown(verified: Sequence[Verification]) -> str:
         lines += ["| :-- | :-- | :-- | :-- | :-- |"]
     for trial, check in failures:
         cells = (f"{trial.label} ({trial.trial_id})", *_cells(check))
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines.append(f"| {' | '.join(map(safe, cells))} |")
     return "\n".join(lines)
 
 
@@ -47,14 +48,14 @@ def page(verified: Sequence[Verification]) -> str:
     """Return a line of the page, or a card with a table of what does not hold."""
     if not verified:
         return ""
-    told = escape(summary(verified))
+    told = html(summary(verified))
     failures = list(_failures(verified))
     if not failures:
         return f'<p class="soft">{TITLE}: {told}.</p>\n'
     rows = "".join(
         "<tr>"
         + "".join(
-            f'<td class="text">{escape(cell)}</td>'
+            f'<td class="text">{html(cell)}</td>'
             for cell in (f"{trial.label} ({trial.trial_id})", *_cells(check))
         )
         + "</tr>"

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dsgd_bench import provenance
 from dsgd_bench.analysis.comparison import Line, is_synchronous
 from dsgd_bench.analysis.labels import fact
+from dsgd_bench.analysis.links import Links
 from dsgd_bench.analysis.statistics import MIN_RUNS
 from dsgd_bench.analysis.summary import Row
+from dsgd_bench.foreign import plain
 from dsgd_bench.report.collect import Collected
 from dsgd_bench.report.numbers import number
 
@@ -25,11 +28,17 @@ VOLATILE = (
     "executable",
     "cpus_allowed",
     "placement",
+    "clocks",
+    "kernel_id",  # another one after each boot
     "known_bugs",
     "gpus",  # one entry per rank; their kind is "gpu"
     "links",  # a condition of its own: points of other links are other points
 )
 """Provenance that may differ between runs of one table."""
+
+IDLE = ("watchdog", "stop_margin", "when_stopped", "slurm.", "links.")
+"""Beginnings of a machine file's keys that change no number of a whole run; links are
+a condition of its own."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,27 @@ def crashed(evidence: Evidence) -> Iterator[str]:
         reason = next((row.reason for row in rows if row.reason), "")
         yield (
             f"{_name(line)}: {_runs(rows, line)} crashed"
-            f"{f' ({reason.rstrip(chr(46))})' if reason else ''}. No time is shown for"
+            f"{_because(reason)}. No time is shown for"
             f" a crashed run. See log.txt in {rows[0].trial_id}/, then run the study"
             " again: finished trials are skipped."
+        )
+
+
+def nameless(evidence: Evidence) -> Iterator[str]:
+    """Name failed trials whose settings cannot be read."""
+    for folder, reason in evidence.collected.nameless:
+        yield (
+            f"{folder} failed{_because(reason)}, and its job.json cannot be read: the"
+            " trial is counted, and in no line of the table. Run the study again."
+        )
+
+
+def copied(evidence: Evidence) -> Iterator[str]:
+    """Name copies of trials, which are not counted."""
+    for folder in evidence.collected.copies:
+        yield (
+            f"{folder} is a copy of a trial that lies beside it, and is not counted."
+            " Move it elsewhere."
         )
 
 
@@ -150,19 +177,21 @@ def oversubscribed(evidence: Evidence) -> Iterator[str]:
     if not rows:
         return
     ranks = max(row.ranks for row in rows)
-    where = _shared_cores(rows[0])
+    where, limited = _shared_cores(rows[0]), ""
+    if any(fact(row.provenance, "cpu_quota") for row in rows):
+        limited = " A control group allows no more: see its CPU quota."
     if all(row.factors.get("compute.mode") == "emulated" for row in rows):
         yield (
             f"{ranks} ranks {where}: computing is emulated by sleep and so not"
             " disturbed, but moving and mixing wait for a core. Trust the times per"
             " epoch only while those two shares are small; use a core per rank"
-            " otherwise."
+            f" otherwise.{limited}"
         )
     else:
         yield (
             f"{ranks} ranks {where}: ranks wait for each other's cores, which no"
             " algorithm is to blame for. Use at most one rank per core, or compute ="
-            ' {mode = "emulated"}.'
+            f' {{mode = "emulated"}}.{limited}'
         )
 
 
@@ -187,7 +216,19 @@ def _shared_cores(row: Row) -> str:
         return f"of which {sum(place['shares'] for place in places)} shared cores"
     if places and places[-1]["node"]:
         return f"on {places[-1]['node'] + 1} nodes, sharing cores"
-    return f"on {cores} cores" if isinstance(cores, int) else "shared cores"
+    return f"on {cores:g} cores" if isinstance(cores, int | float) else "shared cores"
+
+
+def strange_links(evidence: Evidence) -> Iterator[str]:
+    """Name hosts that the machine file gives links of, and that no rank ran on."""
+    found = [links for row in evidence.rows if (links := Links.of(row.provenance))]
+    strange = sorted({plain(name) for links in found for name in links.unknown})
+    if strange:
+        yield (
+            f"The machine file names links of {', '.join(strange)}, where no rank of"
+            " these runs was: what it says of them is not in the bounds. Name the"
+            " hosts as in the provenance."
+        )
 
 
 def known_bugs(evidence: Evidence) -> Iterator[str]:
@@ -277,15 +318,39 @@ def mixed_provenance(evidence: Evidence) -> Iterator[str]:
         )
 
 
+def mixed_machines(evidence: Evidence) -> Iterator[str]:
+    """Name what differs between the machine files of one table."""
+    files = [provenance.settings(each) for each in evidence.collected.machines]
+    found: dict[str, set[str]] = {}
+    for key in sorted({key for flat in files for key in flat}):
+        values = {provenance.setting(key, flat) for flat in files}
+        if len(values) > 1 and not key.startswith(IDLE):
+            found[plain(key)] = values
+    if found:
+        words = "; ".join(
+            f"{key}: {' and '.join(sorted(values))}"
+            for key, values in list(found.items())[:4]
+        )
+        yield (
+            f"The runs were started with different machine files ({words}). Their times"
+            " are not comparable. Run the whole study with one of them, into a results"
+            " folder of its own."
+        )
+
+
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "crashed": crashed,
+    "nameless": nameless,
+    "copied": copied,
     "unreadable": unreadable,
     "unfinished": unfinished,
     "diverged": diverged,
     "unreached": unreached,
     "flatters": flatters,
     "mixed-provenance": mixed_provenance,
+    "mixed-machines": mixed_machines,
     "known-bugs": known_bugs,
+    "strange-links": strange_links,
     "oversubscribed": oversubscribed,
     "shared-gpus": shared_gpus,
     "progress": needs_help,
@@ -336,6 +401,10 @@ def _with_status(evidence: Evidence, status: str) -> Iterator[tuple[Line, list[R
         rows = [row for row in line.group.rows if row.status == status]
         if rows:
             yield line, rows
+
+
+def _because(reason: str) -> str:
+    return f" ({reason.rstrip('.')})" if reason else ""
 
 
 def _runs(rows: Sequence[Row], line: Line) -> str:

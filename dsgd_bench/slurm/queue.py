@@ -2,40 +2,66 @@
 
 Each knows less than one would wish: squeue forgets ended jobs after minutes, sacct
 needs accounting, which many small clusters do without, and scontrol knows one job at a
-time. A job that none of them knows is ``gone``.
+time. A job that none of them knows is ``gone``. One whose number Slurm never told is
+looked for by its name.
 """
 
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
 
 from dsgd_bench.errors import LaunchError
+from dsgd_bench.slurm.calls import ask, one_line
+from dsgd_bench.slurm.records import Record
+from dsgd_bench.slurm.states import GONE, UNSURE, together
 
-RUNNING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING"}
-WAITING = {
-    "CONFIGURING",
-    "PENDING",
-    "REQUEUED",
-    "REQUEUE_FED",
-    "REQUEUE_HOLD",
-    "RESV_DEL_HOLD",
-    "SPECIAL_EXIT",
-    "STOPPED",
-    "SUSPENDED",
-}
-"""Slurm's words for jobs that run, and for those that may still do so."""
-
-GONE = "gone"
-ALIVE = ("running", "pending")
-"""States of a job that holds its trials."""
-
-PATIENCE = 60
-"""Seconds until an answer of the batch system is given up."""
+SETTLING = timedelta(hours=1)
+"""How long after it was sent a job may appear in the queue that is not there yet: a
+controller under load works off what it was sent by callers that have given up."""
 
 
-def states(jobs: Iterable[str]) -> dict[str, str]:
+HEADING = re.compile(r"^CLUSTER: .*$", re.M)
+"""A line above the jobs of a cluster that was asked for by name."""
+
+
+class Line(NamedTuple):
+    """What Slurm says of a job, or of an element of an array."""
+
+    job: str
+    state: str
+    name: str
+
+
+def of_records(found: Mapping[Path, Record]) -> dict[Path, str]:
+    """Return the state of each job, as `states.together` does, or that it is unsure.
+
+    Parameters
+    ----------
+    found : mapping of Path to Record
+        By their folders, as `records.read` returns them.
+
+    Raises
+    ------
+    LaunchError
+        If there is no Slurm here, or it does not answer.
+    """
+    result: dict[Path, str] = {}
+    for cluster in sorted({record.cluster for record in found.values()}):
+        here = {p: record for p, record in found.items() if record.cluster == cluster}
+        told = states((record.job for record in here.values() if record.job), cluster)
+        untold = [record for record in here.values() if not record.job]
+        by_name = find(untold, cluster)
+        for folder, record in here.items():
+            _, state = by_name.get(record.name, ("", ""))
+            result[folder] = told[record.job] if record.job else state or _lost(record)
+    return result
+
+
+def states(jobs: Iterable[str], cluster: str = "") -> dict[str, str]:
     """Return the state of each job: running, pending, gone, or how it ended.
 
     An array of jobs runs as long as one of its elements does, and counts as pending as
@@ -49,87 +75,94 @@ def states(jobs: Iterable[str]) -> dict[str, str]:
     wanted = list(dict.fromkeys(jobs))
     if not wanted:
         return {}
-    found = _squeue(set(wanted))
-    missing = [job for job in wanted if job not in found]
-    if missing:
-        found |= _sacct(missing)
-    for job in wanted:
-        if job not in found:
-            found[job] = _scontrol(job)
-    return {job: _together(found[job]) for job in wanted}
+    found: dict[str, list[str]] = {}
+    for line in _squeue(cluster):
+        found.setdefault(line.job, []).append(line.state)
+    listed = {job: together(found[job], listed=True) for job in wanted if job in found}
+    missing = [job for job in wanted if job not in listed]
+    known = _sacct(missing, cluster) if missing else {}
+    for job in missing:
+        ended = known.get(job)
+        listed[job] = (
+            together(ended, listed=False) if ended else _scontrol(job, cluster)
+        )
+    return listed
 
 
-def ask(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run one of Slurm's commands to its end and return what it said.
+def find(sent: Sequence[Record], cluster: str = "") -> dict[str, tuple[str, str]]:
+    """Look for jobs by their names; return numbers and states of those that there are.
 
     Raises
     ------
     LaunchError
-        If there is no such command, or it does not answer in time.
+        If there is no Slurm here, or it does not answer.
     """
-    if shutil.which(words[0]) is None:
-        raise LaunchError(
-            f"there is no {words[0]} on the PATH: jobs are submitted and followed on a "
-            "login node of a cluster with Slurm; to run the study here, take "
-            "`dsgd-bench run`"
-        )
-    try:
-        return subprocess.run(
-            words,
-            capture_output=True,
-            check=False,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE,
-            env=_environment(),
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LaunchError(
-            f"{words[0]} did not answer ({error}): the batch system may be down; try "
-            "again later"
-        ) from None
-
-
-def _environment() -> dict[str, str]:
-    """Return our environment without what a job around us has in it.
-
-    A job that is submitted from within another would take over its nodes and its end.
-    """
-    if "SLURM_JOB_ID" not in os.environ:
-        return dict(os.environ)
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("SLURM_") or name.startswith("SLURM_CONF")
-    }
-
-
-def _squeue(wanted: set[str]) -> dict[str, list[str]]:
-    """Return the states of the user's jobs, array elements by the array's job."""
-    said = ask(
-        ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"]
-        + ["--format=%F|%T"]
-    )
-    if said.returncode:
-        raise LaunchError(
-            f"squeue refuses to answer: {one_line(said.stderr)}; mend that, then try "
-            "again: nothing was changed"
-        )
-    found: dict[str, list[str]] = {}
-    for line in said.stdout.splitlines():
-        job, _, state = line.strip().partition("|")
-        if job in wanted:
-            found.setdefault(job, []).append(state)
+    names = {record.name for record in sent if record.name}
+    if not names:
+        return {}
+    found: dict[str, tuple[str, str]] = {}
+    lines = [line for line in _squeue(cluster) if line.name in names]
+    for name in {line.name for line in lines}:
+        words = [line.state for line in lines if line.name == name]
+        job = max(line.job for line in lines if line.name == name)
+        found[name] = (job, together(words, listed=True))
+    if left := names - set(found):
+        ended = _numbers(left, min(record.submitted for record in sent), cluster)
+        known = _sacct(list(ended.values()), cluster) if ended else {}
+        for name, job in ended.items():
+            found[name] = (job, together(known.get(job, []), listed=False))
     return found
 
 
-def _sacct(wanted: Sequence[str]) -> dict[str, list[str]]:
+def _lost(record: Record) -> str:
+    """Return the state of a job that was sent, and that Slurm does not know."""
+    try:
+        age = datetime.now().astimezone() - datetime.fromisoformat(record.submitted)
+    except (ValueError, TypeError, OverflowError):
+        return UNSURE
+    return UNSURE if age < SETTLING else GONE
+
+
+def _squeue(cluster: str) -> list[Line]:
+    """Return all of the user's jobs, array elements by the array's job."""
+    said = ask(
+        ["squeue", "--noheader", "--all", "--array", "--states=all"]
+        + [f"--user={os.getuid()}", "--format=%F|%T|%j"],
+        cluster,
+    )
+    if said.returncode:
+        raise LaunchError(
+            f"squeue refuses to answer: {one_line(said.stderr) or 'it says nothing'}; "
+            "mend that, then try again: nothing was changed"
+        )
+    lines = _lines(said.stdout)
+    if not lines and (words := one_line(HEADING.sub("", said.stdout))):
+        raise LaunchError(
+            f"squeue does not answer in the form that it is asked for ({words}), so it "
+            "is not known which jobs there are: nothing was changed"
+        )
+    return lines
+
+
+def _lines(text: str) -> list[Line]:
+    """Return what lines ``number|state|name`` say; banners are none of them."""
+    found = []
+    for line in text.splitlines():
+        element, _, rest = line.strip().partition("|")
+        state, _, name = rest.partition("|")
+        if re.match(r"[0-9]+", element) and state:
+            found.append(Line(re.split(r"[_+.;]", element)[0], state, name))
+    return found
+
+
+def _sacct(wanted: Sequence[str], cluster: str) -> dict[str, list[str]]:
     """Return what accounting knows; nothing where it is off."""
     if shutil.which("sacct") is None:
         return {}
     said = ask(
         ["sacct", "--noheader", "--allocations", "--parsable2", "--duplicates"]
-        + [f"--jobs={','.join(wanted)}", "--format=JobID,State"]
+        + [f"--jobs={','.join(wanted)}", "--format=JobID,State"],
+        cluster,
     )
     found: dict[str, dict[str, str]] = {}
     for line in said.stdout.splitlines() if not said.returncode else ():
@@ -140,23 +173,24 @@ def _sacct(wanted: Sequence[str]) -> dict[str, list[str]]:
     return {job: list(elements.values()) for job, elements in found.items()}
 
 
-def _scontrol(job: str) -> list[str]:
+def _numbers(names: set[str], since: str, cluster: str) -> dict[str, str]:
+    """Return the numbers that accounting knows of names; none where it is off."""
+    if shutil.which("sacct") is None:
+        return {}
+    day = re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", since)
+    said = ask(
+        ["sacct", "--noheader", "--allocations", "--parsable2", "--duplicates"]
+        + [f"--name={','.join(sorted(names))}", f"--user={os.getuid()}"]
+        + [f"--starttime={day[0] if day else 'now-7days'}"]
+        + ["--format=JobID,State,JobName"],
+        cluster,
+    )
+    lines = _lines(said.stdout) if not said.returncode else []
+    return {line.name: line.job for line in lines if line.name in names}
+
+
+def _scontrol(job: str, cluster: str) -> str:
     """Return what the controller still knows of one job."""
-    said = ask(["scontrol", "--oneliner", "show", "job", job])
-    return re.findall(r"\bJobState=(\w+)", said.stdout) if not said.returncode else []
-
-
-def _together(elements: Sequence[str]) -> str:
-    """Return one state for all elements of a job."""
-    words = [element.split()[0].rstrip("+") for element in elements if element.split()]
-    if any(word in RUNNING for word in words):
-        return "running"
-    if any(word in WAITING for word in words):
-        return "pending"
-    endings = sorted({word.lower() for word in words})
-    return ", ".join(endings) if endings else GONE
-
-
-def one_line(text: str) -> str:
-    """Return what a command said on one line."""
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    said = ask(["scontrol", "--oneliner", "show", "job", job], cluster)
+    found = re.findall(r"\bJobState=(\S+)", said.stdout) if not said.returncode else []
+    return together(found, listed=True)

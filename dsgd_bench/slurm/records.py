@@ -7,24 +7,31 @@ file as they were when it was submitted, and the `Record`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from dsgd_bench import claims
+from dsgd_bench import claims, files
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.slurm.script import TRIALS
 
 RECORD = "submitted.json"
 
+Number = Annotated[str, Meta(pattern=r"\A[0-9]{0,10}\Z")]
+
 
 class Record(Struct, frozen=True):
-    """A job that Slurm has accepted.
+    """A job that was sent to Slurm.
+
+    It is written before sbatch is called, so that nothing is sent twice whatever sbatch
+    says, and whatever becomes of this program meanwhile.
 
     Attributes
     ----------
     job : str
-        Its number; of an array, that of the whole.
+        Its number; of an array, that of the whole. Empty as long as Slurm has not said
+        that it accepted the job.
     submitted : str
         When, in ISO format.
     ranks, nodes, jobs : int
@@ -33,21 +40,35 @@ class Record(Struct, frozen=True):
         Time limit.
     trials : tuple of str
         Names of the trials.
+    name : str
+        The name that no other job has; empty in records of earlier versions.
+    cluster : str
+        The cluster that has the job; empty for the one of the host it was sent from.
     """
 
-    job: str
+    job: Number
     submitted: str
     ranks: int
     nodes: int
     jobs: int
     time: str
     trials: tuple[str, ...]
+    name: str = ""
+    cluster: str = ""
 
     def write(self, folder: Path) -> None:
         """Write the record into the job's folder, whole or not at all."""
-        partial = folder / f".{RECORD}"
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-        partial.replace(folder / RECORD)
+        content = msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+        files.write_bytes(folder / RECORD, content)
+
+    def how_to_find(self, folder: Path) -> str:
+        """Say how a job is looked for, and what to do if there is none."""
+        clusters = f" --clusters={self.cluster}" if self.cluster else ""
+        return (
+            f"`squeue --name={self.name}{clusters}` and `sacct --name={self.name}"
+            f"{clusters}` tell; if neither knows it, remove the folder {folder} and "
+            "submit again"
+        )
 
 
 def read(jobs: Path) -> dict[Path, Record]:
@@ -61,8 +82,9 @@ def read(jobs: Path) -> dict[Path, Record]:
     found = {}
     for path in sorted(jobs.glob(f"*/{RECORD}")):
         try:
-            found[path.parent] = msgspec.json.decode(path.read_bytes(), type=Record)
-        except (OSError, msgspec.DecodeError) as error:
+            content = files.read_bytes(path)
+            found[path.parent] = msgspec.json.decode(content, type=Record)
+        except (OSError, ValueError, RecursionError) as error:  # of msgspec's, too
             raise TraceError(
                 f"{path} is not what dsgd-bench wrote ({error}): if its job has ended, "
                 "remove that file"
@@ -90,8 +112,8 @@ def read_trials(path: Path) -> dict[str, str]:
         If it cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = files.read_text(path).splitlines()
+    except OSError as error:
         raise TraceError(f"the list of trials {path} cannot be read: {error}") from None
     pairs = (line.partition(" ") for line in lines if line.strip())
     return {name: words.strip() for name, _, words in pairs}

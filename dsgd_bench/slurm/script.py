@@ -6,9 +6,11 @@ Templates are Jinja's. Whatever they print is quoted for the shell, unless it is
 
 import math
 import os
+import re
 import shlex
 import sys
 import unicodedata
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,17 @@ import jinja2
 from markupsafe import Markup
 
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.slurm import options
 from dsgd_bench.slurm.groups import Group, Order
 
 SCRIPT, TRIALS, MACHINE = "job.sh", "trials.txt", "machine"
 """In the folder of a job: its script, its trials, the folder of the machine file."""
+
+STUDY = "study"
+"""Folder there of a study file whose name may be that of another file in it."""
+
+NAME_LENGTH = 60
+"""Characters of the study's name in the name of a job."""
 
 KEYS = (
     "account",
@@ -77,7 +86,27 @@ def render(order: Order, group: Group, folder: Path) -> str:
         raise ConfigError(
             f"the template {where}{line} cannot be used: {error.message}"
         ) from None
+    options.check_script(text, path.name, group.jobs)
     return text
+
+
+def study_place(order: Order) -> str:
+    """Return where the copy of the study file lies in the folder of a job.
+
+    What else is written there never ends in ``.toml``: script, list of trials, folders,
+    the record, logs, lists of modules, and what tells the job to stop.
+    """
+    name = order.study.path.name
+    return name if name.endswith(".toml") else f"{STUDY}/{name}"
+
+
+def unique_name(order: Order, group: Group) -> str:
+    """Return a name that no other job has, by which it can be looked for.
+
+    Only letters, digits and dashes: ``squeue --name`` takes commas for separators.
+    """
+    study = re.sub(r"[^\w.+-]", "_", order.study.name, flags=re.ASCII)[:NAME_LENGTH]
+    return f"{study}-{group.ranks}-{uuid.uuid4().hex[:12]}"
 
 
 def quoted(value: Any) -> Markup:
@@ -120,7 +149,7 @@ def _values(order: Order, group: Group, folder: Path) -> dict[str, Any]:
         + f"/{log.name}",
         "python": sys.executable,
         "results": order.results,
-        "study_file": order.study.path.name,
+        "study_file": study_place(order),
         "machine_file": order.machine_file.name,
         "changes": order.changes,
     }

@@ -5,13 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dsgd_bench import claims, rank
+from dsgd_bench import claims, trials
 from dsgd_bench.errors import DsgdError, TraceError
-from dsgd_bench.slurm import queue, records
+from dsgd_bench.slurm import queue, records, states, submit
 from dsgd_bench.slurm.groups import JOBS
 from dsgd_bench.specs import Job, Study
-
-JOB = "job.json"
+from dsgd_bench.trace import fabric_of
 
 STATES = {
     "finished": "",
@@ -19,6 +18,7 @@ STATES = {
     "stopped": "stopped before the end of the job; continued when run or submitted",
     "running": "",
     "queued": "in the hands of a job",
+    "unreadable": "its trace is damaged: remove its folder, then run or submit again",
     "missing": "never run, or interrupted; submit sends these",
 }
 """What a trial can be -> what that means, where the word does not say it."""
@@ -38,12 +38,15 @@ class Status:
         Id of each failed trial -> why.
     jobs : list of (Record, str)
         Every job that was submitted, and its state.
+    notes : tuple of str
+        What is not known of jobs, and how to find out.
     """
 
     folder: Path
     trials: dict[str, tuple[str, str]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     jobs: list[tuple[records.Record, str]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -70,7 +73,7 @@ def look(folder: Path, study: Study | None = None) -> Status:
         If there are jobs and Slurm does not say what became of them.
     """
     found = records.read(folder / JOBS)
-    states = queue.states(record.job for record in found.values())
+    told = queue.of_records(found)
     if study is not None:
         names = {trial.id: trial.description for trial in study.trials}
     else:
@@ -80,7 +83,8 @@ def look(folder: Path, study: Study | None = None) -> Status:
             f"{folder} has no trial and no job: name the folder of a study, such as "
             "results/smoke, or the study file with --results"
         )
-    status = Status(folder, jobs=[(r, states[r.job]) for r in found.values()])
+    status = Status(folder, jobs=[(found[path], told[path]) for path in found])
+    status.notes = submit.notes(found, told)
     hands: dict[str, set[str]] = {}
     for record, state in status.jobs:
         for trial in record.trials:
@@ -89,7 +93,8 @@ def look(folder: Path, study: Study | None = None) -> Status:
         state = _state(folder / name, hands.get(name, set()))
         status.trials[name] = (words, state)
         if state == "failed":
-            status.reasons[name] = _first_line(folder / name / rank.ERROR)
+            lines = trials.reason(folder / name).splitlines()
+            status.reasons[name] = lines[0] if lines else "no reason was given"
     return status
 
 
@@ -98,27 +103,28 @@ def _known(folder: Path, found: dict[Path, records.Record]) -> dict[str, str]:
     names: dict[str, str] = {}
     for path in found:
         names |= records.trials_of(path)
-    for path in sorted(folder.glob(f"*/{JOB}")):
-        if path.parent.name not in names:
+    for path in trials.find(folder):
+        if path.parent == folder and path.name not in names:
             try:
-                names[path.parent.name] = Job.read(path).trial.description
+                names[path.name] = Job.read(path / trials.JOB).trial.description
             except DsgdError:
-                names[path.parent.name] = "written by another version of dsgd-bench"
+                names[path.name] = "damaged, or written by another dsgd-bench"
     return names
 
 
 def _state(folder: Path, jobs: set[str]) -> str:
     """Return what a trial is, from its folder and the states of the jobs it is in."""
-    if (folder / rank.READY).exists():
-        return "finished"
-    if (folder / rank.ERROR).exists():
-        return "failed"
-    alive = bool(jobs & set(queue.ALIVE))
+    state = trials.state(folder)
+    if state == trials.FINISHED:
+        return state if fabric_of(folder / trials.TRACE) else trials.UNREADABLE
+    if state == trials.FAILED:
+        return state
+    alive = any(map(states.alive, jobs))
     if _claimed(folder) and (alive or not jobs):
         return "running"
     if alive:
         return "queued"
-    return "stopped" if (folder / rank.STOPPED).exists() else "missing"
+    return state
 
 
 def _claimed(folder: Path) -> bool:
@@ -127,8 +133,3 @@ def _claimed(folder: Path) -> bool:
         return time.time() - (folder / claims.CLAIM).stat().st_mtime < claims.STALE
     except OSError:
         return False
-
-
-def _first_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[0] if lines else "no reason was given"

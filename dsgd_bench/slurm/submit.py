@@ -1,15 +1,28 @@
 """Send what is missing of a study to Slurm, and nothing twice."""
 
+import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dsgd_bench import plan, rank
+from msgspec import structs
+
+from dsgd_bench import files, plan, rank
 from dsgd_bench.errors import LaunchError, TraceError
-from dsgd_bench.slurm import queue, records, script
+from dsgd_bench.slurm import (
+    answers,
+    calls,
+    options,
+    queue,
+    records,
+    script,
+    states,
+)
+from dsgd_bench.slurm.answers import Answer
 from dsgd_bench.slurm.groups import JOBS, Group, Order, grouped
 from dsgd_bench.specs import Trial
 
@@ -37,15 +50,20 @@ class Missing:
     ----------
     groups : list of Group
         What no job is going to run, by size.
-    finished, held, other : int
-        Trials that are done, that a pending or running job is going to run, and that
-        are left out because only failed ones were asked for.
+    finished, held, unsure, other : int
+        Trials that are done, that a job is going to run which waits, runs or may come
+        back, that are in a job of which that is not known, and that are left out
+        because only failed ones were asked for.
+    notes : tuple of str
+        What is not known of jobs, and how to find out.
     """
 
     groups: list[Group]
     finished: int
     held: int
+    unsure: int
     other: int
+    notes: tuple[str, ...]
 
     @property
     def rest(self) -> str:
@@ -53,6 +71,7 @@ class Missing:
         said = {
             "finished": self.finished,
             "in the hands of jobs that wait or run": self.held,
+            "in jobs that may be queued": self.unsure,
             "not failed": self.other,
         }
         return ", ".join(f"{count} {what}" for what, count in said.items() if count)
@@ -75,28 +94,56 @@ def missing(order: Order, *, failed: bool = False) -> Missing:
     LaunchError
         If jobs were submitted earlier and Slurm does not say what became of them.
     """
-    found = records.read(order.folder / JOBS).values()
-    states = queue.states(record.job for record in found)
-    taken = {
-        trial
-        for record in found
-        if states[record.job] in queue.ALIVE
-        for trial in record.trials
-    }
-    counts = dict.fromkeys(("finished", "held", "other"), 0)
+    found = records.read(order.folder / JOBS)
+    told = queue.of_records(found)
+    taken = _taken(found, told, states.alive)
+    unsure = _taken(found, told, states.unsure)
+    counts = dict.fromkeys(("finished", "held", "unsure", "other"), 0)
     left: list[Trial] = []
     for trial in order.study.trials:
         folder = order.folder / trial.id
         if (folder / rank.READY).exists():
             counts["finished"] += 1
         elif trial.id in taken:
-            counts["held"] += 1
+            counts["unsure" if trial.id in unsure else "held"] += 1
         elif failed and not (folder / rank.ERROR).exists():
             counts["other"] += 1
         else:
             left.append(trial)
     costs = [plan.cost(trial) for trial in left]
-    return Missing(grouped(order, costs), **counts)
+    return Missing(grouped(order, costs), **counts, notes=notes(found, told))
+
+
+def _taken(
+    found: dict[Path, records.Record],
+    told: dict[Path, str],
+    so: Callable[[str], bool],
+) -> set[str]:
+    """Return the trials of all jobs whose state is so."""
+    return {
+        trial
+        for folder, record in found.items()
+        if so(told[folder])
+        for trial in record.trials
+    }
+
+
+def notes(found: dict[Path, records.Record], told: dict[Path, str]) -> tuple[str, ...]:
+    """Return a sentence for each job of which it is not known what became of it."""
+    said = []
+    for folder, record in found.items():
+        if told[folder] == states.UNSURE:
+            said.append(
+                f"the job {folder.name} may be queued, since sbatch's answer was "
+                f"unclear: {record.how_to_find(folder)}"
+            )
+        elif states.unsure(told[folder]):
+            said.append(
+                f"the job {record.job or record.name} {told[folder]}: this state is "
+                "not known here, so its trials are not sent again; `scontrol show job` "
+                "tells more"
+            )
+    return tuple(said)
 
 
 def send(order: Order, groups: Sequence[Group]) -> Iterator[records.Record]:
@@ -105,79 +152,154 @@ def send(order: Order, groups: Sequence[Group]) -> Iterator[records.Record]:
     Raises
     ------
     LaunchError
-        In sbatch's words, if it refuses; groups before that one are sent.
+        In sbatch's words, if it refuses, or if it is not known whether it did; groups
+        before that one are sent.
     ConfigError
-        If a script cannot be made.
+        If a script cannot be made, or a variable of the environment is in the way.
     TraceError
         If the results folder cannot be written.
     """
     jobs = order.folder / JOBS
     for group in groups:
-        number = max((int(n) for n in _numbers(jobs)), default=0) + 1
+        number = max(_numbers(jobs), default=0) + 1
         folder = jobs / f"{number:04}-{group.ranks}-ranks"
         text = script.render(order, group, folder)
+        without = options.dropped(text)
+        record = _record(order, group)
+        _keep(folder, order, group, text, record)
+        answer = _sbatch(folder, record, without)
+        cluster = answer.cluster or record.cluster
+        record = structs.replace(record, job=answer.job, cluster=cluster)
         try:
-            _fill(folder, order, group, text)
-            job = _sbatch(folder / script.SCRIPT)
-        except LaunchError:
-            shutil.rmtree(folder)
-            raise
+            record.write(folder)
         except OSError as error:
             raise TraceError(
-                f"{folder} cannot be written ({error}): choose another folder with "
-                "--results, or free some space"
+                f"the job {record.job} was sent, but that cannot be written into "
+                f"{folder} ({error}): free some space; it is found by its name, and "
+                "not sent twice"
             ) from None
-        record = records.Record(
-            job=job,
-            submitted=datetime.now().astimezone().isoformat(timespec="seconds"),
-            ranks=group.ranks,
-            nodes=group.nodes,
-            jobs=group.jobs,
-            time=group.slurm.time,
-            trials=tuple(trial.id for trial in group.trials),
-        )
-        record.write(folder)
         yield record
 
 
-def _numbers(jobs: Path) -> Iterator[str]:
-    for path in jobs.glob("[0-9]*-*"):
-        yield path.name.partition("-")[0]
+def _record(order: Order, group: Group) -> records.Record:
+    """Return what is kept of a job before sbatch is called."""
+    return records.Record(
+        job="",
+        submitted=datetime.now().astimezone().isoformat(timespec="seconds"),
+        ranks=group.ranks,
+        nodes=group.nodes,
+        jobs=group.jobs,
+        time=group.slurm.time,
+        trials=tuple(trial.id for trial in group.trials),
+        name=script.unique_name(order, group),
+        cluster=os.environ.get(calls.CLUSTERS, ""),
+    )
+
+
+def _keep(
+    folder: Path, order: Order, group: Group, text: str, record: records.Record
+) -> None:
+    """Make the folder of a job, whole or not at all.
+
+    Raises
+    ------
+    TraceError
+        If it cannot be written.
+    """
+    made = False
+    try:
+        folder.mkdir(parents=True)
+        made = True
+        _fill(folder, order, group, text)
+        record.write(folder)
+    except OSError as error:
+        if made:
+            _take_back(folder)
+        raise TraceError(
+            f"{folder} cannot be written ({error}): choose another folder with "
+            "--results, or free some space"
+        ) from None
+
+
+def _numbers(jobs: Path) -> Iterator[int]:
+    """Yield the numbers of the folders there are; some may have other names."""
+    for path in jobs.iterdir():
+        if match := re.match(r"([0-9]{1,9})-", path.name, re.ASCII):
+            yield int(match[1])
 
 
 def _fill(folder: Path, order: Order, group: Group, text: str) -> None:
     """Keep what the job reads as it is now, so that later edits do not change it."""
-    machine = folder / script.MACHINE
-    machine.mkdir(parents=True)
-    shutil.copyfile(order.study.path, folder / order.study.path.name)
-    shutil.copyfile(order.machine_file, machine / order.machine_file.name)
-    for path in Path(group.slurm.template).parent.glob("*.j2"):
-        shutil.copyfile(path, machine / path.name)
+    study, machine = folder / script.study_place(order), folder / script.MACHINE
+    for place in (study.parent, machine):
+        place.mkdir(exist_ok=True)
+    templates = Path(group.slurm.template).parent.glob("*.j2")
+    copied = [order.machine_file, *filter(Path.is_file, templates)]
+    places = {machine / path.name: path for path in copied}
+    for place, path in (places | {study: order.study.path}).items():
+        files.write_bytes(place, files.read_bytes(path))
     lines = (f"{trial.id} {trial.description}\n" for trial in group.trials)
-    (folder / script.TRIALS).write_text("".join(lines), encoding="utf-8")
-    path = folder / script.SCRIPT
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o755)
+    files.write_text(folder / script.TRIALS, "".join(lines))
+    files.write_text(folder / script.SCRIPT, text)
+    (folder / script.SCRIPT).chmod(0o755)
 
 
-def _sbatch(path: Path) -> str:
-    """Submit a script; return the job's number.
+def _sbatch(folder: Path, record: records.Record, without: Collection[str]) -> Answer:
+    """Submit the script in a job's folder; return the job's number and cluster.
 
     Raises
     ------
     LaunchError
-        If sbatch refuses, in its words.
+        If sbatch refuses, in its words: then nothing is left of the folder. If it is
+        not known whether it did, the folder and its record stay.
     """
-    said = queue.ask(["sbatch", "--parsable", str(path)])
-    job = said.stdout.strip().partition(";")[0]
-    if said.returncode == 0 and re.fullmatch(r"\d+", job):
-        return job
-    words = queue.one_line(said.stderr or said.stdout) or f"status {said.returncode}"
-    remedy = next(
+    words = ["sbatch", "--parsable", f"--job-name={record.name}"]
+    try:
+        answer = answers.read(
+            calls.ask([*words, str(folder / script.SCRIPT)], without=without)
+        )
+    except calls.UnansweredError as error:
+        answer = Answer(unclear=str(error))
+    except LaunchError:
+        _take_back(folder)
+        raise
+    if not answer.job:
+        answer = _looked_for(record, answer)
+    if answer.job:
+        return answer
+    if answer.refused:
+        _take_back(folder)
+        raise LaunchError(
+            f"Slurm refuses the job {folder.name}: {answer.refused}; "
+            f"{_remedy(answer.refused)}, then submit again: what was accepted before "
+            "is not sent twice"
+        )
+    raise LaunchError(
+        f"it is unclear whether Slurm has accepted the job {folder.name}, so it may be "
+        f"queued, and its {len(record.trials)} trials are not sent again: "
+        f"{answer.unclear}; {record.how_to_find(folder)}"
+    )
+
+
+def _looked_for(record: records.Record, answer: Answer) -> Answer:
+    """Return the job's number if Slurm has a job of its name, whatever sbatch said."""
+    try:
+        found = queue.find([record], record.cluster)
+    except LaunchError:
+        return answer
+    job, _ = found.get(record.name, ("", ""))
+    return Answer(job, cluster=record.cluster) if job else answer
+
+
+def _take_back(folder: Path) -> None:
+    """Remove the folder of a job that was not sent; all of it was made just now."""
+    with suppress(OSError):
+        (folder / records.RECORD).unlink()  # first: it holds the trials
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remedy(words: str) -> str:
+    return next(
         (what for key, what in REMEDIES.items() if key in words.lower()),
         "mend the machine file",
-    )
-    raise LaunchError(
-        f"Slurm refuses the job {path.parent.name}: {words}; {remedy}, then submit "
-        "again: what was accepted before is not sent twice"
     )

@@ -6,18 +6,20 @@ compatible file of the shards, with dimension scales and units, that opens in h5
 in ``xarray.open_dataset(path, engine="h5netcdf")``.
 """
 
-import json
 import os
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
-from dsgd_bench.trace import checkpoint
+from dsgd_bench.foreign import plain
+from dsgd_bench.trace import checkpoint, reading, shapes
 from dsgd_bench.trace.memory import Packed, ShardKeeper
 from dsgd_bench.trace.merging import merge, write_trace
 from dsgd_bench.trace.shard import Facts, Shard, ShardWriter, shard_path
@@ -40,6 +42,11 @@ __all__ = [
     "shard_path",
     "write_trace",
 ]
+
+FABRICS = ("mpi", "virtual")
+STATUSES = ("reached", "exhausted", "diverged", "crashed")
+
+Kind = TypeVar("Kind")
 
 
 class Trace:
@@ -67,48 +74,56 @@ class Trace:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                facts = dict(file.attrs)
-                self._arrays = {
-                    name: file[name][()]
-                    for name, (dimensions, _, _) in VARIABLES.items()
-                    if name in file and dimensions != PAIR
-                }
-        except FileNotFoundError:
+        if not path.exists():
             raise TraceError(
                 f"{path} does not exist: name a trace.h5 that dsgd-bench has written"
-            ) from None
-        except OSError as error:
-            raise TraceError(f"{path} cannot be read ({error}): run again") from None
-        if facts.get("dsgd_schema_version") != SCHEMA:
-            raise TraceError(
-                f"{path} has schema {facts.get('dsgd_schema_version', 'none')}, this "
-                f"version of dsgd-bench reads {SCHEMA}: run again"
             )
+        with reading.opened(path) as file:
+            schema = file.attrs.get("dsgd_schema_version", "none")
+            if schema != SCHEMA:
+                raise TraceError(
+                    f"{path} has schema {plain(str(schema))}, this version of "
+                    f"dsgd-bench reads {SCHEMA}: run again"
+                )
+            self._read_facts(dict(file.attrs))
+            shapes.check(file, self.trial.ranks)
+            self._arrays = {
+                name: reading.array(file[name]).astype(np.float64, copy=False)
+                for name, (dimensions, _, _) in VARIABLES.items()
+                if name in file and dimensions != PAIR
+            }
+
+    def _read_facts(self, facts: dict[str, Any]) -> None:
         self.trial = Trial.from_json(facts["dsgd_trial"])
         self.study = str(facts["dsgd_study"])
         self.status = str(facts["dsgd_status"])
         self.reason = str(facts["dsgd_reason"])
         self.fabric = str(facts["dsgd_fabric"])
-        self.provenance: dict[str, Any] = json.loads(facts["dsgd_provenance"])
-        self.progress: dict[str, Any] = json.loads(facts["dsgd_progress"])
-        self.counts: dict[str, int] = json.loads(facts["dsgd_counts"])
-        self.interruptions: list[dict[str, Any]] = json.loads(
-            facts.get("dsgd_interruptions", "[]")
+        self.provenance = _decoded(facts["dsgd_provenance"], dict[str, Any])
+        self.progress = _decoded(facts["dsgd_progress"], dict[str, Any])
+        self.counts = _decoded(facts["dsgd_counts"], dict[str, int])
+        self.interruptions = _decoded(
+            facts.get("dsgd_interruptions", "[]"), list[dict[str, Any]]
         )
+        if (self.fabric, self.status) not in product(FABRICS, STATUSES):
+            raise ValueError("its dsgd_fabric or dsgd_status is none of ours")
         self.staleness = str(facts["dsgd_staleness"])
         self.epoch_samples = int(facts["dsgd_epoch_samples"])
         self.model_bytes = int(facts.get("dsgd_model_bytes", 0))
         lowest = facts.get("dsgd_optimum")
         self.optimum = None if lowest is None else float(lowest)
+        if self.epoch_samples < 1 or self.model_bytes < 0:
+            raise ValueError("its epoch has no samples, or its model no bytes")
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if VARIABLES.get(name, (STEP,))[0] != PAIR:
-            values: NDArray[Any] = self._arrays[name]
-            return values
-        with h5py.File(self.path, "r", locking=False) as file:
-            return np.asarray(file[name])
+            if name not in self._arrays:
+                raise TraceError(f"{self.path} lacks the variable {name}: run again")
+            return self._arrays[name]
+        with reading.opened(self.path) as file:
+            if name not in file:
+                raise TraceError(f"{self.path} lacks the variable {name}: run again")
+            return reading.array(file[name])
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:
@@ -117,18 +132,25 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
     Raises
     ------
     TraceError
-        If the file is missing, truncated, or of another schema.
+        If the file is missing, damaged, or of another schema, or its variables are not
+        of one number of ranks, steps and moments.
     """
     return Trace(Path(path))
+
+
+def _decoded(text: Any, kind: type[Kind]) -> Kind:
+    """Return what a text in JSON says, if it is of a kind."""
+    return msgspec.json.decode(text, type=kind)
 
 
 def fabric_of(path: Path) -> str:
     """Return ``"mpi"`` or ``"virtual"``; nothing if the file cannot tell."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            return str(file.attrs["dsgd_fabric"])
-    except (OSError, KeyError):
+        with reading.opened(path) as file:
+            name = str(file.attrs["dsgd_fabric"])
+    except TraceError:
         return ""
+    return name if name in FABRICS else ""
 
 
 def hdf5() -> tuple[str, bool]:

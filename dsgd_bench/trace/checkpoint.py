@@ -5,17 +5,18 @@ it in its place. So a kill at any moment leaves a whole checkpoint, or none at a
 """
 
 import json
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-import h5py
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench import clock
 from dsgd_bench.errors import TraceError
+from dsgd_bench.trace import disk, reading
 
 SCHEMA = 1
 """Version of the format; another one is not read."""
@@ -26,6 +27,18 @@ FOLDERS = (NAME, OLD)
 """Where a whole checkpoint may lie in a trial's folder."""
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class Facts(TypedDict):
+    """All of a `Checkpoint` that is no array."""
+
+    step: int
+    elapsed: float
+    segments: list[tuple[int, float]]
+    counts: dict[str, int]
+    exchanges: dict[int, int]
+    interruptions: list[dict[str, Any]]
+    drained: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -91,27 +104,42 @@ def write(folder: Path, rank: int, checkpoint: Checkpoint) -> None:
     path = _file(folder / PART, rank)
     try:
         path.parent.mkdir(exist_ok=True)
-        with h5py.File(path, "w", locking=False) as file:
+        with disk.written(path) as file:
             file.attrs["facts"] = json.dumps(checkpoint.facts)
             file["rows"] = checkpoint.rows
             for group in ("arrays", "copies"):
                 for name, array in getattr(checkpoint, group).items():
                     file[f"{group}/{name}"] = array
+        reading.seal(path)
     except OSError as error:
+        with suppress(OSError):
+            path.unlink()  # others may need the room to say what they have to
         raise TraceError(
-            f"rank {rank} cannot write its checkpoint to {path} ({error}): free some "
-            'space there, or set when_stopped = "rerun" in the machine file'
+            f"rank {rank} cannot write its checkpoint to {path} ({disk.why(error)}): "
+            'free some space there, or set when_stopped = "rerun" in the machine file'
         ) from None
 
 
 def publish(folder: Path) -> None:
-    """Put what all ranks have written in the place of the last checkpoint."""
+    """Put what all ranks have written in the place of the last checkpoint.
+
+    Raises
+    ------
+    TraceError
+        If something else is in its way.
+    """
     place, old = folder / NAME, folder / OLD
-    if place.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        place.rename(old)
-    (folder / PART).rename(place)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if place.exists():
+            remove(old)
+            place.rename(old)
+        (folder / PART).rename(place)
+    except OSError as error:
+        raise TraceError(
+            f"the checkpoint {folder / PART} cannot take the place of {place} "
+            f"({error}): remove what dsgd-bench has not written there"
+        ) from None
+    remove(old)
 
 
 def find(folder: Path) -> Path | None:
@@ -132,27 +160,48 @@ def read(place: Path, rank: int) -> Checkpoint:
     """
     path = _file(place, rank)
     again = f"remove {place} to run the trial from its start"
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            facts = json.loads(file.attrs["facts"])
-            rows = file["rows"][()]
-            arrays, copies = (
-                {name: file[group][name][()] for name in file[group]}
-                for group in ("arrays", "copies")
-            )
-    except (OSError, KeyError) as error:
-        raise TraceError(f"{path} cannot be read ({error}): {again}") from None
-    if facts.pop("schema") != SCHEMA or rows.shape[1] != len(clock.COLUMNS):
-        raise TraceError(f"{path} is of another version of dsgd-bench: {again}")
-    facts["segments"] = [tuple(segment) for segment in facts["segments"]]
-    facts["exchanges"] = dict(facts["exchanges"])
-    return Checkpoint(rows=rows, arrays=arrays, copies=copies, **facts)
+    with reading.opened(path, again) as file:
+        facts = json.loads(file.attrs["facts"])
+        if facts.pop("schema") != SCHEMA:
+            raise TraceError(f"{path} is of another version of dsgd-bench: {again}")
+        rows = reading.array(file["rows"])
+        if rows.ndim != 2 or rows.shape[1] != len(clock.COLUMNS):
+            raise ValueError(f"its rows have the shape {rows.shape}")
+        arrays, copies = (
+            {name: reading.array(file[group][name]) for name in file.get(group, ())}
+            for group in ("arrays", "copies")
+        )
+        facts["exchanges"] = dict(facts["exchanges"])
+        facts = msgspec.convert(facts, Facts)
+        return Checkpoint(rows=rows, arrays=arrays, copies=copies, **facts)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what there is of a checkpoint that was never whole."""
+    remove(folder / PART)
 
 
 def discard(folder: Path) -> None:
-    """Remove every checkpoint of a trial."""
-    for name in (*FOLDERS, PART):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """Remove every checkpoint of a trial; killed meanwhile, leave none or all of it."""
+    remove(folder / PART)
+    for name in FOLDERS:
+        with suppress(OSError):  # there is none
+            (folder / name).rename(folder / PART)
+        remove(folder / PART)
+
+
+def remove(place: Path) -> None:
+    """Remove one checkpoint, whole or in part; what is not of it stays, in its folder.
+
+    Of a link the link is removed, and nothing of what it leads to.
+    """
+    with suppress(OSError):  # not there, or no folder, or not only ours is in it
+        if place.is_symlink():
+            place.unlink()
+            return
+        for path in place.glob("rank-*.h5"):
+            path.unlink()
+        place.rmdir()
 
 
 def _file(folder: Path, rank: int) -> Path:

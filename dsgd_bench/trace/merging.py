@@ -1,8 +1,8 @@
 """From the shards of the ranks to one netCDF-4 compatible file."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,20 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock
+from dsgd_bench import clock, files
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.judge import Judgments
+from dsgd_bench.trace import disk, reading
 from dsgd_bench.trace.shard import Shard
 from dsgd_bench.trace.staleness import staleness
 from dsgd_bench.trace.variables import PAIR, RANK, SCHEMA, STEP, VARIABLES
+
+AGAIN = "run the trial again"
+
+LARGE, RANKS_PER_SHARD = 2**24, 8
+"""Numbers of a trace that are held in memory in any case; ranks per shard that is
+readable, beyond which no larger trace is."""
 
 PACKED = {"compression": "gzip", "shuffle": True}
 
@@ -38,8 +45,14 @@ def merge(folder: Path, *, crashed: str = "") -> Path:
     Raises
     ------
     TraceError
-        If not a single shard can be read, or the file cannot be written.
+        If not a single shard can be read, they are not of one trial, or the file cannot
+        be written.
     """
+    with reading.reading(folder, AGAIN):
+        return _merge(folder, crashed)
+
+
+def _merge(folder: Path, crashed: str) -> Path:
     shards, missing = _read_shards(folder)
     if missing and not crashed:
         raise TraceError(
@@ -91,14 +104,14 @@ def write_trace(folder: Path, shards: dict[int, Shard], *, crashed: str = "") ->
     if (optimum := facts.get("optimum")) is not None:
         attributes["dsgd_optimum"] = optimum
     path = folder / "trace.h5"
-    scratch = folder / f".trace-{os.getpid()}.h5"
     try:
-        _write(scratch, arrays, _exchanges(shards), attributes)
-        scratch.replace(path)
+        with files.replacing(path) as scratch:
+            _write(scratch, arrays, _exchanges(shards), attributes)
+            reading.seal(scratch)
     except OSError as error:
         raise TraceError(
-            f"cannot write {path} ({error}): free some space there; shards of ranks "
-            "that lie beside it are complete"
+            f"cannot write {path} ({disk.why(error)}): free some space there, or "
+            "choose another --results folder"
         ) from None
     return path
 
@@ -107,14 +120,26 @@ def _read_shards(folder: Path) -> tuple[dict[int, Shard], list[int]]:
     """Read every shard that can be read; name the ranks whose shard cannot."""
     shards: dict[int, Shard] = {}
     for path in sorted(folder.glob("rank-*.h5")):
-        try:
-            shards[int(path.stem.removeprefix("rank-"))] = Shard.read(path)
-        except (OSError, KeyError, ValueError):
-            continue  # counted as missing below
+        number = path.stem.removeprefix("rank-")
+        if number.isascii() and number.isdigit():
+            with suppress(TraceError):  # counted as missing below
+                shards[int(number)] = Shard.read(path)
     if not shards:
         raise TraceError(f"there is no readable shard rank-*.h5 in {folder}: run again")
-    ranks = next(iter(shards.values())).facts["trial"]["ranks"]
+    facts = next(iter(shards.values())).facts
+    ranks = int(facts["trial"]["ranks"])
+    if any(shard.facts != facts for shard in shards.values()) or max(shards) >= ranks:
+        raise TraceError(f"shards rank-*.h5 in {folder} are not of one trial: {AGAIN}")
+    _check_size(shards, ranks)
     return shards, [rank for rank in range(ranks) if rank not in shards]
+
+
+def _check_size(shards: dict[int, Shard], ranks: int) -> None:
+    """Refuse far more ranks than have left a shard: that number must be damaged."""
+    steps = max(shard.steps for shard in shards.values())
+    numbers = ranks * max(steps, 1) * len(clock.COLUMNS)
+    if numbers > LARGE and ranks > RANKS_PER_SHARD * len(shards):
+        raise ValueError(f"the trial has {ranks} ranks, and {len(shards)} left a shard")
 
 
 def _sum_counts(shards: dict[int, Shard]) -> dict[str, int]:
@@ -272,7 +297,7 @@ def _write(
         "step": steps,
         "moment": arrays["moment_time"].shape[0],
     }
-    with h5py.File(path, "w", locking=False) as file:
+    with disk.written(path) as file:
         file.attrs.update(attributes)
         for name, size in sizes.items():
             file[name] = np.arange(size)

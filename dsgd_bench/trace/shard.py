@@ -1,8 +1,6 @@
 """The record of one rank while it runs: an HDF5 file, flushed twice a second."""
 
 import json
-import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,12 +13,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock
+from dsgd_bench import clock, show
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.judge import Judgments
+from dsgd_bench.trace import reading
 from dsgd_bench.trace.checkpoint import Checkpoint
+from dsgd_bench.trace.disk import Disk, why
 
 FLUSH_PERIOD = 0.5
 """Seconds between two flushes of a shard."""
@@ -117,7 +117,8 @@ class ShardWriter:
         self.drained: dict[str, float] = {}
         self._ended = threading.Event()
         with self._explained():
-            self._file = h5py.File(self._path, "w", locking=False)
+            self._disk = Disk(self._path)
+            self._file = h5py.File(self._disk, "w")
             self._file.attrs["facts"] = json.dumps(facts.table())
             self._file.attrs["segments"] = json.dumps(self._before.segments)
             self._file.attrs["first_row"] = len(self._before.rows)
@@ -125,14 +126,22 @@ class ShardWriter:
             self._rows = self._file.create_dataset(
                 "rows", data=self._before.rows, maxshape=(None, columns), chunks=True
             )
-            self._file.flush()
+            self._flush()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with self._explained():
+        with self._explained(), self._disk:
             self._file.close()
+            self._disk.check()
+            if exception[0] is None:
+                reading.seal(self._path)
+
+    def _flush(self) -> None:
+        """Hand all over to the system, or raise what kept earlier things from it."""
+        self._file.flush()
+        self._disk.check()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -158,7 +167,7 @@ class ShardWriter:
                 self._write_rows()
             except OSError as error:  # raised again where the training thread sees it
                 self._error = error
-                print(self._explain(error), file=sys.stderr, flush=True)
+                show.complain(f"dsgd-bench: {self._explain(error)}")
             self._ledger.flushing += clock.monotonic() - started
 
     def _write_rows(self) -> None:
@@ -168,7 +177,7 @@ class ShardWriter:
             before = self._rows.shape[0]
             self._rows.resize(before + count, axis=0)
             self._rows[before:] = rows[:count]
-            self._file.flush()
+            self._flush()
             del rows[:count]
 
     def finish(
@@ -187,7 +196,7 @@ class ShardWriter:
             self._file.attrs["counts"] = json.dumps(self._counts())
             pairs = np.array(sorted(self._exchanges().items()), np.int64)
             self._file["exchanges"] = pairs.reshape(-1, 2)
-            self._file.flush()
+            self._flush()
 
     def checkpoint(
         self,
@@ -245,10 +254,9 @@ class ShardWriter:
             raise TraceError(self._explain(error)) from None
 
     def _explain(self, error: OSError) -> str:
-        why = os.strerror(error.errno) if error.errno else error
         return (
             f"rank {self._rank} cannot write its trace to {self._path} "
-            f"({why}): free some space there, or choose another --results folder"
+            f"({why(error)}): free some space there, or choose another --results folder"
         )
 
 
@@ -289,22 +297,42 @@ class Shard:
 
     @classmethod
     def read(cls, path: Path) -> "Shard":
-        """Read what a `ShardWriter` has flushed."""
-        with h5py.File(path, "r", locking=False) as file:
-            attributes = dict(file.attrs)
-            data = {name: file[name][()] for name in file}
+        """Read what a `ShardWriter` has flushed.
 
+        Raises
+        ------
+        TraceError
+            If the file is missing or damaged.
+        """
+        with reading.opened(path) as file:
+            attributes = dict(file.attrs)
+            return cls._of(
+                attributes, {name: reading.array(file[name]) for name in file}
+            )
+
+    @classmethod
+    def _of(cls, attributes: dict[str, Any], data: dict[str, NDArray[Any]]) -> "Shard":
         def listed(name: str) -> Any:
             return json.loads(attributes.get(name, "[]"))
 
-        offset_start = tuple(attributes.get("offset_start", (0.0, 0.0)))
-        offset_end = tuple(attributes.get("offset_end", (0.0, 0.0)))
+        rows = data.pop("rows")
+        if rows.ndim != 2 or rows.shape[1] != len(clock.COLUMNS):
+            raise ValueError(f"its rows have the shape {rows.shape}")
+        facts = json.loads(attributes["facts"])
+        Trial.from_json(json.dumps(facts["trial"]))
+        offset_start, offset_end = (
+            (float(offset), float(error))
+            for offset, error in (
+                attributes.get(name, (0.0, 0.0))
+                for name in ("offset_start", "offset_end")
+            )
+        )
         origin = float(attributes.get("origin", np.nan))
         origin -= (offset_start[0] + offset_end[0]) / 2  # on rank 0's clock
         first = int(attributes.get("first_row", 0))
         return cls(
-            facts=json.loads(attributes["facts"]),
-            rows=data.pop("rows"),
+            facts=facts,
+            rows=rows.astype(np.float64, copy=False),
             data=data,
             counts=json.loads(attributes.get("counts", "{}")),
             offset_start=offset_start,

@@ -88,6 +88,12 @@ def described(contents: Contents) -> tuple[File, ...]:
 Publish = Callable[..., None]
 
 
+@pytest.fixture(autouse=True)
+def no_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Look for no data sets that a package of this machine has brought."""
+    monkeypatch.setattr(catalog, "SHARED", tmp_path / "shared")
+
+
 @pytest.fixture
 def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
     """Return what replaces a published data set by a small one."""
@@ -202,22 +208,73 @@ def test_a_file_that_is_not_the_published_one_is_refused(
     contents, _ = small_mnist() if name == "mnist" else small_cifar()
     archives = pack(name, contents)
     publish(name, contents, archives)
-    there = archives if packed else contents
-    file = list(there)[-1]
-    broken = harm(there[file])
-    write(tmp_path / name, {**there, file: broken})
+    file = list(contents)[-1]
+    broken = harm(contents[file])
+    wrong = {**contents, file: broken}
+    there = pack(name, wrong) if packed else wrong
+    write(tmp_path / name, there)
     with pytest.raises(ConfigError) as caught:
         Softmax(data=name, folder=str(tmp_path))
     said = str(caught.value)
     for part in (
-        str(tmp_path / name / file),
+        str(tmp_path / name / list(there)[-1]),
+        file,
         hashlib.md5(broken).hexdigest(),
-        f"{len(there[file])} bytes and {hashlib.md5(there[file]).hexdigest()}",
+        f"{len(contents[file])} bytes and {hashlib.md5(contents[file]).hexdigest()}",
         f"dsgd-bench data fetch {name} --folder {tmp_path}",
         f"download {', '.join(archives)} from {catalog.DATA_SETS[name].url}",
     ):
         assert part in said
     assert "\n" not in said
+
+
+def repacked(name: str, contents: Contents) -> Contents:
+    """Pack as somebody else does: another time in the header, and less effort."""
+    if name == "cifar-10":
+        archive = gzip.decompress(tar(contents))
+        return {"cifar-10-binary.tar.gz": gzip.compress(archive, 1, mtime=1)}
+    return {f"{k}.gz": gzip.compress(v, 1, mtime=1) for k, v in contents.items()}
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar-10"])
+def test_what_counts_is_the_content_and_not_the_gzip_around_it(
+    name: str, tmp_path: Path, publish: Publish
+) -> None:
+    contents, _ = small_cifar() if name == "cifar-10" else small_mnist()
+    publish(name, contents, pack(name, contents))
+    others = repacked(name, contents)
+    assert others != pack(name, contents)
+    write(tmp_path / name, others)
+    assert Softmax(data=name, folder=str(tmp_path)).samples in (25, 30)
+
+
+def test_the_folder_of_a_package_is_found_and_the_users_own_comes_first(
+    tmp_path: Path, publish: Publish, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "fashion-mnist"
+    contents, _ = small_mnist()
+    publish(name, contents, pack(name, contents))
+    write(catalog.SHARED / name, repacked(name, contents))
+    own = tmp_path / "data"
+    assert Softmax(data=name, folder=str(own)).samples == 30
+    cli.main(["data", "fetch", name, "--folder", str(own)])  # no network is asked
+    assert str(catalog.SHARED / name) in capsys.readouterr().out
+    write(own / name, {IDX_NAMES[0]: b""})
+    data.published.cache_clear()
+    with pytest.raises(ConfigError, match="data/fashion-mnist"):
+        Softmax(data=name, folder=str(own))
+
+
+def test_a_bomb_in_place_of_a_data_set_is_not_unpacked(
+    tmp_path: Path, publish: Publish
+) -> None:
+    contents, _ = small_mnist()
+    publish("mnist", contents, pack("mnist", contents))
+    bomb = {IDX_NAMES[0]: bytes(100 * 2**20)}
+    write(tmp_path / "mnist", pack("mnist", {**contents, **bomb}))
+    most = len(contents[IDX_NAMES[0]]) + catalog.SPARE
+    with pytest.raises(ConfigError, match=f"has {most} bytes"):
+        Softmax(data="mnist", folder=str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar-10"])
@@ -409,6 +466,28 @@ def test_a_file_that_is_not_libsvm_is_refused(
     with pytest.raises(ConfigError, match=said) as caught:
         Logistic(file=str(path))
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "digits", ["2147483648", "4294967297", "9" * 20, "1" * 5000], ids=len
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_a_libsvm_index_that_is_too_large_is_named_with_file_and_line(
+    digits: str, pack: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / ("wide.gz" if pack is gzip.compress else "wide")
+    path.write_bytes(pack(f"+1 1:1 # {10**30}:1\n-1 2:0.5 {digits}:1\n".encode()))
+    with pytest.raises(ConfigError) as caught:
+        Logistic(file=str(path))
+    said = str(caught.value)
+    assert f"{path} has the index {digits[:20]}" in said
+    assert "at line 2, and the largest is 2147483647" in said
+    assert len(said) < 400
+
+
+def test_a_libsvm_file_that_is_no_file_is_not_read() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero is no regular file"):
+        Logistic(file="/dev/zero")
 
 
 def test_a_truncated_packed_libsvm_file_is_refused(tmp_path: Path) -> None:

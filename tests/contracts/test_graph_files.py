@@ -88,5 +88,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.txt' cannot be read: No such file"):
         graphs.make(f"file:{tmp_path / 'gone.txt'}", 2)
     (tmp_path / "binary").write_bytes(b"\xff\x00")
-    with pytest.raises(ConfigError, match="cannot be read: it is not text"):
+    with pytest.raises(ConfigError, match="is not UTF-8 at line 1, column 1"):
         graphs.make(f"file:{tmp_path / 'binary'}", 2)

@@ -1,7 +1,9 @@
 """Graphs: right for every number of ranks, the smallest ones first of all."""
 
+import time
 from collections.abc import Callable
 from math import pi
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -231,6 +233,63 @@ def test_the_spectral_gap_of_the_exponential_graph_is_the_known_one(size: int) -
     means = np.mean([np.exp(1j * hop * waves(size)) for hop in hops], axis=0)
     gap = graphs.make("exponential", size).spectral_gap()
     assert gap == pytest.approx(gap_of(means), abs=1e-13)
+
+
+@pytest.mark.parametrize("name", [*EXAMPLES, "one-peer-exponential:2"])
+@pytest.mark.parametrize("size", [2, 6, 16, 27, 64, 300, 512])
+def test_the_spectral_gap_is_that_of_the_whole_matrix(name: str, size: int) -> None:
+    try:
+        graph = graphs.make(name, size)
+    except ConfigError:
+        assert name.partition(":")[0] in MAY_REFUSE
+        return
+    if graph.directed or graph.changing:
+        cycle = np.eye(size)
+        for step in range(graph.period):
+            cycle = graph.shares(step) @ cycle
+    else:
+        cycle = graph.weights()
+    second = np.sort(np.abs(np.linalg.eigvals(cycle)))[-2]
+    gap = 1 - second ** (1 / graph.period)
+    exact = second < 1e-9  # a root makes much of a rounding error
+    # the iteration stops within 1e-6, and three digits are printed
+    assert graph.spectral_gap() == pytest.approx(1 if exact else gap, abs=1e-5)
+
+
+def test_the_spectral_gap_of_a_directed_file_is_that_of_the_whole_matrix(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(1)
+    lines = {(k, (k + 1) % 300) for k in range(300)}
+    lines |= {(k, (k + 7) % 300) for k in random.integers(300, size=400).tolist()}
+    path = tmp_path / "edges"
+    path.write_text("".join(f"{a} {b}\n" for a, b in sorted(lines)))
+    graph = graphs.make(f"file:{path}", 300)
+    second = np.sort(np.abs(np.linalg.eigvals(graph.shares())))[-2]
+    assert graph.spectral_gap() == pytest.approx(1 - second, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        ("one-peer-exponential:999999999", 100_000, "the limit is 4,000,000"),
+        (f"one-peer-exponential:{'9' * 5000}", 4, "of at most 18 digits"),
+        ("random-regular:9999", 100_000, "the limit is"),
+        (f"random-regular:3:{'9' * 5000}", 4, "of at most 18 digits"),
+        ("random-regular:2", 100_000, "the limit is"),
+        ("erdos-renyi:0.5", 100_000, "the limit is"),
+        ("erdos-renyi:1e-9", 100_000, "the limit is 500,000,000"),
+        ("erdos-renyi:nan", 4, "give it a number above 0"),
+        (f"torus:{'9' * 5000}x1", 4, "of at most 18 digits"),
+    ],
+)
+def test_a_graph_that_would_never_be_made_is_refused_at_once(
+    name: str, size: int, said: str
+) -> None:
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=said):
+        graphs.make(name, size)
+    assert time.process_time() - began < 1
 
 
 def test_the_spectral_gap_of_a_changing_graph_is_per_step() -> None:

@@ -29,6 +29,7 @@ from dsgd_bench.config import (
     Trial,
 )
 from dsgd_bench.specs import Job, Machine
+from dsgd_bench.trace.variables import STEP
 
 COMPUTE, MOVING, MIXING, OTHER = 0.02, 0.001, 0.0005, 0.0005
 BATCH, EPOCH, FALL = 32, 1440, 4000.0
@@ -130,8 +131,7 @@ def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
         "messages_out": np.ones(workers),
         "samples": np.full(workers, float(BATCH)),
     }
-    arrays = {name: np.full((of.ranks, 0), np.nan) for name in trace.VARIABLES}
-    arrays |= {name: _padded(x * stretch, steps) for name, x in spans.items()}
+    arrays = {name: _padded(x * stretch, steps) for name, x in spans.items()}
     arrays |= {name: _padded(x, steps) for name, x in counts.items()}
     arrays["start"] = _padded(step * stretch, steps) * np.arange(steps.max())
     arrays["age"] = arrays["staleness"]
@@ -159,10 +159,26 @@ def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
     arrays["norm_of_mean"] = np.ones(moments)
     arrays["replica_distance"] = np.zeros(moments) if waits else 0.1 + 0.0 * times
     arrays["replica_distance"][-1] *= 1e-7 if drains else 1.0
+    _fill(arrays, of.ranks, moments)
     status = "exhausted"
     if (arrays["loss_of_mean"] <= (of.measure.target_loss or 0.0)).any():
         status = "reached"
     return Toy(of, arrays, status, staleness=algorithm.staleness)
+
+
+def _fill(arrays: dict[str, Any], ranks: int, moments: int) -> None:
+    """Add what is missing, and steps that a rank did not take, as NaN."""
+    width = max(table.shape[1] for name, table in arrays.items() if _is_step(name))
+    sizes = {"rank": ranks, "partner": ranks, "step": width, "moment": moments}
+    for name, (dimensions, _, _) in trace.VARIABLES.items():
+        empty = np.full([sizes[dimension] for dimension in dimensions], np.nan)
+        table = arrays.setdefault(name, empty)
+        if _is_step(name):
+            arrays[name] = np.hstack([table, empty[:, table.shape[1] :]])
+
+
+def _is_step(name: str) -> bool:
+    return trace.VARIABLES[name][0] == STEP
 
 
 def _models(algorithm: Algorithm, of: Trial, workers: int) -> float:

@@ -12,7 +12,17 @@ PACKAGE = Path(__file__).resolve().parents[2] / "dsgd_bench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    {"errors", "files", "foreign", "surroundings"},
+    {
+        "cgroups",
+        "errors",
+        "files",
+        "foreign",
+        "hosts",
+        "ranges",
+        "show",
+        "surroundings",
+        "texts",
+    },
     {
         "arrays",
         "clock",
@@ -23,18 +33,19 @@ LAYERS = (
         "nics",
         "placement",
         "profile",
+        "segments",
         "slowdown",
         "state",
         "stopping",
         "streams",
         "strict",
-        "surroundings",
         "sweep",
     },
     {"copies", "fabric", "optimizer", "problems"},
     {"algorithms", "budget", "judge"},
     {"batch", "config", "rules", "specs"},
     {
+        "capacity",
         "claims",
         "gradient_times",
         "launch",
@@ -43,6 +54,7 @@ LAYERS = (
         "processes",
         "provenance",
         "trace",
+        "trials",
         "watchdog",
     },
     {"worker"},
@@ -54,7 +66,7 @@ LAYERS = (
     {"bench", "doctor", "slurm"},
     {"probe", "replay"},
     {"display"},
-    {"cluster", "rank_verbs", "verb_parts", "virtual_verbs"},
+    {"cluster", "earlier", "rank_verbs", "verb_parts", "virtual_verbs"},
     {"cli", "__main__"},
 )
 """A room imports from its own layer and from those above it in this list."""

@@ -121,8 +121,21 @@ def test_of_many_who_take_over_from_a_dead_one_at_most_one_succeeds(
 
 
 def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with (
         pytest.raises(TraceError, match="choose another with --results"),
-        claims.held(tmp_path / "missing"),
+        claims.held(tmp_path / "file" / "missing"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", [claims.LOCK, claims.CLAIM])
+def test_a_fifo_where_a_claim_belongs_is_a_sentence_and_no_wait(
+    tmp_path: Path, name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    with (
+        pytest.raises(TraceError, match="a FIFO, not a file"),
+        claims.held(tmp_path),
     ):
         pass

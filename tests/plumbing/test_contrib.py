@@ -127,7 +127,7 @@ def test_the_reframe_test_runs_the_suite_and_reads_its_figures(load, output):
     test.stdout, test.perf_variables = output, {}
     test.set_command()
     words = [*test.executable.split(), *test.executable_opts]
-    assert words[:4] == ["python3", "-m", "mpi4py", "-m"]
+    assert words[:5] == ["python3", "-P", "-m", "mpi4py", "-m"]
     changes = [words[k + 1].strip("'") for k, w in enumerate(words) if w == "--set"]
     (first, *_) = read_study(Path(test.study), changes).trials
     assert (first.ranks, first.algorithm.kind) == (4, "allreduce")

@@ -17,7 +17,7 @@ ANSWERS = {
     "unknown": "launcher of a library that nobody has heard of",
 }
 TRIAL = Path("/results/smoke/0123456789ab/job.json")
-WORKER = ["-m", "mpi4py", "-m", "dsgd_bench", "worker", str(TRIAL)]
+WORKER = ["-P", "-m", "mpi4py", "-m", "dsgd_bench", "worker", str(TRIAL)]
 
 
 def mpiexec(folder: Path, family: str) -> Path:

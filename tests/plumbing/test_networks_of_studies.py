@@ -76,6 +76,7 @@ def test_trials_are_left_out_by_their_network(tmp_path):
         ("far = { rate = -1.0 }", "network.far.rate is -1.0 but must be a number at"),
         ('progress = "some"', "network.progress"),
         ("ranks_per_node = 0", "network.ranks_per_node"),
+        ("preset = { a = 1 }", "network.preset is"),
     ],
 )
 def test_what_no_network_has_is_refused(tmp_path, table, said):

@@ -1,6 +1,8 @@
 """What a study would cost, said before it is run."""
 
+import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +12,19 @@ from dsgd_bench.config import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
+    Machine,
     MeasureSpec,
     OptimizerSpec,
     ProblemSpec,
     SlowdownSpec,
+    Study,
     Trial,
+    read_study,
 )
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.graphs import EXAMPLES
+from dsgd_bench.interconnect import NetworkSpec
+from dsgd_bench.specs import SlowLinksSpec
 
 
 def trial(kind="adpsgd", *, ranks=4, **changes):
@@ -129,3 +137,82 @@ def test_servers_compute_nothing_and_get_no_samples():
         )
     )
     assert cost.seconds == pytest.approx(4 * 0.1 + plan.START_SECONDS)
+
+
+@pytest.mark.parametrize("graph", EXAMPLES)
+def test_a_thousand_ranks_are_planned_within_a_second(graph):
+    ranks = 1024 if graph == "hypercube" else 1000
+    many = trial(ranks=ranks, algorithm=AlgorithmSpec("sgp", {"graph": graph}))
+    began = time.process_time()
+    assert 0 <= plan.cost(many).spectral_gap <= 1
+    assert time.process_time() - began < 4  # 0.1 to 0.9 s on a quiet machine
+
+
+def test_ten_thousand_repeats_are_planned_within_seconds(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(
+        """
+        [study]
+        ranks = 4
+        repeats = 10_000
+        budget = { steps = 10 }
+        [problem]
+        kind = "softmax"
+        [algorithm]
+        kind = "allreduce"
+        """
+    )
+    began = time.process_time()
+    study = read_study(path)
+    costs = plan.costs(study)
+    assert [cost.trial for cost in costs] == list(study.trials)
+    assert len({trial.id for trial in study.trials}) == 10_000
+    assert time.process_time() - began < 5  # 0.4 s on a quiet machine
+
+
+def test_a_problem_larger_than_the_memory_is_refused_with_its_settings():
+    spec = ProblemSpec("mlp", settings={"hidden": (10**6, 10**6, 10**6)})
+    with pytest.raises(ConfigError, match=r"mlp with .*hidden.*memory of this"):
+        plan.cost(trial(problem=spec))
+
+
+EMULATED = ComputeSpec(mode="emulated", seconds=2.0)
+QUICK = ComputeSpec(mode="emulated", seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("compute", "slow"),
+    [
+        (EMULATED, SlowdownSpec()),
+        (
+            ComputeSpec(mode="emulated", seconds=0.1),
+            SlowdownSpec("constant", factor=20),
+        ),
+        (
+            ComputeSpec(mode="emulated", seconds=0.1),
+            SlowdownSpec("transient", factor=20, probability=0.5),
+        ),
+        (
+            ComputeSpec(mode="emulated", seconds=0.1),
+            SlowdownSpec("heavy-tailed", factor=20),
+        ),
+        (
+            ComputeSpec(
+                mode="emulated", seconds=1.0, distribution="lognormal", variation=1.0
+            ),
+            SlowdownSpec(),
+        ),
+        (ComputeSpec(), SlowdownSpec(links=SlowLinksSpec(seconds=2.0))),
+    ],
+    ids=["emulated", "constant", "transient", "heavy-tailed", "drawn", "late links"],
+)
+def test_a_watchdog_shorter_than_a_step_that_is_asked_for_is_refused(compute, slow):
+    asked = Study("s", Path("s.toml"), (trial(compute=compute, slowdown=slow),))
+    with pytest.raises(ConfigError, match=r"s\.toml: a step of adpsgd.* watchdog"):
+        plan.check_patience(asked, Machine(watchdog=1.9))
+    plan.check_patience(asked, Machine(watchdog=100.0))
+
+
+def test_a_watchdog_means_nothing_in_virtual_time():
+    asked = trial(compute=EMULATED, network=NetworkSpec())
+    plan.check_patience(Study("s", Path("s.toml"), (asked,)), Machine(watchdog=1.0))

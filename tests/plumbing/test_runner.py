@@ -61,7 +61,7 @@ def test_a_trial_that_fails_elsewhere_meanwhile_is_not_tried_once_more(
 def test_a_finished_trial_is_skipped(tmp_path: Path) -> None:
     (folder_of(tmp_path) / READY).touch()
     outcome = run(tmp_path)
-    assert outcome.skipped == 1
+    assert outcome.skipped == [TRIAL]
     assert not outcome.failed
 
 

@@ -31,7 +31,8 @@ def run(workers, steps, kind="allreduce", *, power=-0.5, repeat=0, optimum=OPTIM
         budget=BudgetSpec(steps=steps),
         optimizer=OptimizerSpec(lr=(workers / steps) ** 0.5),
     )
-    toy = synthetic.run(structs.replace(of, budget=BudgetSpec(seconds=4.0)))
+    brief = structs.replace(of, budget=BudgetSpec(seconds=4.0))
+    toy = synthetic.run(brief, moments=5)
     toy = replace(toy, trial=of, optimum=optimum)
     excess = CONSTANT * (workers * steps) ** power
     moments = np.linspace(0.0, 1.0, 5)

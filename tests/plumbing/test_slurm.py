@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 
 from dsgd_bench import claims, cli, config, known_bugs
@@ -190,7 +191,7 @@ def test_every_template_asks_for_the_allocation_and_runs_the_trials(files, templ
     assert options["--chdir"] == str(files)
     assert not {"--account", "--array", "--exclusive", "--requeue"} & set(options)
     assert "--no-requeue" in options
-    assert f"\n{shlex.quote(sys.executable)} -m dsgd_bench run " in large
+    assert f"\n{shlex.quote(sys.executable)} -P -m dsgd_bench run " in large
     assert "--ranks 4 " in large
     assert "SRUN_CPUS_PER_TASK" in large
     single = options_of(small)
@@ -235,7 +236,7 @@ def test_everything_the_machine_file_can_say_arrives(files, template):
     assert options["--kill-on-invalid-dep"] == "yes"
     assert options["--cpus-per-task"] == "1"  # as many as threads
     order = ["module purge", "module load gcc/13", "module load mpi", "module list"]
-    order += ["ulimit -s unlimited\n", "export A='b c'\n", " -m dsgd_bench run "]
+    order += ["ulimit -s unlimited\n", "export A='b c'\n", " -P -m dsgd_bench run "]
     places = [text.index(line) for line in order]
     assert places == sorted(places)
 
@@ -342,7 +343,7 @@ def test_commands_in_texts_arrive_as_text(files, slurm, monkeypatch):
     assert (done.returncode, done.stderr) == (0, "")
     assert not list(files.rglob("pwned"))
     words = (slurm / "words").read_text().splitlines()
-    assert words[:3] == ["-m", "dsgd_bench", "run"]
+    assert words[:4] == ["-P", "-m", "dsgd_bench", "run"]
     assert words[words.index("--set") + 1] == changes[0]
     assert words[words.index("--results") + 1] == str(place / "results")
     assert evil in (slurm / "modules").read_text().splitlines()
@@ -587,6 +588,9 @@ def mark(order, trial, name, text=""):
     folder = order.folder / trial.id
     folder.mkdir(parents=True)
     (folder / name).write_text(text)
+    if name == "READY":
+        with h5py.File(folder / "trace.h5", "w") as trace:
+            trace.attrs["dsgd_fabric"] = "mpi"
 
 
 def test_failed_trials_can_be_sent_alone(files, slurm, capsys):

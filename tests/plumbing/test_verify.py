@@ -186,6 +186,7 @@ def begun_too_late(arrays):
     arrays["duration"][1, 0] += 1.0
     arrays["compute"][1, 0] += 1.0
     arrays["start"][1, 1:] += 1.0
+    arrays["elapsed"][1] += 1.0
 
 
 BREAKS = [

@@ -152,3 +152,29 @@ def test_a_job_stops_before_its_time_limit_and_what_is_left_is_sent_again(slurm)
     ended = slurm.wait(again)
     assert ended["JobState"] == "COMPLETED", slurm.report(again)()
     assert_complete(folder, "allreduce")
+
+
+LOST = """#!/bin/bash
+{sbatch} --hold "$@" >/dev/null
+echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv" >&2
+exit 1
+"""
+
+
+def test_a_job_whose_number_got_lost_is_found_by_its_name(slurm):
+    study, _ = long_study(slurm, "allreduce")
+    wrapper = slurm.write("sbatch", LOST.format(sbatch=shutil.which("sbatch")))
+    wrapper.chmod(0o755)
+    path = machine(slurm, LAUNCHER)
+    first = {"PATH": f"{slurm.folder}:{slurm.env['PATH']}", "SBATCH_WAIT": "1"}
+    done = slurm.dsgd_bench("submit", study, "--machine", path, **first)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (job,) = slurm.jobs()
+    assert f"job {job}: 1 trials" in done.stdout
+    assert "SBATCH_WAIT is not passed on to sbatch" in done.stderr
+    assert re.fullmatch(r"long-4-[0-9a-f]{12}", slurm.show(job)["JobName"])
+    assert submit(slurm, study, path) == [], "it is in the hands of that job"
+    slurm.ask("scancel", job)
+    slurm.wait(job)
+    (again,) = submit(slurm, study, path)
+    slurm.ask("scancel", again)

@@ -1,0 +1,55 @@
+"""From a figure to its files: a PNG, and pictures for both papers of the page."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from matplotlib.figure import Figure
+
+from dsgd_bench import files
+from dsgd_bench.foreign import plain
+from dsgd_bench.report import looks
+
+Plan: TypeAlias = tuple[Path, Callable[[], Figure], str]
+"""Where a figure goes, what draws it, and its caption."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, drawn.
+
+    Attributes
+    ----------
+    path : Path
+        The PNG, for light paper.
+    caption : str
+        What it shows, in a sentence.
+    light, dark : str
+        SVG for the page's two color schemes.
+    """
+
+    path: Path
+    caption: str
+    light: str
+    dark: str
+
+
+def draw(path: Path, drawn: Callable[[], Figure], caption: str) -> Drawing:
+    """Draw into a PNG, and as SVG for either paper.
+
+    Raises
+    ------
+    OSError
+        If the PNG cannot be written.
+    """
+    with looks.paper(), files.replacing(path) as scratch:
+        figure, text = drawn(), io.StringIO()
+        figure.savefig(scratch, format="png")
+        # Nothing has moved since: laying out again would take as long as drawing.
+        figure.set_layout_engine("none")
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    # labels stand in comments, where an escape sequence would make it no SVG
+    svg = "\n".join(map(plain, text.getvalue().split("\n")))
+    return Drawing(path, caption, svg, looks.darkened(svg))

@@ -1,0 +1,145 @@
+"""The trials of a results folder: where they lie, what became of them, what is ours.
+
+A trial's folder ``RESULTS/STUDY/ID`` tells how far it is: ``READY`` means finished,
+whatever else lies there; ``ERROR`` says in a sentence why it failed, ``STOPPED`` that
+it was stopped on purpose and will go on; anything but ``READY`` is run (again). All
+verbs look at trials through here, so they count the same.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from dsgd_bench import files
+from dsgd_bench.errors import TraceError
+from dsgd_bench.trace import checkpoint
+
+READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"
+"""Files by which a trial's folder tells how the trial ended."""
+
+JOB, LOG, TRACE = "job.json", "log.txt", "trace.h5"
+"""What was asked of the ranks, what they printed, and what they recorded."""
+
+FINISHED, FAILED, PAUSED, MISSING = "finished", "failed", "stopped", "missing"
+"""What the folder of a trial says of it."""
+
+UNREADABLE = "unreadable"
+"""What a finished trial is whose trace cannot be read."""
+
+DEEP = 2
+"""Levels of folders that are looked at behind a link: those of many studies."""
+
+MARKS = {READY, ERROR, STOPPED}
+RECORDS = re.compile(
+    r"log\.txt|(\.?trace(-\d+)?|rank-\d{4,})\.h5"
+    rf"|\.(claim-.*|clock-.*|probe)-\d+|{re.escape(files.SCRATCH)}[0-9a-f]+"
+)
+"""Names of the files that a run leaves in a trial's folder, `MARKS` and `JOB` aside;
+with a number of a process or beginning with a dot: while they were being written."""
+
+
+def state(folder: Path) -> str:
+    """Return `FINISHED`, `FAILED`, `PAUSED` or `MISSING`, by the marks of a trial."""
+    for mark, found in ((READY, FINISHED), (ERROR, FAILED), (STOPPED, PAUSED)):
+        if (folder / mark).exists():
+            return found
+    return MISSING
+
+
+def reason(folder: Path) -> str:
+    """Return why a trial failed; nothing if its folder does not tell."""
+    try:
+        return files.read_text(folder / ERROR).strip()
+    except OSError:
+        return ""
+
+
+def find(folder: Path) -> list[Path]:
+    """Return every folder of a trial in `folder` or below, by name, each of them once.
+
+    Links are followed, as a run does, but not far: one may lead to a whole disk. Of the
+    names of one folder the one without a link counts.
+
+    Parameters
+    ----------
+    folder : Path
+        Of one trial, of one study, or of many.
+    """
+    seen: set[tuple[int, int]] = set()
+    near, behind = [(folder, -1)], list[tuple[Path, int]]()
+    found = []  # of the levels that are left, fewer than 0 are as many as there are
+    while near or behind:
+        place, left = near.pop() if near else behind.pop(0)
+        try:
+            status = place.stat()
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError:
+            continue  # a link to nowhere, or a folder that was just removed
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        if {entry.name for entry in entries} & {*MARKS, JOB, TRACE}:
+            found.append(place)
+        for entry in entries if left else ():
+            path = place / entry.name
+            if not path.is_dir():
+                continue
+            if path.is_symlink():
+                behind.append((path, DEEP if left < 0 else left - 1))
+            else:
+                near.append((path, left - 1))
+    return sorted(found)
+
+
+def clear(folder: Path, *, checkpoints: bool) -> None:
+    """Remove what an earlier run left in a trial's folder, and nothing else.
+
+    `JOB` stays, to be replaced: it says that what lies beside it is ours. Whoever calls
+    this holds the folder.
+
+    Parameters
+    ----------
+    folder : Path
+        May be a link.
+    checkpoints : bool
+        Whether checkpoints go as well.
+
+    Raises
+    ------
+    TraceError
+        If something lies there under a name of ours that no run has made.
+    """
+    ours = list(_ours(folder))
+    _refuse_foreign(folder, ours)
+    for path in ours:
+        path.unlink(missing_ok=True)  # of a link, not what it leads to
+    if checkpoints:
+        checkpoint.discard(folder)
+    else:
+        checkpoint.remove(folder / checkpoint.PART)
+
+
+def _ours(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name in MARKS or RECORDS.fullmatch(path.name):
+            yield path
+
+
+def _refuse_foreign(folder: Path, ours: list[Path]) -> None:
+    for path in (*ours, folder / JOB):
+        with suppress(FileNotFoundError):
+            if path.is_symlink() and not path.exists():
+                continue  # a link to nowhere
+            try:
+                files.refuse_other_kinds(path)
+            except OSError as error:
+                raise TraceError(
+                    f"{path} is in the way ({error.strerror}): remove or rename it"
+                ) from None
+    if folder.is_symlink() and ours and not (folder / JOB).exists():
+        raise TraceError(
+            f"{folder} is a link to {folder.resolve()}, where {ours[0].name} lies but "
+            f"no {JOB}, so it is not a trial's: remove the link, or rename that file"
+        )

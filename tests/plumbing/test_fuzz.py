@@ -1,0 +1,33 @@
+"""A part of `make fuzz`, in pieces: damaged files end in sentences."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PIECES = {"configurations": (100, 2), "folders": (30, 3), "pieces": (50, 2)}
+"""Cases of each kind, and into how many tests they are split; a folder takes a second
+of a processor, so a tenth of all would take minutes."""
+
+
+def shares():
+    for kind, (size, parts) in PIECES.items():
+        for part in range(parts):
+            first, last = size * part // parts, size * (part + 1) // parts
+            yield pytest.param(kind, first, last, id=f"{kind}-{part}")
+
+
+@pytest.mark.timeout(600)  # some hundred commands, on a machine that may be busy
+@pytest.mark.parametrize(("kind", "first", "last"), shares())
+def test_damaged_files_end_in_a_sentence(kind, first, last):
+    words = ["--jobs", "1", "--only", f"{kind}:{first}-{last}"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "fuzz" / "run.py", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{kind}: {last - first} tried, 0 wrong" in done.stdout
