@@ -128,10 +128,16 @@ def _read_shards(folder: Path) -> tuple[dict[int, Shard], list[int]]:
         raise TraceError(f"there is no readable shard rank-*.h5 in {folder}: run again")
     facts = next(iter(shards.values())).facts
     ranks = int(facts["trial"]["ranks"])
-    if any(shard.facts != facts for shard in shards.values()) or max(shards) >= ranks:
+    strange = any(_trial(shard.facts) != _trial(facts) for shard in shards.values())
+    if strange or max(shards) >= ranks:
         raise TraceError(f"shards rank-*.h5 in {folder} are not of one trial: {AGAIN}")
     _check_size(shards, ranks)
     return shards, [rank for rank in range(ranks) if rank not in shards]
+
+
+def _trial(facts: dict[str, Any]) -> list[Any]:
+    """Return what the ranks of one trial agree on: rank 0 alone knows all the rest."""
+    return [facts[name] for name in ("trial", "study", "fabric", "servers")]
 
 
 def _check_size(shards: dict[int, Shard], ranks: int) -> None:
