@@ -18,7 +18,7 @@ EXTRAS := test$(if $(filter system,$(MPI)),,$(comma)$(MPI))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install smoke test test-ranks test-kernels test-gpu show-gpu test-slurm
-.PHONY: test-hosts fuzz chaos chaos-on check format clean
+.PHONY: test-hosts fuzz chaos check format clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -92,20 +92,14 @@ fuzz: install ## damage 7,500 files, and see that commands say so; SEED=1 SCALE=
 	$(BIN)/python tests/fuzz/run.py --seed $(SEED) --scale $(SCALE) \
 	    $(if $(CASE),--only $(CASE))
 
-# Half of the signals for each of the two, which run side by side: both mostly wait.
 SIGNALS ?= 100
 TIME ?= 600
 chaos: ## send 100 random signals to runs with MPICH and Open MPI; SIGNALS= TIME= SEED=
 	@for mpi in mpich openmpi; do \
 	    $(MAKE) --no-print-directory install MPI=$$mpi || exit 1; \
 	done
-	@tries=; for mpi in mpich openmpi; do \
-	    $(MAKE) --no-print-directory chaos-on MPI=$$mpi & tries="$$tries $$!"; \
-	done; status=0; for try in $$tries; do wait $$try || status=1; done; exit $$status
-
-chaos-on: install
-	$(BIN)/python tests/chaos.py --seed $(SEED) --seconds $(TIME) \
-	    --signals $$(($(SIGNALS) / 2))
+	.venv/bin/python tests/chaos.py --seed $(SEED) --seconds $(TIME) \
+	    --signals $(SIGNALS) .venv/bin/python .venv-openmpi/bin/python
 
 check: $(VENV)/checked ## lint, format and types; changes nothing
 	$(BIN)/ruff check .

@@ -1,32 +1,40 @@
 """Send random signals to runs at random moments, and see what is left of them.
 
-    python tests/chaos.py [--signals 50] [--seconds 300] [--seed 1]
+    python tests/chaos.py [--signals 100] [--seconds 600] [--seed 1] [PYTHON ...]
 
 Signals are KILL, TERM, INT, and STOP with and without CONT; they go to a rank, to the
 launcher or to ``dsgd-bench run`` itself. Each study is one short trial of one of ten
 algorithms; it is hit up to three times, then it must complete. A violation is a run
 that lasts longer than it usually does, plus its watchdog, plus 15 s; a process that
-outlives its run; a shard or trace that cannot be read; a traceback of the command; a
-last run that does not complete; anything more in /dev/shm after it. They are printed,
-as are the counts at the end, and the exit status is 1 if there was any.
+outlives its run; a shard or trace that cannot be read; a traceback of the command or of
+a rank; a last run that does not complete; anything more in /dev/shm after it. They are
+printed, as are the counts at the end. The exit status is 1 if there was any, or if the
+time was over before all signals had been sent.
 
-As root, and where it is allowed, all of that happens in a mount namespace with a
-/dev/shm of its own, so that other programs cannot be blamed.
+Each PYTHON is that of an environment with another MPI library; the signals are shared
+out among them. Runs mostly wait, so several lanes work side by side, each with one run
+at a time. As root, and where it is allowed, a lane has a mount namespace with a
+/dev/shm of its own, so that neither other programs nor other lanes can be blamed for
+what is in it. Elsewhere the common one is looked at once, when all lanes have ended.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ALGORITHMS = (
     "allreduce",
@@ -51,9 +59,10 @@ GONE = 10.0
 """Seconds in which the processes of an ended run have to be gone, on a busy machine."""
 PAUSE = 1.0
 """Seconds between STOP and CONT, and after which a run that was stopped is killed."""
+LANES = 3
+"""Lanes for each MPI library."""
 MARK = "DSGD_BENCH_CHAOS"
 SHM = Path("/dev/shm")
-APART = "DSGD_BENCH_CHAOS_APART"
 
 STUDY = """
 [study]
@@ -89,9 +98,9 @@ class Process:
         return ""
 
 
-def marked(mark: str) -> Iterator[Process]:
-    """Yield the processes that carry a mark in their environment."""
-    wanted = f"{MARK}={mark}".encode()
+def marked(folder: Path) -> Iterator[Process]:
+    """Yield the processes that carry the mark of a lane in their environment."""
+    wanted = f"{MARK}={folder}".encode()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if wanted not in (entry / "environ").read_bytes().split(b"\0"):
@@ -105,24 +114,100 @@ def marked(mark: str) -> Iterator[Process]:
 
 
 @dataclass
-class Chaos:
+class Counts:
+    """What a lane has done.
+
+    Attributes
+    ----------
+    sent, ends, algorithms : Counter
+        Signals, exit statuses of runs, and signals to runs of each algorithm.
+    violations : list of str
+        What was wrong.
+    """
+
+    sent: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    algorithms: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+    def add(self, lane: dict[str, Any]) -> None:
+        """Add the counts of a lane."""
+        self.sent.update(lane["sent"])
+        self.ends.update(lane["ends"])
+        self.algorithms.update(lane["algorithms"])
+        self.violations += lane["violations"]
+
+
+@dataclass
+class Lane:
+    """One run at a time, again and again.
+
+    Attributes
+    ----------
+    random : Random
+        Draws targets, ways and moments.
+    folder : Path
+        Of this lane; it exists.
+    signals : int
+        Descriptor of a pipe that holds one byte for every signal that is to be sent;
+        lanes of one library share it.
+    apart : bool
+        Whether no other lane and program uses this /dev/shm.
+    end : float
+        When to stop, on the monotonic clock.
+    """
+
     random: random.Random
     folder: Path
-    usual: float = 0.0
-    sent: Counter[str] = field(default_factory=Counter)
-    ends: Counter[int] = field(default_factory=Counter)
-    studies: int = 0
-    violations: list[str] = field(default_factory=list)
+    signals: int
+    apart: bool
+    end: float
+    counts: Counts = field(default_factory=Counts)
+    durations: list[float] = field(default_factory=list)
+    algorithm: str = ""
+    empty: bool = False
+
+    def work(self, first: int, step: int) -> None:
+        """Make studies, hit and complete them, until time or signals are used up."""
+        self.undisturbed(self.make(first))
+        number = first
+        while not self.over():
+            number += step
+            study, before = self.make(number), shared()
+            for _ in range(HITS):
+                if self.over() or any(study.parent.glob("results/chaos/*/READY")):
+                    break
+                self.hit(study)
+            self.complete(study, before)
+            shutil.rmtree(study.parent)
+
+    def over(self) -> bool:
+        return self.empty or time.monotonic() >= self.end
+
+    @property
+    def limit(self) -> float:
+        """The seconds that a run may take."""
+        return max(self.durations) + WATCHDOG + ALLOWED
+
+    def make(self, number: int) -> Path:
+        """Write a study in a folder of its own."""
+        self.algorithm = ALGORITHMS[number % len(ALGORITHMS)]
+        folder = self.folder / f"{number:03d}-{self.algorithm}"
+        folder.mkdir()
+        text = STUDY.replace("{SEED}", str(number))
+        (folder / "chaos.toml").write_text(text.replace("{ALGORITHM}", self.algorithm))
+        (folder / "machine.toml").write_text(f"watchdog = {WATCHDOG}\n")
+        return folder / "chaos.toml"
 
     def start(self, study: Path) -> subprocess.Popen[str]:
         program = [sys.executable, "-P", "-m", "dsgd_bench", "run", str(study)]
-        program += ["--machine", str(self.folder / "machine.toml")]
+        program += ["--machine", str(study.parent / "machine.toml")]
         program += ["--results", str(study.parent / "results")]
         with (study.parent / "output.txt").open("w") as output:
             return subprocess.Popen(
                 program,
                 cwd=study.parent,
-                env={**os.environ, MARK: str(study.parent)},
+                env={**os.environ, MARK: str(self.folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -133,32 +218,21 @@ class Chaos:
             )
 
     def blame(self, study: Path, what: str) -> None:
-        kept = study.parent.with_name(f"{study.parent.name}-{len(self.violations)}")
+        kept = self.folder.with_name(
+            f"{self.folder.name}-{study.parent.name}-{len(self.counts.violations)}"
+        )
         shutil.copytree(study.parent, kept)
-        self.violations.append(f"{what} (see {kept})")
-        print(f"VIOLATION: {self.violations[-1]}", flush=True)
+        self.counts.violations.append(f"{study.parent.name}: {what} (see {kept})")
+        print(f"VIOLATION: {self.counts.violations[-1]}", flush=True)
 
-    def make(self, number: int) -> Path:
-        """Write a study in a folder of its own."""
-        algorithm = ALGORITHMS[number % len(ALGORITHMS)]
-        folder = self.folder / f"{number:03d}-{algorithm}"
-        folder.mkdir()
-        text = STUDY.replace("{SEED}", str(number)).replace("{ALGORITHM}", algorithm)
-        (folder / "chaos.toml").write_text(text)
-        self.studies += 1
-        return folder / "chaos.toml"
-
-    def undisturbed(self, study: Path) -> float:
-        """Run a study without a signal; return how long it took."""
+    def undisturbed(self, study: Path) -> None:
+        """Run a study without a signal; note how long it took."""
         began = time.monotonic()
-        run = self.start(study)
-        status = self.wait(run, study, 120.0, "a run that was left alone")
-        self.ends[status] += 1
+        limit = self.limit if self.durations else 120.0
+        status = self.wait(self.start(study), study, limit, "being left alone")
         if status:
-            self.blame(
-                study, f"{study.parent.name}: left alone, it ended with {status}"
-            )
-        return time.monotonic() - began
+            self.blame(study, f"left alone, it ended with {status}")
+        self.durations.append(time.monotonic() - began)
 
     def wait(
         self, run: subprocess.Popen[str], study: Path, limit: float, what: str
@@ -167,49 +241,59 @@ class Chaos:
         try:
             status = run.wait(limit)
         except subprocess.TimeoutExpired:
-            self.blame(study, f"{study.parent.name}: hangs for {limit:.0f} s: {what}")
+            self.blame(study, f"hangs for {limit:.0f} s after {what}")
             run.kill()
             status = run.wait()
+        self.counts.ends[str(status)] += 1
         end = time.monotonic() + GONE
-        while (left := list(marked(str(study.parent)))) and time.monotonic() < end:
+        while (left := list(marked(self.folder))) and time.monotonic() < end:
             time.sleep(0.05)
         if left:
             orphans = "; ".join(f"{p.pid} {' '.join(p.words)[:80]}" for p in left)
-            self.blame(
-                study, f"{study.parent.name}: left alive after {what}: {orphans}"
-            )
-            for process in left:
-                os.kill(process.pid, signal.SIGKILL)
+            self.blame(study, f"left alive after {what}: {orphans}")
+            self.clear()
         return status
+
+    def clear(self) -> None:
+        """End what is left of a run."""
+        for process in marked(self.folder):
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(process.pid, signal.SIGKILL)
 
     def hit(self, study: Path) -> None:
         """Start a run, send it one signal at a random moment, and look at it."""
         target, way = self.random.choice(TARGETS), self.random.choice(WAYS)
         share = 1.0 if target == "run" else 0.5  # the others live for a part of it
-        moment = self.random.uniform(0.0, share * self.usual)
+        moment = self.random.uniform(0.0, share * statistics.median(self.durations))
         run = self.start(study)
-        self.victim(run, study, target)  # as soon as there is one
+        self.victim(run, target)  # as soon as there is one
         time.sleep(moment)
-        victim = self.victim(run, study, target)
+        victim = self.victim(run, target)
         what = f"{way} to {target} after {moment:.2f} s"
-        if victim is not None:
-            self.sent[f"{way} to {target}"] += 1
+        if victim is not None and self.take_signal():
+            self.counts.sent[f"{way} to {target}"] += 1
+            self.counts.algorithms[self.algorithm] += 1
             self.send(victim, way)
             if target == "run" and way == "STOP":
                 time.sleep(PAUSE)
                 run.kill()
-        status = self.wait(run, study, self.usual + WATCHDOG + ALLOWED, what)
-        self.ends[status] += 1
-        self.look(study, what, target)
+        self.wait(run, study, self.limit, what)
+        self.look(study, what)
 
-    def victim(
-        self, run: subprocess.Popen[str], study: Path, target: str
-    ) -> int | None:
+    def take_signal(self) -> bool:
+        """Take one of the signals that are to be sent; tell whether there was one."""
+        try:
+            self.empty = not os.read(self.signals, 1)
+        except BlockingIOError:
+            self.empty = True
+        return not self.empty
+
+    def victim(self, run: subprocess.Popen[str], target: str) -> int | None:
         """Return a process of that kind as soon as there is one; None if too late."""
         while run.poll() is None:
             if target == "run":
                 return run.pid
-            found = [p.pid for p in marked(str(study.parent)) if p.role == target]
+            found = [p.pid for p in marked(self.folder) if p.role == target]
             if found:
                 return self.random.choice(sorted(found))
             time.sleep(0.02)
@@ -217,15 +301,13 @@ class Chaos:
 
     def send(self, pid: int, way: str) -> None:
         name, _, then = way.partition(", then ")
-        try:
+        with suppress(ProcessLookupError):  # it ended by itself at that moment
             os.kill(pid, getattr(signal, f"SIG{name}"))
             if then:
                 time.sleep(PAUSE)
                 os.kill(pid, getattr(signal, f"SIG{then}"))
-        except ProcessLookupError:
-            pass  # it ended by itself at that moment
 
-    def look(self, study: Path, what: str, target: str) -> None:
+    def look(self, study: Path, what: str) -> None:
         """See that whatever the run has left can be read."""
         from dsgd_bench.errors import TraceError
         from dsgd_bench.trace import open_trace
@@ -239,20 +321,21 @@ class Chaos:
                     Shard.read(path)
             except (OSError, KeyError, ValueError, TraceError) as error:
                 self.blame(study, f"{path} cannot be read after {what}: {error}")
-        output = (study.parent / "output.txt").read_text(errors="replace")
-        if target == "run" and "Traceback" in output:
-            self.blame(study, f"{study.parent.name}: a traceback after {what}")
+        logs = study.parent.glob("results/chaos/*/log.txt")
+        for path in (study.parent / "output.txt", *logs):
+            if "Traceback" in path.read_text(errors="replace"):
+                self.blame(study, f"a traceback in {path.name} after {what}")
 
     def complete(self, study: Path, before: set[str]) -> None:
         """Run a study to its end, and see that it is whole."""
-        self.usual = max(self.usual, min(self.undisturbed(study), 2 * self.usual))
+        self.undisturbed(study)
         if not any(study.parent.glob("results/chaos/*/READY")):
-            self.blame(study, f"{study.parent.name}: did not complete")
-        if left := shared() - before:
+            self.blame(study, "did not complete")
+        if self.apart and (left := shared() - before):
             size = sum((SHM / name).stat().st_size for name in left)
             names = ", ".join(sorted(left))
             self.blame(study, f"left in {SHM}, {size} bytes: {names}")
-            for name in left if os.environ.get(APART) else ():
+            for name in left:
                 (SHM / name).unlink()
 
 
@@ -260,54 +343,109 @@ def shared() -> set[str]:
     return {path.name for path in SHM.iterdir()} if SHM.is_dir() else set()
 
 
+def lane(options: argparse.Namespace) -> None:
+    """Be one lane, and leave the counts in its folder."""
+    number, signals = options.lane
+    mine = Lane(
+        random.Random(f"{options.seed}-{options.folder.name}"),
+        options.folder,
+        signals,
+        options.apart,
+        time.monotonic() + options.seconds,
+    )
+    try:
+        mine.work(number, LANES)
+    finally:
+        mine.clear()
+        text = json.dumps(vars(mine.counts))
+        (options.folder / "counts.json").write_text(text)
+
+
+def mount() -> list[str]:
+    """Return the words that give a program a /dev/shm of its own, or none."""
+    if os.geteuid() or shutil.which("unshare") is None:
+        return []
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+    words.append(f'mount -t tmpfs tmpfs {SHM} && exec "$0" "$@"')
+    tried = subprocess.run([*words, "true"], check=False, capture_output=True)
+    return words if tried.returncode == 0 else []
+
+
+def start_lanes(
+    python: Path, place: int, options: argparse.Namespace, apart: list[str]
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """Start the lanes of one library, with their share of the signals to be sent."""
+    share = len(range(place, options.signals, len(options.pythons)))
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.write(writing, bytes(share))
+    os.close(writing)
+    for number in range(LANES):
+        folder = options.folder / f"{place}-{number}"
+        folder.mkdir()
+        words = [*apart, str(python), "-P", __file__, "--seed", str(options.seed)]
+        words += ["--seconds", str(options.seconds), "--folder", str(folder)]
+        words += ["--lane", str(number), str(reading)]
+        words += ["--apart"] if apart else []
+        yield folder, subprocess.Popen(words, pass_fds=[reading])
+    os.close(reading)
+
+
+def conduct(options: argparse.Namespace) -> int:
+    """Start all lanes, add up what they have done, and print it."""
+    began, before, total = time.monotonic(), shared(), Counts()
+    options.folder = Path(tempfile.mkdtemp(prefix="dsgd-bench-chaos-"))
+    apart, shares = mount(), []
+    started = [
+        list(start_lanes(python, place, options, apart))
+        for place, python in enumerate(options.pythons)
+    ]
+    for python, lanes in zip(options.pythons, started, strict=True):
+        so_far = total.sent.total()
+        for folder, process in lanes:
+            if status := process.wait():
+                total.violations.append(f"lane {folder} ended with status {status}")
+            if (path := folder / "counts.json").exists():
+                total.add(json.loads(path.read_text()))
+        shares.append(f"{total.sent.total() - so_far} with {python}")
+    if not apart and (left := shared() - before):
+        total.violations.append(f"left in {SHM}: {', '.join(sorted(left))}")
+    for title, counts in vars(total).items():
+        if title != "violations":
+            show(title, counts)
+    print(
+        f"chaos: seed {options.seed}, {total.sent.total()} of {options.signals} "
+        f"signals sent ({', '.join(shares)}), {len(total.violations)} violations, "
+        f"{time.monotonic() - began:.0f} s, {SHM} {'apart' if apart else 'common'}"
+    )
+    short = total.sent.total() < options.signals
+    if short:
+        print("chaos fell short of its signals: it needs more time (TIME=)")
+    if not total.violations:
+        shutil.rmtree(options.folder)
+    return 1 if short or total.violations else 0
+
+
+def show(title: str, counts: Counter[str]) -> None:
+    words = [f"{count} {what}" for what, count in sorted(counts.items())]
+    print(f"{title}: {counts.total()}: {', '.join(words)}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--signals", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("pythons", nargs="*", type=Path, default=[Path(sys.executable)])
+    parser.add_argument("--signals", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lane", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    end = time.monotonic() + options.seconds
-    folder = Path(tempfile.mkdtemp(prefix="dsgd-bench-chaos-"))
-    (folder / "machine.toml").write_text(f"watchdog = {WATCHDOG}\n")
-    chaos = Chaos(random.Random(options.seed), folder)
-    first = chaos.make(0)
-    chaos.usual = max(chaos.undisturbed(first), 2.0)
-    number = 0
-    while chaos.sent.total() < options.signals and time.monotonic() < end:
-        number += 1
-        study, before = chaos.make(number), shared()
-        for _ in range(HITS):
-            if any(study.parent.glob("results/chaos/*/READY")):
-                break
-            if chaos.sent.total() < options.signals:
-                chaos.hit(study)
-        chaos.complete(study, before)
-        shutil.rmtree(study.parent)
-    for what, count in sorted(chaos.sent.items()):
-        print(f"{count:4d}  {what}")
-    statuses = ", ".join(f"{count} with {s}" for s, count in sorted(chaos.ends.items()))
-    print(f"{chaos.studies} studies; runs ended: {statuses}")
-    print(
-        f"chaos in {sys.prefix}: seed {options.seed}, {chaos.sent.total()} of "
-        f"{options.signals} signals sent, {len(chaos.violations)} violations"
-    )
-    if not chaos.violations:
-        shutil.rmtree(folder)
-    return 1 if chaos.violations else 0
-
-
-def apart() -> None:
-    """Become a process with a /dev/shm of its own, where that is possible."""
-    if APART in os.environ or os.geteuid() or shutil.which("unshare") is None:
-        return
-    mount = f'mount -t tmpfs tmpfs {SHM} && exec "$0" "$@"'
-    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
-    if subprocess.run([*words, mount, "true"], check=False).returncode == 0:
-        os.environ[APART] = "yes"
-        program = [sys.executable, "-P", *sys.argv]
-        os.execvp("unshare", [*words, mount, *program])
+    if options.lane is None:
+        return conduct(options)
+    lane(options)
+    return 0
 
 
 if __name__ == "__main__":
-    apart()
     sys.exit(main())
