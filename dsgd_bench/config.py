@@ -182,7 +182,7 @@ def read_machine(path: str | PathLike[str]) -> Machine:
     path = Path(path)
     try:
         machine = Machine(**strict.read_table(_load(path), strict.keys_of(Machine), ""))
-        _check_words(machine)
+        _check_names(machine)
         if not any("{ranks}" in word for word in machine.launcher):
             raise ConfigError(
                 "launcher must have the word {ranks} where the number of ranks belongs"
@@ -197,20 +197,13 @@ def read_machine(path: str | PathLike[str]) -> Machine:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _check_words(machine: Machine) -> None:
-    """Refuse names and words that no environment and no command can carry."""
+def _check_names(machine: Machine) -> None:
+    """Refuse names that no environment can have."""
     for name in machine.env:
-        if not name or "=" in name or "\0" in name:
+        if not name or "=" in name:
             raise ConfigError(
                 f"env has the name {name!r}, which no environment variable can have: a "
-                "name is not empty and has no equals sign and no NUL character"
-            )
-    values = {f"env.{name}": value for name, value in machine.env.items()}
-    for place, word in (*values.items(), *(("launcher", w) for w in machine.launcher)):
-        if "\0" in word:
-            raise ConfigError(
-                f"{place} has {word!r}, but no environment variable and no word of a "
-                "command can have a NUL character: leave it out"
+                "name is not empty and has no equals sign"
             )
 
 

@@ -23,7 +23,7 @@ from dsgd_bench import segments
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.watchdog import HangError
 
-MARK = "DSGD_BENCH_LAUNCH"
+MARK = segments.LAUNCH
 """Environment variable that all processes of one launch share."""
 
 QUIET_LOOKS = 8

@@ -29,6 +29,10 @@ NOTE = "dsgd-bench-rank-"
 MADE_BY_MPI = ("mpich_shm_*", "sm_segment.*", "vader_segment.*", "Intel_MPI_*")
 """Files of MPICH, Open MPI 5 and 4, and Intel MPI."""
 
+LAUNCH = "DSGD_BENCH_LAUNCH"
+"""Environment variable that all processes of a launch share: number of the process that
+started it, then what distinguishes its launches."""
+
 SESSION = "PMIX_SERVER_TMPDIR"
 """Variable in which Open MPI's launcher names its folder of temporary files."""
 
@@ -74,7 +78,7 @@ def begin(folder: Path = SHM) -> None:
     """Note that this process is about to become a rank; sweep after those before it."""
     sweep(folder)
     _write(None, folder)
-    atexit.register(_forget, os.getpid(), folder)
+    atexit.register(_forget, os.getpid(), folder, os.environ.get(LAUNCH, ""))
 
 
 def record(folder: Path = SHM) -> None:
@@ -99,13 +103,13 @@ def _write(files: list[tuple[str, int, int]] | None, folder: Path) -> None:
             os.utime(place, (began, began))
 
 
-def _forget(process: int, folder: Path) -> None:
+def _forget(process: int, folder: Path, launch: str) -> None:
     """Remove the note of a rank that ends well, where nobody waits for its end.
 
     The MPI library unlinks its files after this, and may be killed before: where the
     process that started the ranks is on this host, it looks when they are dead.
     """
-    starter = os.environ.get("DSGD_BENCH_LAUNCH", "").partition("-")[0]
+    starter = launch.partition("-")[0]
     waiting = starter.isdigit() and _state(int(starter)) is not None
     if process == os.getpid() and not waiting:
         with suppress(OSError):

@@ -376,8 +376,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     machine : Machine
         Where, and how long a rank may be silent.
     largest : bool
-        Whether no trial of the study has more ranks: then all hosts that the machine
-        file names should be there.
+        Whether no trial of the study has more ranks, so that all hosts are there.
     """
 
     study: str

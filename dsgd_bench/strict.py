@@ -144,8 +144,8 @@ def read_value(value: Any, kind: Any, name: str) -> Any:
         result = math.nan
     if _fits(result, _least(info)):
         return result
-    if isinstance(value, str) and "\0" in value:
-        raise ConfigError(f"{name} has a NUL character in its text: leave it out")
+    if place := _with_nul(value, name):
+        raise ConfigError(f"{place} has a NUL character in its text: leave it out")
     least = _least(info)
     if isinstance(value, float) and 0 < value < least:
         raise ConfigError(f"{name} is {value!r}, too near to 0: at least {least:g}")
@@ -227,6 +227,19 @@ def _fits(value: Any, least: float) -> bool:
     if not isinstance(value, float):
         return True
     return math.isfinite(value) and (value <= 0 or value >= least)
+
+
+def _with_nul(value: Any, name: str) -> str:
+    """Return the name of the first text in a value that has a NUL; empty if none."""
+    if isinstance(value, str):
+        return name if "\0" in value else ""
+    if isinstance(value, dict):
+        pairs = value.items()
+        found = (_with_nul(k, name) or _with_nul(v, f"{name}.{k}") for k, v in pairs)
+        return next(filter(None, found), "")
+    if isinstance(value, tuple | list):
+        return next(filter(None, (_with_nul(item, name) for item in value)), "")
+    return ""
 
 
 def _least(info: inspect.Type) -> float:

@@ -49,11 +49,13 @@ def state(folder: Path) -> str:
 
 
 def reason(folder: Path) -> str:
-    """Return why a trial failed; nothing if its folder does not tell."""
+    """Return why a trial failed, or why that is not known; nothing if it did not."""
     try:
-        return files.read_text(folder / ERROR).strip()
-    except OSError:
+        return files.read_text(folder / ERROR).strip() or "no reason was given"
+    except FileNotFoundError:
         return ""
+    except OSError as error:
+        return f"{folder / ERROR} cannot be read ({error.strerror or error})"
 
 
 def find(folder: Path) -> list[Path]:

@@ -86,6 +86,10 @@ def _read(arguments: argparse.Namespace) -> "Study":
     from dsgd_bench import config
     from dsgd_bench.errors import ConfigError
 
+    try:
+        seed = None if arguments.seed is None else flags.seed(arguments.seed)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"--seed: {error}") from None
     changes = list(arguments.set)
     if arguments.ranks:
         changes.append(f"study.ranks={arguments.ranks}")
@@ -102,11 +106,7 @@ def _read(arguments: argparse.Namespace) -> "Study":
             f"{arguments.study}: it has a [network] of its own: leave out --profile, "
             "or change the network with --set network.KEY=VALUE"
         )
-    if arguments.seed is not None:
-        try:
-            seed = flags.seed(arguments.seed)
-        except argparse.ArgumentTypeError as error:
-            raise ConfigError(f"--seed: {error}") from None
+    if seed is not None:
         study = config.over(study, lambda trial: _seeded(trial, seed))
     return study
 

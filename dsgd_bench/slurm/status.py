@@ -93,8 +93,7 @@ def look(folder: Path, study: Study | None = None) -> Status:
         state = _state(folder / name, hands.get(name, set()))
         status.trials[name] = (words, state)
         if state == "failed":
-            lines = trials.reason(folder / name).splitlines()
-            status.reasons[name] = lines[0] if lines else "no reason was given"
+            status.reasons[name] = trials.reason(folder / name).splitlines()[0]
     return status
 
 
