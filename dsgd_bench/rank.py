@@ -381,7 +381,13 @@ def sentence(line: str) -> str:
 
 
 def prepare_process() -> None:
-    """Die with the launcher, and sleep precisely; both are Linux's own and optional."""
+    """Die with the launcher and of Ctrl-C, and sleep precisely, as far as Linux helps.
+
+    As an exception, Ctrl-C would come anywhere, perhaps within a callback of MPI, and
+    end in a traceback; the launcher notices a rank that has died, and ends the others.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -95,6 +95,24 @@ def test_ranks_that_all_stop_are_ended_with_their_launcher(dsgd_bench):
     assert list(launched_by(running.pid)) == []
 
 
+def test_ctrl_c_to_a_single_rank_ends_the_trial_without_a_traceback(dsgd_bench):
+    study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
+    folder = folder_of(dsgd_bench, study, LONG)
+    running = dsgd_bench.start("run", study, "--machine", machine, "--set", LONG)
+    wait_until((folder / "rank-0001.h5").exists)
+    ranks = [
+        pid
+        for pid, words in launched_by(running.pid)
+        if " worker " in words and Path(words.split()[0]).name.startswith("python")
+    ]
+    os.kill(max(ranks), signal.SIGINT)
+    _, errors = running.communicate(timeout=SOON)
+    assert running.returncode == 1, errors
+    assert "the launcher ended with status" in (folder / ERROR).read_text()
+    assert "Traceback" not in (folder / "log.txt").read_text() + errors
+    assert list(launched_by(running.pid)) == []
+
+
 def test_a_job_that_stood_still_as_a_whole_goes_on(dsgd_bench):
     """As `scontrol suspend` does it: no process has been silent longer than another."""
     study, machine = dsgd_bench.study(), dsgd_bench.machine("watchdog = 2.0\n")
