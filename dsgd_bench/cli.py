@@ -190,8 +190,10 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
             outcome = runner.run_study_here(
                 study, machine, arguments.results, display, fabric
             )
-        if fabric.rank == 0:
-            status = conclude(outcome, study, mllog=arguments.mllog)
+        with rank.busy(fabric):  # figures of many trials may take their time
+            if fabric.rank == 0:
+                status = conclude(outcome, study, mllog=arguments.mllog)
+            fabric.barrier()
     except Exception as error:  # noqa: BLE001 - the others would wait forever
         rank.end_all(fabric, error)
     rank.leave(fabric)

@@ -88,11 +88,6 @@ def main(path: Path) -> int:
     return 0
 
 
-def watch(fabric: "MpiFabric", folder: Path, seconds: float) -> Watchdog:
-    """Return the watchdog of a rank that works in a trial's folder, for a block."""
-    return Watchdog(seconds, *_watched(fabric, folder))
-
-
 Watched: TypeAlias = tuple[Callable[[], object], Callable[[str], None], str]
 """What a watchdog follows: the sign of life, what ends the job, and a name."""
 
@@ -154,13 +149,34 @@ def busy(fabric: "MpiFabric") -> Watchdog:
     return Watchdog(PATIENCE, time.monotonic, end, name, beat=beat)
 
 
-def answering(fabric: "MpiFabric") -> Watchdog:
+def answering(fabric: "MpiFabric", seconds: float = PATIENCE) -> Watchdog:
     """Return a watchdog for a block in which ranks never wait for each other for long.
 
     It ends the job if they do.
     """
     beat = None if fabric.rank else _beat()
-    return Watchdog(PATIENCE, *_watched(fabric), beat=beat)
+    return Watchdog(max(seconds, STARTING), *_watched(fabric), beat=beat)
+
+
+@contextmanager
+def in_trial(
+    watchdog: Watchdog,
+    fabric: "MpiFabric",
+    part: "MpiFabric | None",
+    folder: Path,
+    seconds: float,
+) -> Iterator[None]:
+    """Let a watchdog follow a trial of some ranks of this job in a block, all of them.
+
+    Those who have no part in it wait for as long as it lasts.
+    """
+    if part is None:
+        _, end, name = _watched(fabric)
+        watchdog.follow(PATIENCE, time.monotonic, end, name)
+    else:
+        watchdog.follow(seconds, *_watched(part, folder))
+    yield
+    watchdog.follow(max(seconds, STARTING), *_watched(fabric))
 
 
 def leave(fabric: "MpiFabric") -> None:

@@ -30,7 +30,7 @@ from dsgd_bench import (
 )
 from dsgd_bench.errors import DsgdError, LaunchError, TraceError
 from dsgd_bench.specs import Job, Machine, Study, Trial
-from dsgd_bench.watchdog import HangError, Listener
+from dsgd_bench.watchdog import HangError, Listener, Watchdog
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
@@ -356,24 +356,26 @@ def run_study_here(
             f"{fabric.size}: start it with mpiexec -n {largest}, or without mpiexec"
         )
     outcome = _begun(results / study.name, machine)
-    for number, job in enumerate(_jobs(study, machine), 1):
-        trial = job.trial
-        folder = outcome.folder / trial.id
-        with _held_by_first(fabric, job, folder) as state:
-            if state == "run":
-                display.starting(trial, number, len(study.trials))
-                _note(outcome, trial, _on_ranks(fabric, job, folder), display)
-            elif state == rank.STOPPED:
-                _note(outcome, trial, state, display)
-            elif state == trials.FINISHED:
-                _skip(outcome, trial, display)
-            else:
-                outcome.elsewhere += 1
-                display.ended(trial, state)
+    with rank.answering(fabric, machine.watchdog) as watchdog:
+        for number, job in enumerate(_jobs(study, machine), 1):
+            trial = job.trial
+            folder = outcome.folder / trial.id
+            with _held_by_first(fabric, job, folder) as state:
+                if state == "run":
+                    display.starting(trial, number, len(study.trials))
+                    reason = _on_ranks(fabric, job, folder, watchdog)
+                    _note(outcome, trial, reason, display)
+                elif state == rank.STOPPED:
+                    _note(outcome, trial, state, display)
+                elif state == trials.FINISHED:
+                    _skip(outcome, trial, display)
+                else:
+                    outcome.elsewhere += 1
+                    display.ended(trial, state)
     return outcome
 
 
-def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path) -> str:
+def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -> str:
     """Run one trial on the first ranks of the job; the others wait.
 
     Returns ``STOPPED`` if it was, else nothing: what fails ends the whole job.
@@ -381,12 +383,12 @@ def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path) -> str:
     if fabric.rank == 0:
         job.write(folder / JOB)
     part = fabric.part(range(job.trial.ranks))
-    if part is not None:
-        work: Callable[[], None] = lambda: rank.run_trial(part, job, folder)  # noqa: E731
-        with rank.watch(part, folder, job.machine.watchdog):
+    with rank.in_trial(watchdog, fabric, part, folder, job.machine.watchdog):
+        if part is not None:
+            work: Callable[[], None] = lambda: rank.run_trial(part, job, folder)  # noqa: E731
             rank.guarded(part, folder, work)
             part.close()
-    fabric.barrier()
+        fabric.barrier()
     stopped: bool = fabric.gather((folder / rank.STOPPED).exists())[0]
     return rank.STOPPED if stopped else ""
 

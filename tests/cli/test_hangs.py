@@ -2,14 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from dsgd_bench import processes
-from dsgd_bench.config import read_study
+from dsgd_bench import launch, processes
+from dsgd_bench.config import Machine, read_study
 from dsgd_bench.rank import ERROR, READY
 
 MACHINE = "watchdog = 4.0\n"
@@ -113,6 +115,27 @@ def test_ctrl_c_to_a_single_rank_ends_the_trial_without_a_traceback(dsgd_bench):
     assert list(launched_by(running.pid)) == []
 
 
+def test_a_rank_that_stops_between_the_trials_of_one_job_ends_it(dsgd_bench):
+    study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
+    broken = dsgd_bench.sabotage("stop-between", 1, study)
+    words = launch.starter(2, Machine(), sys.executable)
+    words += launch.program(sys.executable, "run", str(study))
+    environment = launch.environment(2, Machine(), sys.executable)
+    done = subprocess.run(
+        [*words, "--machine", str(machine)],
+        cwd=dsgd_bench.folder,
+        env=environment | dsgd_bench.environment(**broken),
+        capture_output=True,
+        text=True,
+        timeout=SOON,
+        check=False,
+    )
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "rank 0 has not moved for 10 s" in said
+    assert "Traceback" not in said
+
+
 def test_a_job_that_stood_still_as_a_whole_goes_on(dsgd_bench):
     """As `scontrol suspend` does it: no process has been silent longer than another."""
     study, machine = dsgd_bench.study(), dsgd_bench.machine("watchdog = 2.0\n")
@@ -139,6 +162,11 @@ def test_a_fifo_where_a_file_of_ours_belongs_holds_up_nothing(dsgd_bench, name):
     folder.mkdir(parents=True)
     os.mkfifo(folder / name)
     done = dsgd_bench("run", study)
-    # a trial that is marked as finished has to have a trace
-    assert done.returncode == (2 if name == "READY" else 0), done.stderr
+    assert (folder / name).is_fifo()  # neither read nor removed: it is not ours
     assert "Traceback" not in done.stderr
+    if name == "READY":  # finished, it says, and there is no trace
+        assert done.returncode == 3, done.stderr
+        assert "FOM trials_unreadable 1" in done.stdout
+    else:
+        assert done.returncode == 1, done.stderr
+        assert f"{name} is in the way (it is a FIFO, not a file)" in done.stderr

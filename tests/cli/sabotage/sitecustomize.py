@@ -4,7 +4,8 @@ Python imports this at start-up where its folder is on PYTHONPATH. DSGD_TEST_SAB
 ``HOW:RANK:FILE``: as soon as FILE has been written to by the run, the process that is
 RANK raises an exception in its main thread (raise), is killed (kill), stops answering
 (stop), or finds its disk full (full: its files may not grow any more). One that stops
-when it takes leave of the others (stop-leaving) does not wait for FILE.
+when it takes leave of the others (stop-leaving) or before its first trial, in a job
+around all trials (stop-between), does not wait for FILE.
 """
 
 import ctypes
@@ -20,17 +21,18 @@ RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
 SETTLED = 0.7  # seconds: more than one flush of the shards
 
 
-def stop_leaving() -> None:
+def stop_in(method: str) -> None:
     while (module := sys.modules.get("dsgd_bench.fabric.mpi")) is None or not hasattr(
         module, "MpiFabric"
     ):
         time.sleep(0.01)
-    module.MpiFabric.leave = lambda _: os.kill(os.getpid(), signal.SIGSTOP)
+    stop = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)  # noqa: E731
+    setattr(module.MpiFabric, method, stop)
 
 
 def act(how: str, file: Path) -> None:
-    if how == "stop-leaving":
-        stop_leaving()
+    if how.startswith("stop-"):
+        stop_in({"stop-leaving": "leave", "stop-between": "part"}[how])
         return
     while not file.exists():
         time.sleep(0.02)
