@@ -53,6 +53,9 @@ WAYS = ("KILL", "TERM", "INT", "STOP", "STOP, then CONT")
 HITS = 3
 """Signals to one study before it is left alone."""
 WATCHDOG = 3.0
+"""Seconds of it where a run takes no longer than that."""
+FIRST = 60.0
+"""Seconds of it until it is known how long a run takes."""
 ALLOWED = 15.0
 """Seconds that a run may last longer than its usual time and the watchdog."""
 GONE = 10.0
@@ -185,9 +188,14 @@ class Lane:
         return self.empty or time.monotonic() >= self.end
 
     @property
+    def watchdog(self) -> float:
+        """The seconds that a rank may be silent: on a busy machine it starts slowly."""
+        return max([WATCHDOG, *self.durations]) if self.durations else FIRST
+
+    @property
     def limit(self) -> float:
         """The seconds that a run may take."""
-        return max(self.durations) + WATCHDOG + ALLOWED
+        return max(self.durations) + self.watchdog + ALLOWED
 
     def make(self, number: int) -> Path:
         """Write a study in a folder of its own."""
@@ -196,7 +204,7 @@ class Lane:
         folder.mkdir()
         text = STUDY.replace("{SEED}", str(number))
         (folder / "chaos.toml").write_text(text.replace("{ALGORITHM}", self.algorithm))
-        (folder / "machine.toml").write_text(f"watchdog = {WATCHDOG}\n")
+        (folder / "machine.toml").write_text(f"watchdog = {self.watchdog}\n")
         return folder / "chaos.toml"
 
     def start(self, study: Path) -> subprocess.Popen[str]:
@@ -228,7 +236,7 @@ class Lane:
     def undisturbed(self, study: Path) -> None:
         """Run a study without a signal; note how long it took."""
         began = time.monotonic()
-        limit = self.limit if self.durations else 120.0
+        limit = self.limit if self.durations else 2 * FIRST
         status = self.wait(self.start(study), study, limit, "being left alone")
         if status:
             self.blame(study, f"left alone, it ended with {status}")
@@ -353,6 +361,7 @@ def lane(options: argparse.Namespace) -> None:
         options.apart,
         time.monotonic() + options.seconds,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         mine.work(number, LANES)
     finally:
