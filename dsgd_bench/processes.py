@@ -99,6 +99,8 @@ def run(
         finally:
             _end(process, mark, patience)
             segments.sweep()
+            if process:
+                segments.end_session(process.pid, env.get("TMPDIR", ""))
 
 
 def _die_with_parent() -> None:

@@ -152,6 +152,25 @@ def sweep(folder: Path = SHM) -> list[str]:
     return removed
 
 
+def end_session(launcher: int, temporary: str) -> None:
+    """Remove the folder of temporary files of a launcher that was killed.
+
+    It may have died before any of its ranks could note that folder.
+
+    Parameters
+    ----------
+    launcher : int
+        Number of the process, a child of this one that has been waited for.
+    temporary : str
+        Its ``TMPDIR``; empty for the usual one.
+    """
+    for begin in SESSIONS:
+        session = Path(temporary or tempfile.gettempdir()) / f"{begin}{launcher}"
+        with suppress(OSError):
+            if session.lstat().st_uid == os.getuid() and _state(launcher) is None:
+                shutil.rmtree(session, ignore_errors=True)
+
+
 def _notes(folder: Path) -> Iterator[tuple[Path, Note]]:
     """Yield the notes of this user's ranks whose numbers mean something here."""
     here = hosts.kernel(), hosts.namespace(hosts.PROCESSES)

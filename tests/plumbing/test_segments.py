@@ -151,6 +151,18 @@ def test_the_folder_of_a_killed_launcher_of_open_mpi_is_removed(
     assert [session.exists() for session in sessions] == [False, True, True]
 
 
+def test_the_folder_of_a_launcher_killed_before_its_ranks_began_is_removed(tmp_path):
+    from dsgd_bench import processes
+
+    (tmp_path / "ompi.1").mkdir()  # of another launcher
+    killed = "mkdir -p $TMPDIR/ompi.$$/file && kill -KILL $$"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    log = tmp_path / "log"
+    status = processes.run(["sh", "-c", killed], environment, log)
+    assert status == -signal.SIGKILL
+    assert names(tmp_path) == {"ompi.1", "log"}
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_rank_that_ends_well_takes_its_note_along_unless_its_starter_looks(
     shm, waits
