@@ -46,7 +46,7 @@ class Group:
         OSError, ValueError
             If there is no such file, or no number in it: ``max`` is none.
         """
-        return int((self.folder / name).read_text())
+        return int((self.folder / name).read_text(encoding="utf-8"))
 
     def table(self, name: str) -> dict[str, int]:
         """Return the numbers by name in one of its files.
@@ -56,7 +56,7 @@ class Group:
         OSError, ValueError
             If there is no such file, or it is none.
         """
-        words = (self.folder / name).read_text().split()
+        words = (self.folder / name).read_text(encoding="utf-8").split()
         return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 
@@ -72,7 +72,9 @@ def groups(controller: str, root: Path = ROOT) -> Iterator[Group]:
     """
     with suppress(OSError, ValueError):
         mounts = _mounts(controller, root)
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
+        for line in (
+            (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        ):
             number, controllers, path = line.split(":", 2)
             version = 2 if (number, controllers) == ("0", "") else 1
             if version in mounts and (
@@ -86,7 +88,7 @@ def groups(controller: str, root: Path = ROOT) -> Iterator[Group]:
 def _mounts(controller: str, root: Path) -> dict[int, tuple[Path, str]]:
     """Return by version where the groups' files are, and the group mounted there."""
     found: dict[int, tuple[Path, str]] = {}
-    for line in (root / "proc/self/mountinfo").read_text().splitlines():
+    for line in (root / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         before, _, after = line.partition(" - ")
         inside, place = (_unescaped(word) for word in before.split()[3:5])
         kind, _, options = after.split(" ", 2)
@@ -136,7 +138,9 @@ def quotas(root: Path = ROOT) -> dict[str, float]:
 def _quota(group: Group) -> float:
     """Return the cores of one group; ValueError if it has no quota."""
     if group.version == 2:
-        quota, period = map(int, (group.folder / "cpu.max").read_text().split())
+        quota, period = map(
+            int, (group.folder / "cpu.max").read_text(encoding="utf-8").split()
+        )
     else:
         quota = group.number("cpu.cfs_quota_us")
         period = group.number("cpu.cfs_period_us")

@@ -53,7 +53,7 @@ def here(name: str = "") -> Host:
 def kernel() -> str:
     """Return what tells this running kernel from all others; empty if nothing does."""
     try:
-        return BOOT.read_text().strip()
+        return BOOT.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
 

@@ -100,8 +100,14 @@ Variation = Annotated[float, Meta(ge=0, le=100)]
 Period = Annotated[float, Meta(ge=1e-6, le=1e9)]
 """Seconds after which something is drawn anew."""
 
-Rate = Annotated[float, Meta(ge=0, le=1e18, extra={LEAST: 1e3})]
+FASTEST = 1e18
+"""Bit/s of the fastest link: nothing that is sent takes any time."""
+
+Rate = Annotated[float, Meta(ge=0, le=FASTEST, extra={LEAST: 1e3})]
 """Bit/s; 0 where there is no limit, or where it is not known."""
+
+KnownRate = Annotated[float, Meta(ge=1e3, le=FASTEST)]
+"""Bit/s, where it must be known."""
 
 FittedRate = Annotated[float, Meta(ge=0, le=1e300)]
 """Bit/s of a line through times that hardly grow with the size; 0 if they do not."""

@@ -98,7 +98,7 @@ def _write(files: list[tuple[str, int, int]] | None, folder: Path) -> None:
     with suppress(OSError):  # no such folder, or no room in it: then without
         place = _place(note.process, folder)
         began = place.stat().st_mtime if files is not None else None
-        place.write_text(json.dumps(asdict(note)))
+        place.write_text(json.dumps(asdict(note)), encoding="utf-8")
         if began is not None:
             os.utime(place, (began, began))
 
@@ -179,7 +179,7 @@ def _notes(folder: Path) -> Iterator[tuple[Path, Note]]:
             status = place.lstat()
             if status.st_uid != os.getuid() or status.st_size > READABLE:
                 continue
-            note = Note(**json.loads(place.read_text()))
+            note = Note(**json.loads(place.read_text(encoding="utf-8")))
             files = [(str(p), int(d), int(i)) for p, d, i in note.files or ()]
             if (note.kernel, note.processes) == here and files == [
                 tuple(file) for file in note.files or ()
@@ -238,7 +238,12 @@ def _place(process: int, folder: Path) -> Path:
 def _state(process: int) -> tuple[str, int] | None:
     """Return a process's state and start in the kernel's ticks; None if it is gone."""
     try:
-        words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        words = (
+            Path(f"/proc/{process}/stat")
+            .read_text(encoding="utf-8")
+            .rpartition(")")[2]
+            .split()
+        )
     except OSError:
         return None
     return words[0], int(words[19])
@@ -259,7 +264,9 @@ def _mapped(process: int, folder: Path) -> set[tuple[str, int, int]]:
     """Return path, device and inode of what a process has mapped in `folder`."""
     found = set()
     with suppress(OSError):
-        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+        for line in (
+            Path(f"/proc/{process}/maps").read_text(encoding="utf-8").splitlines()
+        ):
             words = line.split(None, 5)
             if len(words) == 6 and Path(words[5]).parent == folder:
                 major, _, minor = words[3].partition(":")
@@ -280,7 +287,9 @@ def _used(process: int) -> set[tuple[int, int]]:
                 status = path.stat()
                 found.add((status.st_dev, status.st_ino))
     with suppress(OSError):
-        for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+        for line in (
+            Path(f"/proc/{process}/maps").read_text(encoding="utf-8").splitlines()
+        ):
             words = line.split(None, 5)
             major, _, minor = words[3].partition(":")
             found.add((os.makedev(int(major, 16), int(minor, 16)), int(words[4])))

@@ -24,6 +24,7 @@ from dsgd_bench.ranges import (
     Duration,
     Few,
     Index,
+    KnownRate,
     Many,
     NotNegative,
     Pause,
@@ -281,10 +282,8 @@ class Study(Struct, frozen=True):
 
     Attributes
     ----------
-    name : str
-        Stem of the file.
-    path : Path
-        The file.
+    name, path : str, Path
+        Stem of the file, and the file.
     trials : tuple of Trial
         In the order in which they run: shuffled, the same each time.
     excluded : tuple of (Trial, str)
@@ -307,7 +306,7 @@ class LinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     rate: Rate = 0.0
-    hosts: dict[str, Rate] = {}
+    hosts: dict[str, KnownRate] = {}
 
 
 class GpuSpec(Struct, frozen=True, forbid_unknown_fields=True):

@@ -221,7 +221,7 @@ def _sparse(path: Path, dtype: np.dtype[Any]) -> Any:
 def _overflow(path: Path) -> str:
     """Say which number of a LIBSVM file is too large for its reader, and where."""
     packed = {".gz": "gzip", ".bz2": "bz2"}.get(path.suffix)
-    with import_module(packed).open(path) if packed else path.open("rb") as lines:
+    with import_module(packed).open(path, "rb") if packed else path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             for word in line.partition(b"#")[0].split()[1:]:
                 index = word.partition(b":")[0].decode("ascii", errors="replace")

@@ -12,6 +12,7 @@ from dsgd_bench.interconnect import (
     OperationSpec,
     preset,
 )
+from dsgd_bench.ranges import FASTEST
 from dsgd_bench.replay.record import Change, Record, seconds_moving
 from dsgd_bench.run import Run, Together
 from dsgd_bench.specs import (
@@ -64,8 +65,10 @@ def _trial(record: Record, network: NetworkSpec, change: Change) -> Trial:
     }
     links = trial.slowdown.links
     if change.network != 1.0:
-        rate, seconds = links.rate * change.network, links.seconds / change.network
-        links = structs.replace(links, rate=rate, seconds=seconds)
+        rate = _rate(links.rate, change.network)
+        links = structs.replace(
+            links, rate=rate, seconds=links.seconds / change.network
+        )
     return structs.replace(
         trial,
         problem=ProblemSpec(
@@ -83,29 +86,30 @@ def faster(network: NetworkSpec, times: float) -> NetworkSpec:
     """Return a network in which everything goes so many times faster."""
     if times == 1.0:
         return network
-    allreduce = network.allreduce
-    return structs.replace(
-        network,
-        near=_faster(network.near, times),
-        far=_faster(network.far, times),
-        allreduce=structs.replace(
-            allreduce, seconds=allreduce.seconds / times, rate=allreduce.rate * times
-        ),
+    found = network.allreduce
+    allreduce = structs.replace(
+        found, seconds=found.seconds / times, rate=_rate(found.rate, times)
     )
+    near, far = _faster(network.near, times), _faster(network.far, times)
+    return structs.replace(network, near=near, far=far, allreduce=allreduce)
 
 
 def _faster(link: LinkSpec, times: float) -> LinkSpec:
     operations = {
-        kind: OperationSpec(cost.seconds / times, cost.rate * times)
+        kind: OperationSpec(cost.seconds / times, _rate(cost.rate, times))
         for kind, cost in link.operations.items()
     }
     return structs.replace(
         link,
         latency=link.latency / times,
         overhead=link.overhead / times,
-        rate=link.rate * times,
+        rate=_rate(link.rate, times),
         operations=operations,
     )
+
+
+def _rate(rate: float, times: float) -> float:
+    return min(rate * times, FASTEST)
 
 
 def fitted(record: Record) -> NetworkSpec:

@@ -308,5 +308,10 @@ def _draw(studies: Sequence[Study], folder: Path) -> tuple[list["Drawing"], list
 def _wrapped(text: str, limit: int, mark: str = "! ") -> str:
     """Return a warning as a list item of at most 100 characters per line."""
     return textwrap.fill(
-        plain(text), min(limit, 100), initial_indent=mark, subsequent_indent="  "
+        plain(text),
+        min(limit, 100),
+        initial_indent=mark,
+        subsequent_indent="  ",
+        break_on_hyphens=False,  # names of files can be copied
+        break_long_words=False,
     )

@@ -95,4 +95,6 @@ def written(path: Path) -> Iterator[h5py.File]:
 
 def why(error: OSError) -> str:
     """Return what an error says, without what HDF5 adds for its developers."""
+    if error.filename is not None and error.strerror:  # HDF5 never names a file so
+        return error.strerror
     return os.strerror(error.errno) if error.errno else " ".join(str(error).split())

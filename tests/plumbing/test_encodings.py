@@ -17,7 +17,7 @@ def without_encoding(tree):
         function = node.func
         is_method = isinstance(function, ast.Attribute)
         name = function.attr if is_method else getattr(function, "id", "")
-        if name not in ("read_text", "write_text", "open"):
+        if name != "open" and not (is_method and name in ("read_text", "write_text")):
             continue
         owner = getattr(getattr(function, "value", None), "id", "")
         if owner in ("files", "os", "tarfile", "ledger", "super"):

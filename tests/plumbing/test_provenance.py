@@ -101,7 +101,7 @@ def test_no_mpi_library_is_loaded_or_reported_without_mpi():
     ],
 )
 def test_the_mpi_library_is_found_by_its_mapping(monkeypatch, line, path):
-    monkeypatch.setattr(Path, "read_text", lambda self: line + "\n")
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: line + "\n")
     found = surroundings.libmpi()
     assert found is None if path is None else path in found
 
