@@ -53,6 +53,9 @@ FOLDERS = {
 MARKED = {"kernels": ["-m", "not gpu"], "gpu": ["-m", "gpu"]}
 """What of its folders a part runs, where that is not everything."""
 LAUNCH_SECONDS = 300
+"""A launch of ranks may take that long."""
+PART_SECONDS = 1800
+"""So may a part without; tests have limits of their own, and this is for none of them."""
 WORST = ("passed", "skipped", "failed")
 
 
@@ -170,12 +173,13 @@ def follow(words: list[str], ranks: int) -> int:
     env.setdefault("MPIEXEC_TIMEOUT", str(LAUNCH_SECONDS))
     try:
         # The launcher's own limit comes first; this one is for a launcher that hangs.
+        # A part without ranks is one process for all of its tests.
         return subprocess.run(
             words,
             cwd=ROOT,
             env=env,
             stdin=subprocess.DEVNULL,
-            timeout=2 * LAUNCH_SECONDS,
+            timeout=PART_SECONDS if ranks == 1 else 2 * LAUNCH_SECONDS,
             check=False,
         ).returncode
     except subprocess.TimeoutExpired:
