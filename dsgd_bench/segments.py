@@ -26,8 +26,14 @@ SHM = Path("/dev/shm")
 NOTE = "dsgd-bench-rank-"
 """How the names of notes begin; the number of the process follows."""
 
-MADE_BY_MPI = ("mpich_shm_*", "sm_segment.*", "vader_segment.*", "Intel_MPI_*")
-"""Files of MPICH, Open MPI 5 and 4, and Intel MPI."""
+MADE_BY_MPI = (
+    "mpich_shm_*",
+    "sm_segment.*",
+    "vader_segment.*",
+    "Intel_MPI_*",
+    "ucx_shm_posix_*",
+)
+"""Files of MPICH, Open MPI 5 and 4, Intel MPI, and of UCX, which they may use."""
 
 LAUNCH = "DSGD_BENCH_LAUNCH"
 """Environment variable that all processes of a launch share: number of the process that

@@ -21,7 +21,7 @@ from pathlib import Path
 from dsgd_bench import segments
 folder, stage = Path(sys.argv[1]), sys.argv[2]
 segments.begin(folder)
-file = folder / "mpich_shm_ours_0"
+file = folder / (sys.argv[3:] or ["mpich_shm_ours_0"])[0]
 file.write_bytes(bytes(4096))
 memory = mmap.mmap(os.open(file, os.O_RDWR), 4096)
 if stage == "recorded":
@@ -39,9 +39,9 @@ def shm(tmp_path):
     return tmp_path
 
 
-def start(folder: Path, stage: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, stage: str, *name: str) -> subprocess.Popen[bytes]:
     rank = subprocess.Popen(
-        [sys.executable, "-c", RANK, str(folder), stage], stdout=subprocess.PIPE
+        [sys.executable, "-c", RANK, str(folder), stage, *name], stdout=subprocess.PIPE
     )
     assert rank.stdout is not None
     assert rank.stdout.readline() == b"up\n"
@@ -70,11 +70,14 @@ def test_what_a_killed_rank_had_mapped_is_removed_once_it_is_dead(shm):
     assert names(shm) == {"mpich_shm_another_0"}
 
 
-def test_a_rank_that_died_in_mpi_init_leaves_nothing_either(shm):
+@pytest.mark.parametrize(
+    "name", ["mpich_shm_ours_0", "sm_segment.vm.0.1.0", "ucx_shm_posix_32f2c0e7"]
+)
+def test_a_rank_that_died_in_mpi_init_leaves_nothing_either(shm, name):
     if hosts.namespace(hosts.PROCESSES) != segments.ALL_PROCESSES:
         pytest.skip("this container does not see all processes of its machine")
-    end(start(shm, "beginning"))
-    segments.sweep(shm)
+    end(start(shm, "beginning", name))
+    assert segments.sweep(shm) == [str(shm / name)]
     assert names(shm) == {"mpich_shm_another_0"}
 
 

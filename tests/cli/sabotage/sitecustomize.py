@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
-SETTLED = 0.7  # seconds: more than one flush of the shards
+WITH_ROWS = 50_000  # bytes: room for rows is made when the first are flushed
 
 
 def stop_in(method: str) -> None:
@@ -36,7 +36,8 @@ def act(how: str, file: Path) -> None:
         return
     while not file.exists():
         time.sleep(0.02)
-    time.sleep(SETTLED)
+    while any(p.stat().st_size < WITH_ROWS for p in file.parent.glob("rank-*.h5")):
+        time.sleep(0.02)
     if how == "raise":
         error = ctypes.py_object(ArithmeticError)
         main = ctypes.c_ulong(threading.main_thread().ident)
