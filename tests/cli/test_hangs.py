@@ -138,7 +138,7 @@ def test_a_rank_that_stops_between_the_trials_of_one_job_ends_it(dsgd_bench):
 
 def test_a_job_that_stood_still_as_a_whole_goes_on(dsgd_bench):
     """As `scontrol suspend` does it: no process has been silent longer than another."""
-    study, machine = dsgd_bench.study(), dsgd_bench.machine("watchdog = 2.0\n")
+    study, machine = dsgd_bench.study(), dsgd_bench.machine("watchdog = 8.0\n")
     change = "study.budget={seconds=2}"
     folder = folder_of(dsgd_bench, study, change)
     running = dsgd_bench.start("run", study, "--machine", machine, "--set", change)
@@ -146,7 +146,7 @@ def test_a_job_that_stood_still_as_a_whole_goes_on(dsgd_bench):
     everybody = [running.pid, *(pid for pid, _ in launched_by(running.pid))]
     for pid in everybody:
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(10.0)  # longer than the watchdog and its last resort
+    time.sleep(20.0)  # longer than the watchdog, its last resort, and the listener
     for pid in everybody:
         os.kill(pid, signal.SIGCONT)
     _, errors = running.communicate(timeout=SOON)
