@@ -86,11 +86,12 @@ class Trace:
                     f"dsgd-bench reads {SCHEMA}: run again"
                 )
             self._read_facts(dict(file.attrs))
-            shapes.check(file, self.trial.ranks)
+            items = {name: file[name] for name in file if name in VARIABLES}
+            shapes.check(items, self.trial.ranks)
             self._arrays = {
-                name: reading.array(file[name]).astype(np.float64, copy=False)
-                for name, (dimensions, _, _) in VARIABLES.items()
-                if name in file and dimensions != PAIR
+                name: np.asarray(item[()], np.float64)
+                for name, item in items.items()
+                if VARIABLES[name][0] != PAIR
             }
 
     def _read_facts(self, facts: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Whether the variables of a trace fit each other, seen before any of them is read."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from dsgd_bench.trace import inspector
@@ -9,27 +10,27 @@ Sizes = dict[str, int]
 """Length of every dimension."""
 
 
-def check(file: Any, ranks: int) -> None:
+def check(items: Mapping[str, Any], ranks: int) -> None:
     """Refuse a trace whose variables are not of one number of ranks, steps and moments.
 
     Parameters
     ----------
-    file : h5py.File
-        The trace.
+    items : mapping of str to h5py.Dataset
+        What the trace holds under the names of variables.
     ranks : int
         How many its trial has.
 
     Raises
     ------
     ValueError
-        If a variable does not fit, with its name.
+        If a variable does not fit, or is no dataset of numbers, with its name.
     """
     sizes: Sizes = {"rank": ranks, "partner": ranks}
     first: dict[str, str] = {"rank": "the trial", "partner": "the trial"}
     for name, (dimensions, _, _) in VARIABLES.items():
-        if name not in file:
+        if name not in items:
             continue
-        item = file[name]
+        item = items[name]
         inspector.check(item)
         if len(item.shape) != len(dimensions):
             raise ValueError(
