@@ -247,7 +247,9 @@ class Run:
         """Read this rank's part of the last checkpoint, the one that rank 0 sees."""
         place = trace.checkpoint.find(self.folder) if self.resumes else None
         place = fabric.gather(place)[0]
-        return trace.checkpoint.read(place, fabric.rank) if place else None
+        if place is None:
+            return None
+        return trace.checkpoint.read(place, fabric.rank, trial=self.trial.id)
 
     def _warm_up(self, algorithm: Algorithm, problem: Problem, fabric: Fabric) -> None:
         """Run a few steps of the same trial unobserved: caches, pages, connections."""
@@ -335,6 +337,7 @@ class Run:
                 origin=origin,
                 interruption=interruption,
             ),
+            trial=self.trial.id,
         )
 
     def _copies(self, x: Array, synchronous: bool) -> Copies:

@@ -18,7 +18,7 @@ from dsgd_bench import clock
 from dsgd_bench.errors import TraceError
 from dsgd_bench.trace import disk, reading
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the format; another one is not read."""
 
 NAME = "checkpoint"
@@ -93,8 +93,10 @@ class Checkpoint:
         }
 
 
-def write(folder: Path, rank: int, checkpoint: Checkpoint) -> None:
+def write(folder: Path, rank: int, checkpoint: Checkpoint, *, trial: str) -> None:
     """Write one rank's part; it counts once `publish` was called.
+
+    Its file says which rank of which `trial` it is of, as files may be exchanged.
 
     Raises
     ------
@@ -106,6 +108,7 @@ def write(folder: Path, rank: int, checkpoint: Checkpoint) -> None:
         path.parent.mkdir(exist_ok=True)
         with disk.written(path) as file:
             file.attrs["facts"] = json.dumps(checkpoint.facts)
+            file.attrs["rank"], file.attrs["trial"] = rank, trial
             file["rows"] = checkpoint.rows
             for group in ("arrays", "copies"):
                 for name, array in getattr(checkpoint, group).items():
@@ -150,13 +153,13 @@ def find(folder: Path) -> Path | None:
     return None
 
 
-def read(place: Path, rank: int) -> Checkpoint:
+def read(place: Path, rank: int, *, trial: str) -> Checkpoint:
     """Read one rank's part of the checkpoint that `find` found.
 
     Raises
     ------
     TraceError
-        If it is missing, broken, or of another version.
+        If it is missing, broken, of another version, or of another rank or trial.
     """
     path = _file(place, rank)
     again = f"remove {place} to run the trial from its start"
@@ -164,6 +167,9 @@ def read(place: Path, rank: int) -> Checkpoint:
         facts = json.loads(file.attrs["facts"])
         if facts.pop("schema") != SCHEMA:
             raise TraceError(f"{path} is of another version of dsgd-bench: {again}")
+        owner = str(file.attrs["trial"]), int(file.attrs["rank"])
+        if owner != (trial, rank):
+            raise ValueError(f"it is of rank {owner[1]} of trial {owner[0]}")
         rows = reading.array(file["rows"])
         if rows.ndim != 2 or rows.shape[1] != len(clock.COLUMNS):
             raise ValueError(f"its rows have the shape {rows.shape}")

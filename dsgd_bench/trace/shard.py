@@ -120,6 +120,7 @@ class ShardWriter:
             self._disk = Disk(self._path)
             self._file = h5py.File(self._disk, "w")
             self._file.attrs["facts"] = json.dumps(facts.table())
+            self._file.attrs["rank"] = self._rank
             self._file.attrs["segments"] = json.dumps(self._before.segments)
             self._file.attrs["first_row"] = len(self._before.rows)
             self._file.attrs["interruptions"] = json.dumps(self._before.interruptions)
@@ -302,10 +303,13 @@ class Shard:
         Raises
         ------
         TraceError
-            If the file is missing or damaged.
+            If the file is missing or damaged, or bears the name of another rank.
         """
         with reading.opened(path) as file:
             attributes = dict(file.attrs)
+            owner = int(attributes["rank"])
+            if shard_path(path.parent, owner) != path:
+                raise ValueError(f"it is of rank {owner}")
             return cls._of(
                 attributes, {name: reading.array(file[name]) for name in file}
             )

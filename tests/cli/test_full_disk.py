@@ -151,7 +151,8 @@ from dsgd_bench.trace import checkpoint
 rows = np.zeros((0, len(clock.COLUMNS)))
 kept = {"x": np.random.default_rng(0).random(100_000)}
 try:
-    checkpoint.write(Path("disk"), 3, checkpoint.Checkpoint(1, 0.1, kept, {}, rows))
+    saved = checkpoint.Checkpoint(1, 0.1, kept, {}, rows)
+    checkpoint.write(Path("disk"), 3, saved, trial="x")
 except TraceError as error:
     print("said:", error)
 """,

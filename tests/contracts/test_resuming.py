@@ -272,7 +272,7 @@ def test_killed_after_going_on_it_goes_on_from_the_same_checkpoint(
 
 def test_a_checkpoint_that_only_some_ranks_wrote_does_not_count(tmp_path: Path) -> None:
     checkpoint = trace.checkpoint.Checkpoint(3, 1.0, {}, {}, np.zeros((0, 1)))
-    trace.checkpoint.write(tmp_path, 0, checkpoint)
+    trace.checkpoint.write(tmp_path, 0, checkpoint, trial="x")
     assert trace.checkpoint.find(tmp_path) is None
     trace.checkpoint.publish(tmp_path)
     assert trace.checkpoint.find(tmp_path) is not None
@@ -286,6 +286,24 @@ def test_a_broken_checkpoint_is_named_with_the_way_out(tmp_path: Path) -> None:
     (place / "rank-0001.h5").write_bytes(b"nothing of the kind")
     with pytest.raises(TraceError, match=r"remove .*checkpoint to run the trial from"):
         run(trial, tmp_path)
+
+
+def test_parts_of_a_checkpoint_that_were_exchanged_are_refused(tmp_path: Path) -> None:
+    """Each is whole and sealed; only its name is that of the other rank or trial."""
+    trials = a_trial("dpsgd", 2), a_trial("allreduce", 2)
+    for trial in trials:
+        assert not run(trial, tmp_path / trial.id, At(7))
+    mine, theirs = (tmp_path / each.id / trace.checkpoint.NAME for each in trials)
+    first, second = mine / "rank-0000.h5", mine / "rank-0001.h5"
+    ours, others = first.read_bytes(), second.read_bytes()
+    first.write_bytes(others)
+    second.write_bytes(ours)
+    with pytest.raises(TraceError, match=r"it is of rank [01] of trial"):
+        run(trials[0], tmp_path / trials[0].id)
+    first.write_bytes((theirs / "rank-0000.h5").read_bytes())
+    second.write_bytes(others)
+    with pytest.raises(TraceError, match=f"it is of rank 0 of trial {trials[1].id}"):
+        run(trials[0], tmp_path / trials[0].id)
 
 
 def test_where_nothing_is_to_be_resumed_the_trial_starts_again(tmp_path: Path) -> None:

@@ -75,6 +75,17 @@ def test_a_crashed_run_keeps_what_was_flushed(folder):
     assert len(found["moment_time"]) == 0
 
 
+def test_shards_that_were_exchanged_count_for_no_rank(folder):
+    first, second = (trace.shard_path(folder, rank) for rank in (0, 1))
+    mine, theirs = first.read_bytes(), second.read_bytes()
+    first.write_bytes(theirs)
+    second.write_bytes(mine)
+    with pytest.raises(TraceError, match="it is of rank 1"):
+        trace.Shard.read(first)
+    with pytest.raises(TraceError, match="no readable shard"):
+        trace.merge(folder)
+
+
 def test_a_file_of_another_schema_is_refused_in_a_sentence(folder, monkeypatch):
     monkeypatch.setattr(trace, "SCHEMA", trace.SCHEMA + 1)
     with pytest.raises(TraceError, match=f"has schema {SCHEMA}, .* reads {SCHEMA + 1}"):
