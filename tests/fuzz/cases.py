@@ -4,14 +4,19 @@ A kind of case is a function from a seed and a number to what was wrong with it.
 """
 
 import contextlib
+import functools
 import io
 import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,12 +25,14 @@ import mutate
 import numpy as np
 import workers
 
-from dsgd_bench import cli, config, rank, report, runner, trace
+from dsgd_bench import cli, config, rank, report, runner, trace, trials
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.fabric.virtual import World
 from dsgd_bench.run import Run
+from dsgd_bench.runner import run_study
 from dsgd_bench.specs import Job
-from dsgd_bench.trace import checkpoint, reading
+from dsgd_bench.trace import checkpoint
+from dsgd_bench.trace.reading import MARK, TRAILER
 from dsgd_bench.trace.shard import Shard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,16 +43,17 @@ budget = { steps = 12 }
 [problem]
 kind = "quadratic"
 [algorithm]
-kind = ["allreduce", "adpsgd", "sgp", "asgd"]
+kind = ["adpsgd", "sgp", "asgd"]
 [compute]
 mode = "emulated"
 seconds = 0.001
 [measure]
 copies = 4
 """
-SMALL = STUDY.replace('["allreduce", "adpsgd", "sgp", "asgd"]', '"adpsgd"').replace(
-    "12", "4"
-)
+SMALL = STUDY.replace('["adpsgd", "sgp", "asgd"]', '"adpsgd"').replace("12", "4")
+FIGURES = 0.01
+"""Share of the damaged folders that are reported with figures."""
+
 LAST = re.compile(r"DSGD_BENCH_RESULT (OK|FAIL) id=[0-9a-f]{12}")
 METRIC = re.compile(r"^FOM (\w+)\[\S+\] (\S+) \S+$", re.M)
 COUNT = re.compile(r"^FOM (trials\w*) (\d+) count$", re.M)
@@ -73,8 +81,8 @@ def virtual(job: Job, folder: Path, ends: Any = None, fresh: Path | None = None)
 
     One that begins anew reads nothing: it is taken from `fresh`, where it lies ready.
     """
-    runner.clear(folder, keep=runner._kept(job))
-    job.write(folder / runner.JOB)
+    trials.clear(folder, checkpoints=job.machine.when_stopped != "resume")
+    job.write(folder / trials.JOB)
     if fresh is not None and checkpoint.find(folder) is None:
         for path in (fresh / folder.name).iterdir():
             shutil.copy(path, folder)
@@ -89,10 +97,25 @@ def virtual(job: Job, folder: Path, ends: Any = None, fresh: Path | None = None)
     return "" if finished else rank.STOPPED
 
 
+def draw(wanted: bool) -> None:
+    """Let reports have figures, or not: they take seconds, and read nothing more."""
+    report.find_spec = find_spec if wanted else lambda _: None
+
+
+def starting(virtual: runner.Start) -> Callable[..., runner.Outcome]:
+    """Return `run_study`, but for how a trial is run where nobody says so."""
+
+    def run(*words: Any) -> runner.Outcome:
+        return run_study(*words) if len(words) > 4 else run_study(*words, virtual)
+
+    return run
+
+
 def prepare(home: Path) -> None:
     """Make what is damaged: a study with finished, stopped and failed trials."""
-    runner._launch = virtual
-    report._remark = lambda: "No figures."  # they take a second, and read nothing
+    runner.run_study = starting(virtual)
+    cli.parser = functools.cache(cli.parser)
+    draw(False)
     (home / "toy.toml").write_text(STUDY, encoding="utf-8")
     (home / "small.toml").write_text(SMALL, encoding="utf-8")
     study = config.read_study(home / "toy.toml")
@@ -103,7 +126,7 @@ def prepare(home: Path) -> None:
         path.unlink()
     shutil.copytree(place, home / "fresh")
     stopped = place / by_kind["sgp"]
-    job = Job.read(stopped / runner.JOB)
+    job = Job.read(stopped / trials.JOB)
     asked = [0]
 
     def ends() -> bool:
@@ -114,8 +137,9 @@ def prepare(home: Path) -> None:
     failed = place / by_kind["asgd"]
     for name in (rank.READY, "trace.h5"):
         (failed / name).unlink()
-    runner._give_up(failed, "rank 1 was killed")
-    runner._launch = partial(virtual, fresh=home / "fresh")
+    rank.note_error(failed, KILLED)
+    trace.merge(failed, crashed=KILLED)
+    runner.run_study = starting(partial(virtual, fresh=home / "fresh"))
 
 
 def truth(home: Path) -> Counter[tuple[str, str]]:
@@ -172,7 +196,10 @@ def folder(home: Path, truth: Counter[tuple[str, str]], seed: int, number: int) 
             if chance.random() < 0.7:
                 os.utime(claim / ".claim", (0, 0))  # nobody has been there for long
         traces = [path for path in chosen if path.name == "trace.h5"]
-        return _verbs(home, study, traces[0] if traces else None, truth)
+        draw(chance.random() < FIGURES)
+        wrong = _report(study, truth)
+        draw(False)
+        return wrong or _verbs(home, study, chance, traces[0] if traces else None)
 
 
 def _chosen(chance: Random, there: list[Path]) -> Path:
@@ -181,23 +208,24 @@ def _chosen(chance: Random, there: list[Path]) -> Path:
     return chance.choice(traces if traces and chance.random() < 0.4 else there)
 
 
-def _verbs(
-    home: Path, study: Path, one: Path | None, truth: Counter[tuple[str, str]]
-) -> str:
+def _report(study: Path, truth: Counter[tuple[str, str]]) -> str:
     marked = _marked(study)
-    wrong = plain(*(answer := command("report", study, "--out", study.parent / "out")))
-    wrong = wrong or _miscounted(answer[0], answer[1], marked, truth)
-    if wrong:
-        return f"report: {wrong}"
-    results = ("--results", study.parent)
-    others: list[tuple[object, ...]] = [("status", study)]
-    others += [("status", home / "toy.toml", *results)]
+    status, out, errors = command("report", study, "--out", study.parent / "out")
+    wrong = plain(status, out, errors) or _miscounted(status, out, marked, truth)
+    return wrong and f"report: {wrong}"
+
+
+def _verbs(home: Path, study: Path, chance: Random, one: Path | None) -> str:
+    """Let the other verbs meet a study, of which `one` trace is damaged."""
+    toy, results = home / "toy.toml", ("--results", study.parent)
+    others: list[tuple[object, ...]] = []
+    others.append(chance.choice((("status", study), ("status", toy, *results))))
     if one is not None:
         others.append(("replay", one))
         elsewhere = ("--results", study.parent / "other")
         small = (home / "small.toml", *elsewhere)
         others.append(("simulate", *small, "--compute-from", one))
-    others.append(("run", home / "toy.toml", *results))
+    others.append(("run", toy, *results))
     for words in others:
         answer = command(*words)
         if wrong := plain(*answer):
@@ -211,7 +239,8 @@ def _verbs(
     return ""
 
 
-TRIALS = ("allreduce", "adpsgd", "sgp", "asgd")
+KILLED = "rank 1 was killed"
+TRIALS = ("adpsgd", "sgp", "asgd")
 
 
 def _marked(study: Path) -> tuple[int, int]:
@@ -254,32 +283,33 @@ def piece(home: Path, seed: int, number: int) -> str:
         there = Path(place)
         if number % 2:
             shutil.copytree(source, there / "checkpoint")
-            path, read = there / "checkpoint" / "rank-0001.h5", partial(_saved, there)
+            path = there / "checkpoint" / "rank-0001.h5"
+            read = partial(_saved, there, source.parent.name)
         else:
             for shard in source.parent.parent.glob("*/rank-0001.h5"):
                 if (shard.parent / "READY").exists():
                     shutil.copytree(shard.parent, there, dirs_exist_ok=True)
                     break
             path, read = there / "rank-0001.h5", partial(_merged, there)
-        before = _numbers(read())
+        undamaged = path.read_bytes()
         sealed = chance.random() < 0.4
         if not sealed:
-            path.write_bytes(path.read_bytes()[: -reading.TRAILER])
+            path.write_bytes(undamaged[:-TRAILER])
         mutate.damage(chance, path)
         workers.limited()
         try:
             after = _numbers(read())
         except TraceError:
             return ""
-        changed = after != before
-        intact = (
-            sealed and path.is_file() and path.read_bytes()[-48:-32] == reading.MARK
-        )
-        return "sealed, read, and not what was written" if changed and intact else ""
+        if not (sealed and path.is_file() and MARK in path.read_bytes()[-TRAILER:]):
+            return ""
+        path.write_bytes(undamaged)
+        changed = after != _numbers(read())
+        return "sealed, read, and not what was written" if changed else ""
 
 
-def _saved(there: Path) -> checkpoint.Checkpoint:
-    return checkpoint.read(there / "checkpoint", 1)
+def _saved(there: Path, trial: str) -> checkpoint.Checkpoint:
+    return checkpoint.read(there / "checkpoint", 1, trial=trial)
 
 
 def _merged(there: Path) -> Any:
@@ -291,3 +321,29 @@ def _merged(there: Path) -> Any:
 
 def _numbers(read: Any) -> bytes:
     return np.asarray(read.rows).tobytes() + repr(read.counts).encode()
+
+
+def resume(home: Path, seed: int, number: int) -> str:
+    """Damage a checkpoint, and let `run` go on from it, as people do, with MPI."""
+    chance = stream(seed, "resumes", number)
+    (saved,) = (home / "results" / "toy").glob("*/checkpoint")
+    with tempfile.TemporaryDirectory(dir=home) as place:
+        study = Path(place) / "results" / "toy"
+        shutil.copytree(saved.parent, study / saved.parent.name)
+        mutate.damage(chance, chance.choice(sorted(study.glob("*/checkpoint/*.h5"))))
+        (Path(place) / "one").write_text(saved.parent.name, encoding="utf-8")
+        words = ("--trials", f"{place}/one", "--results", study.parent)
+        workers.limited()
+        done = subprocess.run(
+            [sys.executable, "-m", "dsgd_bench", "run", home / "toy.toml", *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=workers.PATIENCE,
+        )
+    if wrong := plain(done.returncode, done.stdout, done.stderr):
+        return wrong
+    last = LAST.fullmatch(done.stdout.rstrip("\n").rpartition("\n")[2])
+    if last is None or (last[1] == "OK") != (done.returncode in (0, 4)):
+        return f"status {done.returncode}, and {done.stdout[-200:]!r} is printed"
+    return ""

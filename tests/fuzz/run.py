@@ -2,9 +2,10 @@
 
     python tests/fuzz/run.py [--seed N] [--scale X] [--only KIND:NUMBER]
 
-5,000 configurations, 2,000 damaged results folders and 500 checkpoints and shards,
-times the scale. No traceback, nothing that takes more than 10 s or 1 GB, no wrong
-count. The last lines are counts per kind; the exit status is 1 if anything was wrong.
+5,000 configurations, 2,000 damaged results folders, 500 checkpoints and shards, and 20
+checkpoints that a run with ranks goes on from, times the scale. No traceback, nothing
+that takes more than 10 s of a processor or 1 GB, no wrong count. The last lines are
+counts per kind; the exit status is 1 if anything was wrong.
 """
 
 import argparse
@@ -21,8 +22,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 import cases  # noqa: E402
 import workers  # noqa: E402
 
-SIZES = {"configurations": 5000, "folders": 2000, "pieces": 500}
-"""Cases of each kind, at scale 1."""
+SIZES = {"configurations": 5000, "folders": 2000, "pieces": 500, "resumes": 20}
+"""Cases of each kind, at scale 1; the last are whole commands with ranks."""
 
 SHOWN = 5
 
@@ -37,18 +38,25 @@ def fuzz(seed: int, kinds: dict[str, range], *, jobs: int) -> list[workers.Failu
             "configurations": partial(cases.configuration, home, seed),
             "folders": partial(cases.folder, home, cases.truth(home), seed),
             "pieces": partial(cases.piece, home, seed),
+            "resumes": partial(cases.resume, home, seed),
         }
         workers.unlimited()
         for kind, numbers in kinds.items():
-            began = time.monotonic()
+            began, worked = time.monotonic(), _worked()
             found = workers.run(kind, numbers, work[kind], jobs)
             failures += found
             print(
                 f"{kind}: {len(numbers)} tried, {len(found)} wrong, "
-                f"{time.monotonic() - began:.0f} s",
+                f"{time.monotonic() - began:.0f} s, {_worked() - worked:.0f} s of a "
+                "processor",
                 flush=True,
             )
     return failures
+
+
+def _worked() -> float:
+    """Return the seconds that processors have worked for cases so far."""
+    return sum(os.times()[2:4])
 
 
 def main(words: list[str] | None = None) -> int:

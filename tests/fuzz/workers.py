@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS, PATIENCE, MEMORY, BATCH = 10, 60, 2**30, 20
+SECONDS, PATIENCE, MEMORY, BATCH = 10, 300, 2**30, 100
 """Limits of a command: of a processor's time, and of time where the machine is busy
 with something else; of memory in bytes. Cases of a process."""
 
@@ -59,12 +59,15 @@ def run(kind: str, numbers: Iterable[int], work: Work, jobs: int) -> list[Failur
             lines = (
                 notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
             )
-            failures += _failures(kind, lines)
+            found = list(_failures(kind, lines))
             done = [json.loads(line)[0] for line in lines]
             if status and (rest := [n for n in batch if n not in done]):
-                failures.append(Failure(kind, rest[0], _death(status)))
+                found.append(Failure(kind, rest[0], _death(status)))
                 batches.insert(0, rest[1:])
                 batches = [each for each in batches if each]
+            for one in found:
+                print(f"{kind}:{one.number} {one.why.strip()[-200:]}", flush=True)
+            failures += found
     return failures
 
 
@@ -77,9 +80,11 @@ def _failures(kind: str, lines: list[str]) -> Iterator[Failure]:
 def _death(status: int) -> str:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        late = f"it took more than {SECONDS} s"
-        known = (signal.SIGALRM, signal.SIGPROF)
-        return late if number in known else f"killed by signal {number}"
+        if number == signal.SIGPROF:
+            return f"it took more than {SECONDS} s of a processor"
+        if number == signal.SIGALRM:
+            return f"it did not end within {PATIENCE} s"
+        return f"killed by signal {number}"
     return f"ended with status {os.WEXITSTATUS(status)}"
 
 

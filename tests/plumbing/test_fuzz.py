@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PIECES = {"configurations": (100, 2), "folders": (30, 3), "pieces": (50, 2)}
-"""Cases of each kind, and into how many tests they are split; a folder takes a second
-of a processor, so a tenth of all would take minutes."""
+PIECES = {"configurations": (500, 2), "folders": (30, 2), "pieces": (50, 1)}
+"""Cases of each kind, and into how many tests they are split: a tenth of all, but for
+folders, each of which takes some tenths of a second of a processor."""
 
 
 def shares():
