@@ -20,7 +20,7 @@ def shares():
 
 
 @pytest.mark.timeout(600)  # some hundred commands, on a machine that may be busy
-@pytest.mark.parametrize(("kind", "first", "last"), shares())
+@pytest.mark.parametrize(("kind", "first", "last"), list(shares()))
 def test_damaged_files_end_in_a_sentence(kind, first, last):
     words = ["--jobs", "1", "--only", f"{kind}:{first}-{last}"]
     done = subprocess.run(
