@@ -55,7 +55,7 @@ MARKED = {"kernels": ["-m", "not gpu"], "gpu": ["-m", "gpu"]}
 LAUNCH_SECONDS = 300
 """A launch of ranks may take that long."""
 PART_SECONDS = 1800
-"""So may a part without; tests have limits of their own, and this is for none of them."""
+"""So may a part without; its tests have limits of their own, which come first."""
 WORST = ("passed", "skipped", "failed")
 
 
