@@ -222,9 +222,16 @@ class Listener:
 
 
 def _state(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is touched or written; None if there is none."""
+    """Return what changes when a file is touched or written; None if there is none.
+
+    It is opened for that: NFS answers `stat` from memory, for up to a minute.
+    """
     try:
-        found = path.stat()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        found = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
     return found.st_mtime_ns, found.st_size
