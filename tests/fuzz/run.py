@@ -19,6 +19,9 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before NumPy: processes are forked
 
+# Where PYTHONSAFEPATH is set, as for all that ranks start, it is not there by itself.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 import cases  # noqa: E402
 import workers  # noqa: E402
 

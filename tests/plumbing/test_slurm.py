@@ -294,11 +294,18 @@ def test_text_that_could_leave_its_place_is_refused(files, key, value):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [r'"a\nb"', r'"a\u0000b"', '""'])
-def test_a_line_of_the_preamble_is_one_line(files, value):
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (r'"a\nb"', "one line of shell"),
+        (r'"a\u0000b"', "a NUL character"),
+        ('""', "one line of shell"),
+    ],
+)
+def test_a_line_of_the_preamble_is_one_line(files, value, said):
     path = files / "machine.toml"
     path.write_text(MACHINE + f"preamble = [{value}]\n")
-    with pytest.raises(ConfigError, match=r"slurm\.preamble .* one line of shell"):
+    with pytest.raises(ConfigError, match=rf"slurm\.preamble .*{said}"):
         read_machine(path)
 
 
