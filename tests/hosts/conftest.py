@@ -80,7 +80,9 @@ class Hosts:
     def machine(self) -> Machine:
         """The machine file that users have, from whatever folder."""
         machine = read_machine(ROOT / "jobs/emulated-hosts.toml")
-        ours = {"DSGD_BENCH_HOSTS": self.prefix, "PYTHONPATH": str(ROOT)}
+        # mpi4py puts the folder of a script in the place of the first
+        path = os.pathsep.join((str(Path(__file__).parent), str(ROOT)))
+        ours = {"DSGD_BENCH_HOSTS": self.prefix, "PYTHONPATH": path}
         return msgspec.structs.replace(
             machine,
             launcher=(str(SCRIPT), *machine.launcher[1:]),
