@@ -50,7 +50,11 @@ FOLDERS = {
     "gpu": ["tests/gpu", "tests/kernels"],
 }
 """What a part runs, where that is not the folder of its name."""
-MARKED = {"kernels": ["-m", "not gpu"], "gpu": ["-m", "gpu"]}
+MARKED = {
+    "kernels": ["-m", "not gpu"],
+    "gpu": ["-m", "gpu"],
+    "cli": ["--timeout=600"],  # whole runs, beside whatever else this machine does
+}
 """What of its folders a part runs, where that is not everything."""
 LAUNCH_SECONDS = 300
 """A launch of ranks may take that long."""
