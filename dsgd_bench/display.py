@@ -1,6 +1,7 @@
 """What the commands show: progress while a study runs, plans, lists, findings."""
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -221,6 +222,8 @@ def size(nbytes: float) -> str:
 
 def duration(seconds: float) -> str:
     """Return seconds as hours, minutes and seconds."""
+    if not math.isfinite(seconds):
+        return "unknown"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (rest, "s")]

@@ -19,6 +19,8 @@ SPANS = ("compute", "injected", "waiting", "moving", "mixing", "copying", "other
 """Where a step's time can go; the spans of a step add up to its duration."""
 BLOCKED = ("waiting", "moving")
 """Spans in which the training thread does nothing for its own model."""
+UNCOUNTED = 2.0**53
+"""What no count reaches: from there on, a float cannot be counted up by one."""
 
 
 def read(trace: "Trace") -> dict[str, Any]:
@@ -94,7 +96,7 @@ def _spans(trace: "Trace") -> dict[str, Any]:
     waited = _finite(trace["waited_for"][works])
     waited = waited[(waited >= 0) & (waited < len(works))].astype(int)
     return {
-        "steps_per_rank": tuple(int(count) for count in done),
+        "steps_per_rank": tuple(int(count) for count in np.clip(done, 0, UNCOUNTED)),
         "seconds": {span: float(per_rank[span].sum()) for span in SPANS},
         "blocked": float(np.mean(blocked)),
         "hidden": float(np.nansum(trace["hidden"][works], axis=1).mean()),

@@ -19,7 +19,7 @@ from dsgd_bench.analysis.summary import Row
 CONDITIONS = ("ranks", "budget.", "optimizer.lr")
 """Beginnings of the settings that may differ along a curve and between curves."""
 
-OCTAVE = 2.0
+OCTAVE = 2
 """Least ratio of most to fewest gradients of a curve: less tells no slope."""
 
 

@@ -62,7 +62,8 @@ def quantile(values: Sequence[float], fraction: float) -> float:
     """
     if not len(values):
         raise ValueError("a quantile needs at least one value; none was given")
-    return float(np.quantile(np.asarray(values, dtype=np.float64), fraction))
+    with np.errstate(invalid="ignore"):  # between two infinities there is no number
+        return float(np.quantile(np.asarray(values, dtype=np.float64), fraction))
 
 
 def median_ranks(

@@ -7,7 +7,10 @@ but repeat and seed. Runs that failed stay in their group and are counted.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import labels, readings, speed
@@ -268,7 +271,9 @@ class Group:
 
 
 def summarize(trace: "Trace") -> Row:
-    """Return the row of one trace."""
+    """Return the row of one trace, whatever it holds."""
+    with np.errstate(all="ignore"):  # a damaged one has infinities
+        measured = readings.read(trace) | speed.read(trace)
     return labeled(
         trace.trial,
         study=trace.study,
@@ -280,8 +285,7 @@ def summarize(trace: "Trace") -> Row:
         staleness_kind=trace.staleness,
         model_bytes=trace.model_bytes,
         interruptions=len(trace.interruptions),
-        **readings.read(trace),
-        **speed.read(trace),
+        **measured,
     )
 
 
@@ -329,6 +333,8 @@ def combine(rows: Iterable[Row]) -> list[Group]:
 
 
 def shares(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Return each span's part of the sum; empty where the sum is zero."""
+    """Return each span's part of the sum; empty where the sum is zero, or no number."""
     total = sum(seconds.values())
-    return {span: seconds[span] / total for span in SPANS} if total > 0.0 else {}
+    if not 0.0 < total < inf:
+        return {}
+    return {span: seconds[span] / total for span in SPANS}

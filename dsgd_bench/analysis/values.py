@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dsgd_bench.analysis.readings import UNCOUNTED
 from dsgd_bench.errors import TraceError
 from dsgd_bench.trace.variables import STEP, VARIABLES
 
@@ -76,8 +77,11 @@ class Rule:
         return np.asarray(wrong)
 
 
-TIME = Rule(low=-RESOLUTION)
-COUNT = Rule(whole=True)
+LONGEST = 1e10
+"""Seconds that nothing takes: three centuries."""
+
+TIME = Rule(low=-RESOLUTION, high=LONGEST)
+COUNT = Rule(high=UNCOUNTED, whole=True)
 NOTED = Rule(whole=True, needed=False)
 FREE = Rule(low=-inf, needed=False, infinite=True)
 SIZE = Rule(needed=False, infinite=True)
@@ -103,13 +107,13 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("bytes_out", "bytes_in"), Rule()),
     **dict.fromkeys(("messages_out", "messages_in"), COUNT),
     "waited_for": NOTED,
-    "moment_time": Rule(low=-RESOLUTION, rising=True),
-    "moment_samples": Rule(rising=True),
+    "moment_time": Rule(low=-RESOLUTION, high=LONGEST, rising=True),
+    "moment_samples": Rule(high=UNCOUNTED, rising=True),
     "loss_of_mean": FREE,
     "accuracy_of_mean": SHARE,
     "norm_of_mean": SIZE,
     "replica_distance": SIZE,
-    "copy_time": Rule(low=-RESOLUTION, rising=True),
+    "copy_time": Rule(low=-RESOLUTION, high=LONGEST, rising=True),
     "local_loss": FREE,
     "local_accuracy": SHARE,
     "serves": SWITCH,
@@ -119,7 +123,7 @@ RULES: dict[str, Rule] = {
     "shares_core": Rule(high=1.0, whole=True, needed=False),
     "steps_done": COUNT,
     "samples_done": COUNT,
-    "elapsed": Rule(low=-RESOLUTION, needed=False),
+    "elapsed": Rule(low=-RESOLUTION, high=LONGEST, needed=False),
     "clock_offset_start": Rule(low=-inf),
     "clock_offset_end": Rule(low=-inf),
     "clock_error": Rule(),

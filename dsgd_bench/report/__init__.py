@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
@@ -46,6 +48,9 @@ MARKDOWN, CSV, SERVERS, VALIDATION, JSON, PAGE, FIGURES = (
     "report.html",
     "figures",
 )
+
+_ANY_NUMBER = np.errstate(all="ignore")
+"""Damaged traces hold infinities: what comes of them is shown, not complained of."""
 
 
 @dataclass(frozen=True)
@@ -207,11 +212,11 @@ class Standing:
         return fom.lines(self.rows, self.verified, states)
 
     def mllog(self) -> Iterator[str]:
-        """Yield the lines of MLPerf's loggers of every trial that finished."""
-        finished = {trial.trial_id for trial in self.verified}
+        """Yield the lines of MLPerf's loggers of every trial that is valid."""
+        valid = {trial.trial_id for trial in self.verified if not trial.failed}
         for study in self.report.studies:
             for row in study.rows:
-                if row.trial_id in finished:
+                if row.trial_id in valid:
                     yield from mllog.lines(open_trace(study.traces[row.trial_id]))
 
     def sentinel(self) -> str:
@@ -220,6 +225,7 @@ class Standing:
         return sentinel(not (self.crashed or self.invalid), ids)
 
 
+@np.errstate(all="ignore")  # damaged traces hold infinities
 def read_report(*folders: Path) -> Report:
     """Read every finished or failed trial below `folders`; write nothing.
 

@@ -1,4 +1,10 @@
-"""How a number looks in a table: three digits, its interval, and a dash for none."""
+"""How a number looks in a table: three digits, its interval, and a dash for none.
+
+A trace that fails verification is still shown, so any number may come: infinities, and
+NaN where two of them met.
+"""
+
+import math
 
 from dsgd_bench.analysis.statistics import Estimate
 
@@ -21,7 +27,7 @@ def number(value: float | None) -> str:
 
 def percent(share: float | None) -> str:
     """Return a share as whole percent; "<1" for a trace of it."""
-    if share is None:
+    if share is None or not math.isfinite(share):
         return NONE
     if 0.0 < share < 0.005:
         return "<1"
@@ -51,16 +57,16 @@ def faster(ratio: Estimate | None) -> str:
             ratio, "slower"
         )
     # Time over time below one is a speed above one, and the bounds change places.
-    inverse = Estimate(
-        1.0 / ratio.value,
-        1.0 / ratio.high,
-        1.0 / ratio.low,
-        ratio.count,
-        ratio.confidence,
-    )
+    value, low, high = map(_inverse, (ratio.value, ratio.high, ratio.low))
+    inverse = Estimate(value, low, high, ratio.count, ratio.confidence)
     return estimated(inverse).replace(" ", f" {TIMES} faster ", 1) + _bare(
         inverse, "faster"
     )
+
+
+def _inverse(value: float) -> float:
+    """Return one over a number; of zero, what it tends to."""
+    return 1.0 / value if value else math.inf
 
 
 def _bare(ratio: Estimate, word: str) -> str:

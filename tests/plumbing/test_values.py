@@ -137,3 +137,21 @@ def test_the_report_names_the_variable(tmp_path):
     found = report.write_report(tmp_path)
     assert found.standing().invalid
     assert "variable waited_for" in " ".join(found.terminal(columns=200).split())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e308, -1.0, 0.0])
+def test_whatever_number_a_variable_has_a_report_is_printed(
+    tmp_path, monkeypatch, value
+):
+    """Its trace fails verification, most times, and is shown all the same."""
+    monkeypatch.setattr("dsgd_bench.report.find_spec", lambda name: None)  # no figures
+    place = test_verify.finished(tmp_path, "adpsgd")
+    undamaged = place.read_bytes()
+    for name in VARIABLES:
+        place.write_bytes(undamaged)
+        with h5py.File(place, "r+") as file:
+            file[name][...] = value
+        found = report.write_report(tmp_path, out=tmp_path / "out")
+        assert "adpsgd" in found.terminal(columns=200), name
+        assert [*found.standing().lines()], name
+        list(found.standing().mllog())
