@@ -279,7 +279,7 @@ def _foresee_bugs(study: "Study", machine: "Machine", nodes: int = 1) -> None:
 
     ranks = max(trial.ranks for trial in study.trials)
     try:
-        variables = launch.environment(ranks, machine, sys.executable)
+        variables = launch.variables(ranks, machine, sys.executable)
     except LaunchError:
         return  # a plan needs no MPI library
     for sentence in known_bugs.foreseen(ranks, nodes, variables):

@@ -219,7 +219,7 @@ def on_rank(ranks: int, mode: str) -> int:
     with rank.answering(fabric):
         answer = fabric.describe() | {
             "libmpi_path": surroundings.libmpi(),
-            "environment": provenance.environment() | _site_variables(),
+            "environment": provenance.recorded_variables() | _site_variables(),
             "progress": progress.preflight(fabric, mode),
         }
         answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])

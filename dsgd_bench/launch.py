@@ -90,7 +90,7 @@ def starter(ranks: int, machine: Machine, python: str) -> list[str]:
     return [starts, *words]
 
 
-def environment(
+def variables(
     ranks: int,
     machine: Machine,
     python: str,

@@ -52,7 +52,7 @@ def collect() -> dict[str, Any]:
         "host": host(),
         "software": software(),
         "commit": commit(),
-        "environment": environment(),
+        "environment": recorded_variables(),
     }
 
 
@@ -124,7 +124,7 @@ def commit(folder: Path | None = None) -> dict[str, Any] | None:
     }
 
 
-def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+def recorded_variables(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the variables that change a measurement, their secrets withheld.
 
     Parameters

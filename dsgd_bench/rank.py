@@ -287,9 +287,9 @@ def start(
     with surroundings.scratch_folder() as folder:
         log, beat = folder / "log", folder / "beat"
         beat.touch()
-        environment = launch.environment(ranks, machine, python) | {BEAT: str(beat)}
+        variables = launch.variables(ranks, machine, python) | {BEAT: str(beat)}
         listener = Listener(machine.watchdog, beat, log, unheard=UNHEARD)
-        return processes.run(command, environment, log, on_line, on_glance=listener)
+        return processes.run(command, variables, log, on_line, on_glance=listener)
 
 
 def connect(ranks: int | None = None) -> "MpiFabric":

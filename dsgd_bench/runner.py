@@ -236,7 +236,7 @@ def _launch(job: Job, folder: Path) -> str:
     job.write(folder / JOB)
     ranks, machine = job.trial.ranks, job.machine
     command = launch.command(folder / JOB, ranks, machine, sys.executable)
-    environment = launch.environment(ranks, machine, sys.executable)
+    environment = launch.variables(ranks, machine, sys.executable)
     said: list[str] = []
 
     def listen(line: str) -> None:

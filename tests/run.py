@@ -173,7 +173,7 @@ def follow(words: list[str], ranks: int) -> int:
     from dsgd_bench import launch
     from dsgd_bench.config import Machine
 
-    env = launch.environment(ranks, Machine(), sys.executable)
+    env = launch.variables(ranks, Machine(), sys.executable)
     env.setdefault("MPIEXEC_TIMEOUT", str(LAUNCH_SECONDS))
     try:
         # The launcher's own limit comes first; this one is for a launcher that hangs.

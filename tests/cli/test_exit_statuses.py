@@ -59,7 +59,7 @@ def test_inside_an_mpi_job_the_status_is_the_same(dsgd_bench):
     done = subprocess.run(
         [*launch.starter(2, Machine(), sys.executable), *dsgd_bench.words(*words)],
         cwd=dsgd_bench.folder,
-        env=launch.environment(2, Machine(), sys.executable, dsgd_bench.environment()),
+        env=launch.variables(2, Machine(), sys.executable, dsgd_bench.environment()),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -120,7 +120,7 @@ def test_a_rank_that_stops_between_the_trials_of_one_job_ends_it(dsgd_bench):
     broken = dsgd_bench.sabotage("stop-between", 1, study)
     words = launch.starter(2, Machine(), sys.executable)
     words += launch.program(sys.executable, "run", str(study))
-    environment = launch.environment(2, Machine(), sys.executable)
+    environment = launch.variables(2, Machine(), sys.executable)
     done = subprocess.run(
         [*words, "--machine", str(machine)],
         cwd=dsgd_bench.folder,

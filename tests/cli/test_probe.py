@@ -20,7 +20,7 @@ def probe(dsgd_bench, ranks: int, *words: str) -> subprocess.CompletedProcess[st
             *(python, "-m", "mpi4py", "-m", "dsgd_bench", "probe", *words),
         ],
         cwd=dsgd_bench.folder,
-        env=launch.environment(ranks, Machine(), python, dsgd_bench.environment()),
+        env=launch.variables(ranks, Machine(), python, dsgd_bench.environment()),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

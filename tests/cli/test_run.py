@@ -58,7 +58,7 @@ def test_a_run_inside_an_mpi_job_uses_the_ranks_it_finds(dsgd_bench):
     study = dsgd_bench.study()
     python = sys.executable
     words = launch.starter(3, Machine(), python)
-    environment = launch.environment(3, Machine(), python, dsgd_bench.environment())
+    environment = launch.variables(3, Machine(), python, dsgd_bench.environment())
     done = subprocess.run(
         [*words, *dsgd_bench.words("run", study, "--set", "study.ranks=[2, 3]")],
         cwd=dsgd_bench.folder,
@@ -86,7 +86,7 @@ def test_a_study_larger_than_the_job_around_it_is_refused_in_one_sentence(dsgd_b
             *dsgd_bench.words("run", study, "--set", "study.ranks=5"),
         ],
         cwd=dsgd_bench.folder,
-        env=launch.environment(2, Machine(), python, dsgd_bench.environment()),
+        env=launch.variables(2, Machine(), python, dsgd_bench.environment()),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

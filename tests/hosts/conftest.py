@@ -104,7 +104,7 @@ class Hosts:
         command = [*launch.starter(ranks, machine, python), python, "-m", "mpi4py"]
         return processes.run(
             ["timeout", str(SECONDS), *command, *words],
-            launch.environment(ranks, machine, python),
+            launch.variables(ranks, machine, python),
             log,
         )
 

@@ -57,7 +57,7 @@ def test_shadowed_modules_in_the_working_folder_are_no_part_of_the_program(
 
 def test_what_ranks_start_does_not_look_into_the_working_folder_either():
     machine = Machine(launcher=("srun", "-n", "{ranks}"))
-    variables = launch.environment(2, machine, sys.executable, {})
+    variables = launch.variables(2, machine, sys.executable, {})
     assert variables["PYTHONSAFEPATH"] == "1"
 
 
@@ -110,4 +110,4 @@ def test_open_mpi_is_not_started_with_a_temporary_folder_it_cannot_write(
     machine = Machine(launcher=("mpiexec", "-n", "{ranks}"))
     variables = {"TMPDIR": str(tmp_path)}
     with pytest.raises(LaunchError, match=f"TMPDIR is {tmp_path}, which cannot be"):
-        launch.environment(2, machine, sys.executable, variables)
+        launch.variables(2, machine, sys.executable, variables)

