@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from dsgd_bench import interconnect, rules, streams, strict, sweep, texts
+from dsgd_bench import interconnect, rng, rules, strict, sweep, texts
 from dsgd_bench.batch import SET, SlurmSpec, meant, never
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import NetworkSpec
@@ -90,7 +90,7 @@ def read_study(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Stud
         trials, excluded, seed = _trials(table)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    order = streams.generator(seed, "order").permutation(len(trials))
+    order = rng.generator(seed, "order").permutation(len(trials))
     shuffled = tuple(trials[i] for i in order)
     return Study(path.stem, path, shuffled, tuple(excluded))
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams, texts
+from dsgd_bench import rng, texts
 from dsgd_bench.errors import TraceError
 from dsgd_bench.specs import ComputeSpec
 from dsgd_bench.trace import open_trace
@@ -48,7 +48,7 @@ class Drawn:
 
     def __init__(self, spec: ComputeSpec, *, seed: int, rank: int) -> None:
         mean, variance = spec.seconds, spec.variation**2
-        sample: streams.Sample
+        sample: rng.Sample
         if spec.distribution == "lognormal":
             sigma = math.sqrt(math.log1p(variance))
             mu = math.log(mean) - sigma**2 / 2
@@ -56,7 +56,7 @@ class Drawn:
         else:
             shape, scale = 1 / variance, mean * variance
             sample = lambda random, count: random.gamma(shape, scale, count)  # noqa: E731
-        self._draws = streams.Draws(seed, "gradient-time", rank, sample)
+        self._draws = rng.Draws(seed, "gradient-time", rank, sample)
 
     def seconds(self, step: int) -> float:
         """Return the seconds of one step."""
@@ -68,7 +68,7 @@ class Resampled:
 
     def __init__(self, times: Times, *, seed: int, rank: int) -> None:
         self._times = times
-        self._draws = streams.Draws(seed, "gradient-time", rank)
+        self._draws = rng.Draws(seed, "gradient-time", rank)
 
     def seconds(self, step: int) -> float:
         """Return the seconds of one step."""

@@ -6,7 +6,7 @@ Every algorithm of a repeat meets the same slowdowns, so comparisons are paired.
 import sys
 from typing import Protocol
 
-from dsgd_bench import streams
+from dsgd_bench import rng
 
 LONGEST = 1000.0
 """A heavy tail is cut here: one draw in a million must not eat the whole budget."""
@@ -50,7 +50,7 @@ class Slowdown:
         chosen = not settings.ranks or rank in settings.ranks
         self._kind = settings.kind if chosen else "none"
         self._settings = settings
-        self._draws = streams.Draws(seed, "slowdown", rank)
+        self._draws = rng.Draws(seed, "slowdown", rank)
 
     def factor(self, step: int) -> float:
         """Return how many times as long the gradient of `step` takes; at least 1."""

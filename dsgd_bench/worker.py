@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import gradient_times, graphs, streams
+from dsgd_bench import gradient_times, graphs, rng
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import Array
@@ -171,7 +171,7 @@ class Worker:
     def neighbors(self, graph: str) -> "RandomNeighbors":
         """Return this rank's random neighbors in `graph`."""
         near = graphs.make(graph, self.workers).neighbors[self.rank]
-        draws = streams.Draws(self._seed, "neighbor", self.rank)
+        draws = rng.Draws(self._seed, "neighbor", self.rank)
         count = self.state.keep("neighbors", np.zeros(1, np.int64))
         return RandomNeighbors(near, draws, count)
 
@@ -245,7 +245,7 @@ class RandomNeighbors:
     """Uniformly random neighbors, a pure function of (seed, rank, draw)."""
 
     def __init__(
-        self, near: Sequence[int], draws: streams.Draws, count: NDArray[np.int64]
+        self, near: Sequence[int], draws: rng.Draws, count: NDArray[np.int64]
     ) -> None:
         self._near, self._degree = near, len(near)
         self._draws = draws

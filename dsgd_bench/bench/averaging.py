@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dsgd_bench import show, streams
+from dsgd_bench import rng, show
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
@@ -164,7 +164,7 @@ def _compare(
     from dsgd_bench.fabric.bare import BarePair
 
     length = max(1, nbytes // 4)
-    x = streams.generator(0, "bench", fabric.rank).random(length, np.float32)
+    x = rng.generator(0, "bench", fabric.rank).random(length, np.float32)
     memcpy = _memcpy(x)
     compared = []
     with Replicas(fabric, x.copy(), _unmoved) as replicas:
@@ -208,7 +208,7 @@ def alone(
 
     times: Times = [[] for _ in forms]
     if fabric.rank == 0:
-        stream = streams.generator(0, "order")
+        stream = rng.generator(0, "order")
         for _ in range(iterations + warm_up):
             for k in stream.permutation(len(forms)):
                 started = fabric.now()
@@ -224,7 +224,7 @@ def both(
 ) -> Times:
     """Time `forms` on both ranks at once, in turns; of each, the slower rank counts."""
     times: Times = [[] for _ in forms]
-    stream = streams.generator(0, "order")  # the same on both ranks
+    stream = rng.generator(0, "order")  # the same on both ranks
     for _ in range(iterations + warm_up):
         for k in stream.permutation(len(forms)):
             fabric.barrier()
@@ -291,7 +291,7 @@ def compare_steps(fabric: "MpiFabric", options: AverageOptions) -> StepTimes:
     next(steps)
     bare = BarePair(fabric.comm, problem.initial())
     found: Times = [[], []]
-    stream = streams.generator(0, "order")
+    stream = rng.generator(0, "order")
     with Board(fabric) as board:
 
         def framework() -> float:

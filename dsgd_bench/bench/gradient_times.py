@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import arrays, provenance, show, streams
+from dsgd_bench import arrays, provenance, rng, show
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.arrays import Array, Host
 from dsgd_bench.arrays.blas import PRECISIONS
@@ -227,7 +227,7 @@ def _measure(
     """Check, then time one network at one batch size."""
     case = CASES[name]
     problem = case.problem(options.dtype, device)
-    random = streams.generator(0, "bench")
+    random = rng.generator(0, "bench")
     start = arrays.host(problem.initial())
     # Away from the start, where biases are zero: a mistake there could not be seen.
     start = start + random.normal(0.0, 0.01, start.shape).astype(start.dtype)
@@ -332,7 +332,7 @@ def interleaved(
         once = _stretch(form, batches, len(batches)) / len(batches)
         calls[name] = max(1, round(SLICE / once))
     seconds: dict[str, list[float]] = {name: [] for name in forms}
-    names, stream = list(forms), streams.generator(0, "order")
+    names, stream = list(forms), rng.generator(0, "order")
     for number in range(options.iterations + options.warm_up):
         for k in stream.permutation(len(names)):
             name = names[k]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import arrays, streams
+from dsgd_bench import arrays, rng
 from dsgd_bench.arrays import Array, Host, Scratch, layers, updates
 from dsgd_bench.arrays.updates import Pair, Rule
 
@@ -51,7 +51,7 @@ class Case:
 
 def vector_cases(device: Host, nbytes: int, dtype: str) -> Iterator[Case]:
     """Yield the operations on models of `nbytes`, then those on layers of that size."""
-    random = streams.generator(0, "bench")
+    random = rng.generator(0, "bench")
     n = max(1, nbytes // np.dtype(dtype).itemsize)
     x, y, g, u, z = (device.put(random.random(n).astype(dtype)) for _ in range(5))
     yield from _models(x, y, g, u, z)
@@ -189,7 +189,7 @@ def _layers(device: Host, x: Array, y: Array) -> Iterator[Case]:
     )
     yield _cross_entropy(device, _matrix(y, CLASSES))
     rows, out = _matrix(x, ROW), _matrix(y, ROW)
-    indices = device.put(streams.generator(0, "order").permutation(len(rows)))
+    indices = device.put(rng.generator(0, "order").permutation(len(rows)))
 
     def gather() -> None:
         out[...] = rows[indices]
@@ -200,7 +200,7 @@ def _layers(device: Host, x: Array, y: Array) -> Iterator[Case]:
 
 def _cross_entropy(device: Host, scores: Array) -> Case:
     batch, classes = scores.shape
-    random = streams.generator(0, "labels")
+    random = rng.generator(0, "labels")
     labels: NDArray[Any] = device.put(random.integers(classes, size=batch))
     loss = device.put(np.empty(batch + 1))
     rows = device.put(np.arange(batch))
@@ -224,7 +224,7 @@ def product_cases(device: Host, dtype: str, side: int) -> Iterator[Case]:
 
     Their naive form is ``out[...] = a @ b``.
     """
-    random = streams.generator(0, "bench")
+    random = rng.generator(0, "bench")
 
     def matrix(rows: int, columns: int) -> Array:
         return device.put(random.random((rows, columns)).astype(dtype))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dsgd_bench import arrays, provenance, show, streams
+from dsgd_bench import arrays, provenance, rng, show
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.arrays import Host
 from dsgd_bench.bench.kernel_cases import (
@@ -181,7 +181,7 @@ def _compare(
     calls = [_calls(device, form) for form in forms]
     memory = [temporaries(device, form) for form in forms[:2]]
     times: list[list[float]] = [[], [], []]
-    order = streams.generator(0, "order")
+    order = rng.generator(0, "order")
     for _ in range(options.iterations + options.warm_up):
         for k in order.permutation(len(forms)):
             times[k].append(_sample(device, forms[k], calls[k]))

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import show, streams, trace
+from dsgd_bench import rng, show, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
@@ -150,7 +150,7 @@ def recording(fabric: Fabric, options: RecordingOptions) -> None:
         budget=BudgetSpec(steps=options.steps),
     )
     found = Found()
-    stream = streams.generator(0, "order")  # the same on all ranks
+    stream = rng.generator(0, "order")  # the same on all ranks
     with _folder(fabric, options) as folder:
         for number in range(options.iterations + options.warm_up):
             kept = found if number >= options.warm_up else Found()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Self
 
-from dsgd_bench import problems, show, streams
+from dsgd_bench import problems, rng, show
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.bench.output import Row, fom, header, spread, table
@@ -179,7 +179,7 @@ def _steps(world: World, options: SimulatorOptions) -> float:
 
 def _sleeps(world: World) -> float:
     """Let all ranks sleep for random times; return the seconds."""
-    times = streams.generator(0, "sleeps").exponential(SECONDS, EVENTS).tolist()
+    times = rng.generator(0, "sleeps").exponential(SECONDS, EVENTS).tolist()
 
     def work(fabric: Fabric) -> None:
         for k in range(EVENTS):

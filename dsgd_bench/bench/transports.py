@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dsgd_bench import arrays, show, streams
+from dsgd_bench import arrays, rng, show
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.arrays import Array
 from dsgd_bench.bench.averaging import alone, both
@@ -154,7 +154,7 @@ def _measure(
     fabric: Any, nbytes: int, way: str, options: TransportOptions
 ) -> list[Found]:
     """Time the operations that this way is for; collective."""
-    values = streams.generator(0, "bench", fabric.rank).random(nbytes // 4, np.float32)
+    values = rng.generator(0, "bench", fabric.rank).random(nbytes // 4, np.float32)
     x = getattr(fabric, "gpu", arrays.HOST).put(values)
     arrays.finish(x)
     found = []

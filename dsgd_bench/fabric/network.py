@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams
+from dsgd_bench import rng
 from dsgd_bench.arrays import BLOCK_BYTES
 from dsgd_bench.fabric import collectives
 from dsgd_bench.fabric.links import WORD, LinkSettings
@@ -373,7 +373,7 @@ class Crowd:
 
     def __init__(self, spec: BackgroundSpec, seed: int) -> None:
         self._spec, self._seed = spec, seed
-        self._draws: dict[int, streams.Draws] = {}
+        self._draws: dict[int, rng.Draws] = {}
 
     def left(self, node: int, time: float) -> float:
         """Return the share of the port's rate that is ours at a moment."""
@@ -381,7 +381,7 @@ class Crowd:
 
     def _left(self, node: int, period: int) -> float:
         if node not in self._draws:
-            self._draws[node] = streams.Draws(self._seed, "background", node)
+            self._draws[node] = rng.Draws(self._seed, "background", node)
         crowded = self._draws[node][period] < self._spec.probability
         return 1.0 - self._spec.share if crowded else 1.0
 

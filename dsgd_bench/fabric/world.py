@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from dsgd_bench import streams
+from dsgd_bench import rng
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.network import Interconnect, Network
 
@@ -108,7 +108,7 @@ class World:
         self.resting: dict[Word, list[tuple[Task, float]]] = {}
         self._outside = nullcontext()
         self._answers_by_itself = self.strict or not self.network.targets_answer
-        self._random = streams.generator(seed, "schedule")
+        self._random = rng.generator(seed, "schedule")
         self._numbers: list[float] = []
         self._hub = getcurrent()
         self._new: Task | None = None

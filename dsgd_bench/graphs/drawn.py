@@ -10,10 +10,10 @@ from math import isqrt, log
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs.base import Edges, Graph
 from dsgd_bench.graphs.named import count_edges, whole
+from dsgd_bench.rng import generator
 
 SWAPS_PER_EDGE = 10
 """Swaps tried before a graph counts as random."""
@@ -69,7 +69,7 @@ def random_regular(size: int, degree: str, seed: str = "0") -> Graph:
     # Two neighbors each make rings, and one in sqrt(size) draws is a single ring.
     rounds = isqrt(size) if d == least else 1
     count_edges(d * size // 2, size, MOST_TRIES // (SWAPS_PER_EDGE * rounds))
-    rng = streams.generator(whole(seed, "seed"), f"graph random-regular:{d}", step=size)
+    rng = generator(whole(seed, "seed"), f"graph random-regular:{d}", step=size)
     edges = [(r, (r + hop) % size) for hop in range(1, d // 2 + 1) for r in range(size)]
     if d % 2:
         edges += [(rank, rank + size // 2) for rank in range(size // 2)]
@@ -98,7 +98,7 @@ def erdos_renyi(size: int, probability: str, seed: str = "0") -> Graph:
         raise ConfigError(
             f"has probability '{probability}': give it a number above 0 and at most 1"
         )
-    rng = streams.generator(whole(seed, "seed"), f"graph erdos-renyi:{p!r}", step=size)
+    rng = generator(whole(seed, "seed"), f"graph erdos-renyi:{p!r}", step=size)
     pairs = size * (size - 1) // 2
     count_edges(int(2 * p * pairs), size)
     if pairs > MOST_DRAWN:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dsgd_bench import problems, streams
+from dsgd_bench import problems, rng
 from dsgd_bench.probe.samples import ProbeOptions, Sample, sampled
 from dsgd_bench.profile import GradientTime
 from dsgd_bench.specs import ProblemSpec
@@ -36,7 +36,7 @@ def gradient(fabric: "MpiFabric", kind: str, options: ProbeOptions) -> GradientT
     problem = problems.make(ProblemSpec(kind, batch=BATCH), 0)
     x = problem.initial()
     out = np.empty_like(x)
-    stream = streams.generator(0, "bench", fabric.rank)
+    stream = rng.generator(0, "bench", fabric.rank)
     batches = cycle(
         [stream.integers(problem.samples, size=BATCH) for _ in range(BATCHES)]
     )

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import arrays, streams
+from dsgd_bench import arrays, rng
 from dsgd_bench.arrays import HOST, Array, Host, Scratch, axpy
 from dsgd_bench.arrays.layers import gather
 from dsgd_bench.arrays.maps import on_maps
@@ -124,7 +124,7 @@ class Classifier:
     def initial(self) -> Array:
         """Return the first model as a new array: the same on every rank."""
         x: Array = np.zeros(self.dimension, self.dtype)
-        self._first.initialize(x, streams.generator(self._seed, "initial"))
+        self._first.initialize(x, rng.generator(self._seed, "initial"))
         return self._device.put(x)
 
     @np.errstate(over="ignore", invalid="ignore")

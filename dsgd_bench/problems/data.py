@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams
+from dsgd_bench import rng
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import catalog, formats
@@ -181,7 +181,7 @@ def libsvm(path: Path, dtype: np.dtype[Any]) -> Data:
         raise ConfigError(
             f"{error}; give the problem setting file a data set in LIBSVM format"
         ) from error
-    order = streams.generator(0, "held out").permutation(len(rows))
+    order = rng.generator(0, "held out").permutation(len(rows))
     held, n = order[: len(rows) // HELD or 1], order[len(rows) // HELD or 1 :]
     return Data(rows[n], labels[n], rows[held], labels[held], classes)
 
@@ -199,7 +199,7 @@ def digits(dtype: np.dtype[Any]) -> Data:
         Where scikit-learn, or the file in it, is missing.
     """
     table = _digits_table()
-    order = streams.generator(0, "digits").permutation(len(table))
+    order = rng.generator(0, "digits").permutation(len(table))
     inputs = (table[order, :-1] / 16).astype(dtype)
     labels = table[order, -1].astype(np.int64)
     n = DIGITS_TRAINING
@@ -240,7 +240,7 @@ def generated(size: Size, *, seed: int, dtype: np.dtype[Any]) -> Data:
     """
     at_least(1, samples=size.samples, features=size.features)
     at_least(2, classes=size.classes)
-    random = streams.generator(seed, "data")
+    random = rng.generator(seed, "data")
     n, features = size.samples, size.features
     count = n + max(1, n // 5)
     nbytes = (count + size.classes) * features * dtype.itemsize

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams
+from dsgd_bench import rng
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import data
@@ -78,7 +78,7 @@ def generated(
     """
     at_least(1, samples=size.samples)
     at_least(2, classes=size.classes)
-    random = streams.generator(seed, "pictures")
+    random = rng.generator(seed, "pictures")
     channels, height, width = shape
     count = size.samples + max(1, size.samples // 5)
     nbytes = (count + size.classes) * math.prod(shape) * dtype.itemsize
@@ -112,7 +112,7 @@ def draw_moves(seed: int, indices: NDArray[np.intp], out: NDArray[np.int64]) -> 
         Receives rows, columns (from -`CROP` to `CROP`) and 0 or 1, shape (3, batch).
     """
     address = zlib.crc32(indices.tobytes())
-    random = streams.generator(seed, "crops", address)
+    random = rng.generator(seed, "crops", address)
     out[:2] = random.integers(-CROP, CROP + 1, size=(2, len(indices)))
     out[2] = random.integers(2, size=len(indices))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams
+from dsgd_bench import rng
 from dsgd_bench.arrays import HOST, Array, Host, host, load
 from dsgd_bench.arrays.layers import gather
 from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of, fits
@@ -75,7 +75,7 @@ class Quadratic:
         fits(nbytes, dimension=dimension, samples=samples)
         self.samples = samples
         self.labels: NDArray[np.int64] | None = None
-        random = streams.generator(seed, "data")
+        random = rng.generator(seed, "data")
         middle = random.standard_normal(dimension).astype(self.dtype)
         self._centers = random.standard_normal((samples, dimension), self.dtype.type)
         self.data_bytes = self._centers.nbytes

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import streams
+from dsgd_bench import rng
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.base import Problem
 
@@ -99,7 +99,7 @@ class Batches:
     def _shuffled(self, epoch: int) -> Indices:
         if self._shard is None:
             return _common_order(self._samples, self._seed, epoch)
-        random = streams.generator(self._seed, "batches", self._rank, epoch)
+        random = rng.generator(self._seed, "batches", self._rank, epoch)
         order = random.permutation(self._shard)
         if len(order) < self._batch:
             order = np.resize(order, self._batch)
@@ -110,14 +110,14 @@ class Batches:
 @lru_cache(maxsize=4)  # simulated, thousands of ranks in one process share an order
 def _common_order(samples: int, seed: int, epoch: int) -> Indices:
     """Return all samples in the order of one epoch; read-only."""
-    order = streams.generator(seed, "batches", 0, epoch).permutation(samples)
+    order = rng.generator(seed, "batches", 0, epoch).permutation(samples)
     order.setflags(write=False)
     return order
 
 
 @lru_cache(maxsize=1)  # likewise
 def _shards(labels: bytes, ranks: int, alpha: float, seed: int) -> list[Indices]:
-    random = streams.generator(seed, "shards")
+    random = rng.generator(seed, "shards")
     return dirichlet(np.frombuffer(labels, np.int64), ranks, alpha, random)
 
 

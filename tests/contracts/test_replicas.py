@@ -23,9 +23,9 @@ from dsgd_bench.fabric.handover import HandoverReplicas
 from dsgd_bench.fabric.replicas import DifferenceReplicas, Replicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 from dsgd_bench.graphs import EXAMPLES
+from dsgd_bench.rng import Draws
 from dsgd_bench.specs import BudgetSpec, SlowdownSpec
 from dsgd_bench.state import State
-from dsgd_bench.streams import Draws
 
 HOSTILE = Network(latency=2e-6, bandwidth=2e7, jitter=3.0, pieces=2)
 """An exchange takes about as long as a gradient of `Hasty`, or as a nap at a lock."""

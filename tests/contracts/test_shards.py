@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsgd_bench import streams
+from dsgd_bench import rng
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import Batches
 from dsgd_bench.problems.message import Message
@@ -89,14 +89,14 @@ def test_dirichlet_shards_share_out_every_sample_once_and_leave_nobody_empty(
     ranks: int, alpha: float
 ) -> None:
     labels = np.arange(300) % 10
-    shards = dirichlet(labels, ranks, alpha, streams.generator(0, "shards"))
+    shards = dirichlet(labels, ranks, alpha, rng.generator(0, "shards"))
     assert len(shards) == ranks
     assert min(len(shard) for shard in shards) >= 1
     assert sorted(np.concatenate(shards)) == list(range(300))
 
 
 def test_as_many_ranks_as_samples_get_one_each() -> None:
-    shards = dirichlet(np.arange(20) % 2, 20, 0.1, streams.generator(0, "shards"))
+    shards = dirichlet(np.arange(20) % 2, 20, 0.1, rng.generator(0, "shards"))
     assert [len(shard) for shard in shards] == [1] * 20
 
 
@@ -109,7 +109,7 @@ def test_a_small_alpha_gives_most_of_a_class_to_one_rank(
     # With 8 ranks an even share is 0.125. The mean largest share of a symmetric
     # Dirichlet distribution over 8 is 0.71 at alpha = 0.1 and 0.131 at alpha = 1000.
     labels = np.arange(40_000) % 40
-    shards = dirichlet(labels, 8, alpha, streams.generator(0, "shards"))
+    shards = dirichlet(labels, 8, alpha, rng.generator(0, "shards"))
     counts = np.array([np.bincount(labels[shard], minlength=40) for shard in shards])
     assert low < (counts.max(axis=0) / 1000).mean() < high
 
@@ -120,7 +120,7 @@ def test_a_rank_sees_its_whole_dirichlet_shard_and_nothing_else(
     labels = labeled.labels
     if labels is None:
         pytest.fail("generated data has classes")
-    shards = dirichlet(labels, 3, 1.0, streams.generator(4, "shards"))
+    shards = dirichlet(labels, 3, 1.0, rng.generator(4, "shards"))
     for rank, batches in enumerate(
         everyone(labeled, 3, 8, shards_by="dirichlet", alpha=1.0, seed=4)
     ):

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from dsgd_bench.streams import BLOCK, Draws, generator
+from dsgd_bench.rng import BLOCK, Draws, generator
 
 ADDRESSES = [
     (0, "batches", 0, 0),
