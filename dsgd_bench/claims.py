@@ -18,8 +18,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dsgd_bench import files, hosts
+from dsgd_bench import hosts
 from dsgd_bench.errors import TraceError
+from dsgd_bench.io import files
 
 LOCK, CLAIM = ".lock", ".claim"
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from dsgd_bench import __version__, flags, show, surroundings
+from dsgd_bench import __version__, flags, surroundings
 from dsgd_bench.errors import DsgdError, LaunchError
-from dsgd_bench.foreign import plain
+from dsgd_bench.io import printing
+from dsgd_bench.io.escape import plain
 from dsgd_bench.rank_verbs import ON_RANKS, Verbs
 from dsgd_bench.verb_parts import (
     FAILED,
@@ -42,22 +43,22 @@ def main(words: Sequence[str] | None = None) -> int:
     end of the job around, to go on later; 130: interrupted. Of several the first in the
     order 130, 2, 75, 1, 3, 4.
     """
-    show.prepare()
+    printing.prepare()
     try:
         arguments = parser().parse_args(words)
         surroundings.check_working_folder()
         status = int(arguments.verb(arguments))
-        show.flush()  # else what is written at the end fails where none sees it
+        printing.flush()  # else what is written at the end fails where none sees it
         return status
     except DsgdError as error:
-        show.complain(f"dsgd-bench: {error}")
+        printing.complain(f"dsgd-bench: {error}")
         return REFUSED
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
-        show.complain("dsgd-bench: interrupted; finished trials are kept")
+        printing.complain("dsgd-bench: interrupted; finished trials are kept")
         return INTERRUPTED
     except BrokenPipeError:  # who reads, such as head, has seen enough
-        show.silence(sys.stdout)
+        printing.silence(sys.stdout)
         return FAILED
     except OSError as error:
         return _refused_by_system(error)
@@ -69,11 +70,11 @@ def _refused_by_system(error: OSError) -> int:
     if error.filename is not None:
         said = f"{error.filename}: {said}"
     elif error.errno in UNPRINTED:
-        show.silence(sys.stdout)
+        printing.silence(sys.stdout)
         said = (
             f"what it prints cannot be written ({said}): make room, or print elsewhere"
         )
-    show.complain(f"dsgd-bench: {said}")
+    printing.complain(f"dsgd-bench: {said}")
     return FAILED
 
 
@@ -269,7 +270,7 @@ def plan(arguments: argparse.Namespace) -> int:
     print_plan(study)
     _foresee_bugs(study, machine)
     for sentence in lacks(study, machine):
-        show.complain(f"dsgd-bench: {sentence}")
+        printing.complain(f"dsgd-bench: {sentence}")
     return 0
 
 
@@ -283,7 +284,7 @@ def _foresee_bugs(study: "Study", machine: "Machine", nodes: int = 1) -> None:
     except LaunchError:
         return  # a plan needs no MPI library
     for sentence in known_bugs.foreseen(ranks, nodes, variables):
-        show.complain(f"dsgd-bench: known bug: {sentence}")
+        printing.complain(f"dsgd-bench: known bug: {sentence}")
 
 
 def _report(verbs: Verbs) -> None:
@@ -306,7 +307,7 @@ def report(arguments: argparse.Namespace) -> int:
     standing = found.standing()
     print_for_machines(standing, mllog=arguments.mllog)
     written = found.write(arguments.out or arguments.results[0])
-    show.lines([*written.terminal().split("\n"), standing.sentinel()])
+    printing.lines([*written.terminal().split("\n"), standing.sentinel()])
     return 0 if written.whole else FAILED
 
 
@@ -349,7 +350,7 @@ def data_fetch(arguments: argparse.Namespace) -> int:
     data_set = catalog.find(arguments.name)
     with download_display() as watch:
         fetch.fetch(data_set, arguments.folder, watch)
-    show.line(f"{data_set.name} is complete in {data_set.where(arguments.folder)}")
+    printing.line(f"{data_set.name} is complete in {data_set.where(arguments.folder)}")
     return 0
 
 
@@ -411,4 +412,4 @@ def bench(arguments: argparse.Namespace) -> int:
     check_target("--json", getattr(options, "json", None))
     words = ["bench-rank", arguments.name, *arguments.words]
     machine = config.Machine(threads_per_rank=getattr(options, "threads", 1))
-    return rank.start(machine, options.ranks, words, show.line)
+    return rank.start(machine, options.ranks, words, printing.line)

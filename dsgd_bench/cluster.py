@@ -7,8 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dsgd_bench import show
 from dsgd_bench.display import console, duration
+from dsgd_bench.io import printing
 from dsgd_bench.slurm import options, records, script
 from dsgd_bench.slurm import submit as sending
 from dsgd_bench.slurm.groups import JOBS, Group, Order
@@ -34,17 +34,17 @@ def submit(order: Order, *, failed: bool) -> None:
                 f"job {record.job}{array}: {len(record.trials)} trials on "
                 f"{record.ranks} ranks, nodes: {record.nodes}"
             )
-            show.lines([sent])
+            printing.lines([sent])
 
 
 def rehearse(order: Order, *, failed: bool) -> None:
     """Print the scripts that `submit` would send, and what they would cost."""
     missing = sending.missing(order, failed=failed)
     for text in _scripts(order, missing):
-        show.lines(text.split("\n"))
+        printing.lines(text.split("\n"))
     _print_missing(order, missing)
     _say_what_is_dropped(order, missing)
-    show.line("nothing was sent")
+    printing.line("nothing was sent")
 
 
 def _scripts(order: Order, missing: sending.Missing) -> list[str]:
@@ -61,7 +61,7 @@ def _say_what_is_dropped(order: Order, missing: sending.Missing) -> None:
     for text in _scripts(order, missing):
         dropped |= options.dropped(text)
     for name, why in dropped.items():
-        show.complain(f"dsgd-bench: {name} is not passed on to sbatch: {why}")
+        printing.complain(f"dsgd-bench: {name} is not passed on to sbatch: {why}")
 
 
 def status(folder: Path, study: Study | None = None) -> None:
@@ -72,10 +72,12 @@ def status(folder: Path, study: Study | None = None) -> None:
 def _print_missing(order: Order, missing: sending.Missing) -> None:
     if missing.groups:
         print_groups(missing.groups, order.machine.stop_margin)
-        show.line(f"not sent: {missing.rest}" if missing.rest else "all of the study")
+        printing.line(
+            f"not sent: {missing.rest}" if missing.rest else "all of the study"
+        )
     else:
-        show.line(f"there is nothing to send: {missing.rest}")
-    show.lines(missing.notes)
+        printing.line(f"there is nothing to send: {missing.rest}")
+    printing.lines(missing.notes)
 
 
 def print_groups(groups: Sequence[Group], stop_margin: float) -> None:

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from dsgd_bench import interconnect, rng, rules, strict, sweep, texts
+from dsgd_bench import interconnect, rng, rules, strict, sweep
 from dsgd_bench.batch import SET, SlurmSpec, meant, never
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import NetworkSpec
+from dsgd_bench.io import user_text
 from dsgd_bench.rules import check
 from dsgd_bench.specs import (
     AlgorithmSpec,
@@ -122,7 +123,7 @@ def listed(study: Study, path: Path) -> Study:
         If the file cannot be read, or lists no trial of the study.
     """
     try:
-        lines = texts.read(path).splitlines()
+        lines = user_text.read(path).splitlines()
     except ConfigError as error:
         raise ConfigError(f"the list of trials {path} {error}") from None
     ids = {line.partition(" ")[0] for line in lines}
@@ -226,7 +227,7 @@ def _check_slurm(slurm: SlurmSpec, stop_margin: float) -> None:
 def _template(folder: Path, name: str) -> Path:
     """Return the path of a job template that must lie in `folder`."""
     path = folder / name
-    if path.parent != folder or not (texts.is_there(path) and path.is_file()):
+    if path.parent != folder or not (user_text.is_there(path) and path.is_file()):
         beside = ", ".join(sorted(found.name for found in folder.glob("*.sbatch.j2")))
         raise ConfigError(
             f"slurm.template is {name}, which is no file beside the machine file: "
@@ -237,7 +238,7 @@ def _template(folder: Path, name: str) -> Path:
 
 def _load(path: Path) -> Table:
     try:
-        return texts.toml(texts.read(path))
+        return user_text.toml(user_text.read(path))
     except ConfigError as error:
         raise ConfigError(f"the file {error}") from None
 

@@ -24,13 +24,14 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from dsgd_bench import plan, show, surroundings
+from dsgd_bench import plan, surroundings
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import labels
 from dsgd_bench.doctor import Finding
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.foreign import plain
 from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
+from dsgd_bench.io import printing
+from dsgd_bench.io.escape import plain
 from dsgd_bench.problems import PROBLEMS, catalog, settings
 from dsgd_bench.simulation import Simulated
 from dsgd_bench.specs import Study, Trial
@@ -108,7 +109,7 @@ class Lines:
         took = [f"{time.monotonic() - self._started:.1f} s"]
         if self._simulated is not None:
             took += [speed(self._simulated)]
-        show.complain(
+        printing.complain(
             f"{self._heading} {trial.description}: {outcome} ({', '.join(took)})"
         )
 
@@ -392,7 +393,7 @@ class Download:
     @total.setter
     def total(self, nbytes: int) -> None:
         if self._plain:
-            show.complain(f"downloading {self._file.name}, {size(nbytes)}")
+            printing.complain(f"downloading {self._file.name}, {size(nbytes)}")
         self._task = self._bar.add_task(plain(self._file.name), total=nbytes or None)
 
     def update(self, nbytes: int) -> None:

@@ -20,11 +20,11 @@ from dsgd_bench import (
     provenance,
     rank,
     segments,
-    show,
     surroundings,
 )
 from dsgd_bench.errors import ConfigError, GpuError, LaunchError
 from dsgd_bench.fabric import progress
+from dsgd_bench.io import printing
 from dsgd_bench.specs import Machine
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
@@ -214,7 +214,7 @@ def on_rank(ranks: int, mode: str) -> int:
     try:
         fabric = rank.meet(ranks)
     except LaunchError as error:
-        show.complain(f"dsgd-bench: {error}")
+        printing.complain(f"dsgd-bench: {error}")
         return rank.REFUSED
     with rank.answering(fabric):
         answer = fabric.describe() | {
@@ -224,6 +224,6 @@ def on_rank(ranks: int, mode: str) -> int:
         }
         answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])
         if fabric.rank == 0:
-            show.lines([ANSWER + json.dumps(answer)])
+            printing.lines([ANSWER + json.dumps(answer)])
     rank.leave(fabric)
     return 0

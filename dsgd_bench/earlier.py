@@ -14,7 +14,7 @@ from dsgd_bench import provenance, trials
 from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.errors import DsgdError
-from dsgd_bench.foreign import plain
+from dsgd_bench.io.escape import plain
 from dsgd_bench.runner import Outcome
 from dsgd_bench.specs import Job, Machine
 

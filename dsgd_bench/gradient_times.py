@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import rng, texts
+from dsgd_bench import rng
 from dsgd_bench.errors import TraceError
+from dsgd_bench.io import user_text
 from dsgd_bench.specs import ComputeSpec
 from dsgd_bench.trace import open_trace
 
@@ -131,7 +132,7 @@ def mean(spec: ComputeSpec) -> float:
 @lru_cache(maxsize=2)  # thousands of ranks in one process draw from the same ones
 def _measured(path: str) -> tuple[Times, ...]:
     """Return what gradients took in a trace, worker by worker; its slowdowns aside."""
-    if texts.is_there(Path(path)) and not Path(path).is_file():
+    if user_text.is_there(Path(path)) and not Path(path).is_file():
         raise TraceError(
             f"{path} is a folder, a FIFO or a device, from which no gradient times are "
             "drawn: name a trace that dsgd-bench run has written"

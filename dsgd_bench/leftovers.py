@@ -9,7 +9,8 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from dsgd_bench import show, surroundings
+from dsgd_bench import surroundings
+from dsgd_bench.io import printing
 from dsgd_bench.specs import Machine
 
 REMOVE = (
@@ -57,7 +58,7 @@ def remove(machine: Machine) -> None:
     try:
         subprocess.run(command, stdin=subprocess.DEVNULL, timeout=PATIENCE, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        show.complain(
+        printing.complain(
             f"dsgd-bench: what killed ranks left in /dev/shm could not be removed "
             f"({error}); if ranks fail in MPI_Init, take mpiexec as the launcher"
         )

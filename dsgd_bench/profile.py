@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import Struct, structs
 
-from dsgd_bench import files, texts
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.interconnect import (
     AllReduceSpec,
@@ -19,6 +18,7 @@ from dsgd_bench.interconnect import (
     Operation,
     OperationSpec,
 )
+from dsgd_bench.io import files, user_text
 from dsgd_bench.ranges import (
     Bytes,
     Count,
@@ -268,7 +268,7 @@ def read(path: Path) -> Profile:
     """
     advice = "write one with `dsgd-bench probe`, on the ranks of an MPI job"
     try:
-        found = msgspec.json.decode(texts.read(path, limit=LARGEST))
+        found = msgspec.json.decode(user_text.read(path, limit=LARGEST))
     except ConfigError as error:
         raise ConfigError(f"{path}: the machine profile {error}; {advice}") from None
     except (ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from dsgd_bench import cgroups, hosts, surroundings
-from dsgd_bench.foreign import plain
+from dsgd_bench.io.escape import plain
 
 PACKAGES = (
     "dsgd-bench", "numpy", "mpi4py", "h5py", "greenlet", "msgspec", "scikit-learn",

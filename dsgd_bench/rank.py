@@ -19,20 +19,19 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 import msgspec
 
 from dsgd_bench import (
-    files,
     hosts,
     known_bugs,
     launch,
     processes,
     provenance,
     segments,
-    show,
     stopping,
     surroundings,
     trials,
 )
 from dsgd_bench.errors import ConfigError, DsgdError, LaunchError
-from dsgd_bench.foreign import plain
+from dsgd_bench.io import files, printing
+from dsgd_bench.io.escape import plain
 from dsgd_bench.run import Run
 from dsgd_bench.specs import Job, Machine
 from dsgd_bench.watchdog import STARTING, Listener, Watchdog, end_within
@@ -130,7 +129,7 @@ def _say(folder: Path | None, sentence: str) -> None:
     if folder is not None and not (folder / READY).exists():
         refuse(folder, sentence)
     else:
-        show.complain(f"dsgd-bench: {sentence}")
+        printing.complain(f"dsgd-bench: {sentence}")
 
 
 def meet(ranks: int | None = None) -> "MpiFabric":
@@ -255,7 +254,7 @@ def warn_of_bugs(origin: dict[str, Any]) -> list[str]:
     """Print a line for every known bug that this job can meet; return them all."""
     found = known_bugs.on_these_ranks(origin, surroundings.libmpi())
     for sentence in found:
-        show.complain(f"{SAYS}{BUG}{sentence}")
+        printing.complain(f"{SAYS}{BUG}{sentence}")
     return found
 
 
@@ -339,7 +338,7 @@ def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None
         full = files.no_room(error)
         said = full or f"raised {traceback.format_exception_only(error)[-1].strip()}"
         if refuse(folder, f"rank {fabric.rank} {said}") and not full:
-            show.stacks(error)
+            printing.stacks(error)
         fabric.abort(FAILED)
 
 
@@ -351,9 +350,9 @@ def end_all(fabric: "MpiFabric", error: Exception) -> None:
     if fabric.rank:
         time.sleep(GRACE)
     if isinstance(error, DsgdError):
-        show.complain(f"dsgd-bench: {error}")
+        printing.complain(f"dsgd-bench: {error}")
     else:
-        show.stacks(error)
+        printing.stacks(error)
     fabric.abort(REFUSED if isinstance(error, DsgdError) else FAILED)
 
 
@@ -361,7 +360,7 @@ def refuse(folder: Path, sentence: str) -> bool:
     """Say `sentence` once for all ranks; tell whether this rank was the first to."""
     first = note_error(folder, sentence)
     if first:
-        show.complain(f"{SAYS}{sentence}")
+        printing.complain(f"{SAYS}{sentence}")
     return first
 
 

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from dsgd_bench import flags, show, surroundings
+from dsgd_bench import flags, surroundings
 from dsgd_bench.errors import DsgdError
+from dsgd_bench.io import printing
 from dsgd_bench.verb_parts import check_target
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -52,9 +53,9 @@ def probe(arguments: argparse.Namespace) -> int:
         lines = measuring.report(profile, series)
         if fabric.rank == 0:
             command = shlex.join(["dsgd-bench", *sys.argv[1:]])
-            show.lines([*lines, "", command])
+            printing.lines([*lines, "", command])
             profile.write(options.output)
-            show.lines([f"wrote {options.output}"])
+            printing.lines([f"wrote {options.output}"])
     except Exception as error:
         if fabric.size == 1:
             raise

@@ -16,19 +16,18 @@ from typing import TYPE_CHECKING, Protocol
 from dsgd_bench import (
     capacity,
     claims,
-    files,
     launch,
     leftovers,
     plan,
     processes,
     rank,
     segments,
-    show,
     stopping,
     trace,
     trials,
 )
 from dsgd_bench.errors import DsgdError, LaunchError, TraceError
+from dsgd_bench.io import files, printing
 from dsgd_bench.specs import Job, Machine, Study, Trial
 from dsgd_bench.watchdog import HangError, Listener, Watchdog
 
@@ -278,7 +277,7 @@ def _listener(folder: Path, watchdog: float) -> Listener:
 
 def _say_ended_late(job: Job, folder: Path, how: str) -> None:
     """Say that a trial is done although its processes did not end as they should."""
-    show.complain(
+    printing.complain(
         f"dsgd-bench: {job.trial.description} is done and its results are kept, but "
         f"{how}: see {folder / LOG}"
     )

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dsgd_bench import algorithms, files
+from dsgd_bench import algorithms
 from dsgd_bench.batch import SlurmSpec
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.interconnect import NetworkSpec
+from dsgd_bench.io import files
 from dsgd_bench.ranges import (
     AnyNumber,
     Concentration,

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from dsgd_bench import texts
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.io import user_text
 from dsgd_bench.ranges import MOST_TRIALS
 from dsgd_bench.strict import SHOWN
 
@@ -50,7 +50,7 @@ def override(table: Table, changes: Sequence[str]) -> Table:
     """
     for change in changes:
         try:
-            table = merged(table, texts.toml(WORD.sub(r'\1"\2"', change)))
+            table = merged(table, user_text.toml(WORD.sub(r'\1"\2"', change)))
         except ConfigError as error:
             raise ConfigError(
                 f"the override {change[:SHOWN]} cannot be read, as it {error}; write "

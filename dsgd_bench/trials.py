@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dsgd_bench import files
 from dsgd_bench.errors import TraceError
+from dsgd_bench.io import files
 from dsgd_bench.trace import checkpoint
 
 READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import files, show
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.io import files, printing
 
 if TYPE_CHECKING:
     from dsgd_bench.report import Standing
@@ -57,13 +57,13 @@ def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
 
     ids = {trial.id for trial in study.trials}
     for trial, reason in outcome.failed:
-        show.complain(f"dsgd-bench: {trial.label} failed: {reason}")
+        printing.complain(f"dsgd-bench: {trial.label} failed: {reason}")
         for line in runner.log_tail(outcome.folder / trial.id).splitlines():
-            show.complain(line)
+            printing.complain(line)
     if outcome.elsewhere:
-        show.line(f"{outcome.elsewhere} trials are being run by another dsgd-bench")
+        printing.line(f"{outcome.elsewhere} trials are being run by another dsgd-bench")
     if outcome.stopped:
-        show.line(
+        printing.line(
             f"{len(outcome.stopped)} trials were stopped, or not started, because the "
             "job around ends: the same command goes on with them"
         )
@@ -71,23 +71,23 @@ def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     found = report.read_report(outcome.folder) if ended else report.Report((), "")
     failed = {trial.id for trial, _ in outcome.failed}
     standing = found.standing(ids, failed, outcome.folder)
-    show.lines(earlier.sentences(outcome, standing.rows, len(ids)))
+    printing.lines(earlier.sentences(outcome, standing.rows, len(ids)))
     print_for_machines(standing, mllog=mllog)
     whole = True
     if ended:
         written = found.write(outcome.folder)
-        show.lines(written.terminal().split("\n"))  # last: people read the end
+        printing.lines(written.terminal().split("\n"))  # last: people read the end
         whole = written.whole
     status = _status(outcome, standing)
-    show.lines([report.sentinel(status in (0, MISSED), ids)])
+    printing.lines([report.sentinel(status in (0, MISSED), ids)])
     return status if whole or status not in (0, MISSED) else FAILED
 
 
 def print_for_machines(standing: "Standing", *, mllog: bool) -> None:
     """Print what other programs read, before anything is drawn or written."""
-    show.lines(standing.lines())
+    printing.lines(standing.lines())
     if mllog:
-        show.lines(standing.mllog())
+        printing.lines(standing.mllog())
 
 
 def check_target(option: str, path: Path | None, *, folder: bool = False) -> None:

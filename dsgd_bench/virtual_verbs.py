@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import flags, show, surroundings
+from dsgd_bench import flags, surroundings
+from dsgd_bench.io import printing
 from dsgd_bench.rank_verbs import Verbs
 from dsgd_bench.verb_parts import (
     add_mllog,
@@ -98,7 +99,9 @@ def _read(arguments: argparse.Namespace) -> "Study":
     study = config.read_study(arguments.study, changes)
     if all(trial.network is None for trial in study.trials):
         if arguments.profile is None:
-            show.line(f"no network is given: every trial is simulated over {DEFAULT}")
+            printing.line(
+                f"no network is given: every trial is simulated over {DEFAULT}"
+            )
         name = arguments.profile or DEFAULT
         study = config.over(study, lambda trial: network(name, trial.ranks))
     elif arguments.profile is not None:
@@ -135,14 +138,14 @@ def network(name: str, ranks: int) -> "NetworkSpec":
     ConfigError
         If there is no such preset and no such file, or the profile does not fit.
     """
-    from dsgd_bench import texts
     from dsgd_bench.errors import ConfigError
     from dsgd_bench.interconnect import PRESETS
+    from dsgd_bench.io import user_text
     from dsgd_bench.strict import nearest
 
     if name in PRESETS:
         return PRESETS[name]
-    if not texts.is_there(Path(name)):
+    if not user_text.is_there(Path(name)):
         raise ConfigError(
             f"--profile is {name[:80]}, which is neither a file nor a network: name a "
             f"machine profile, or one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
@@ -212,7 +215,7 @@ def replay(arguments: argparse.Namespace) -> int:
         without_slow=arguments.without_slow,
         times=arguments.faster_network,
     )
-    show.lines(tables.lines(answers))
+    printing.lines(tables.lines(answers))
     if arguments.json is not None:
         tables.write_json(arguments.json, answers)
     if arguments.figure is not None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from dsgd_bench import show
 from dsgd_bench.errors import LaunchError
+from dsgd_bench.io import printing
 
 GRACE = 2.0
 """Seconds for the other ranks to write their stacks too."""
@@ -158,7 +158,7 @@ class Watchdog:
     def _bite(self) -> None:
         faulthandler.dump_traceback_later(GRACE + LAST_RESORT, exit=True)
         what = f"{self._name} has not moved for {self._seconds:g} s"
-        show.complain(f"watchdog: {what}; its threads:")
+        printing.complain(f"watchdog: {what}; its threads:")
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         time.sleep(GRACE)
         self._end(f"{what}: the stacks of all ranks are in the output")

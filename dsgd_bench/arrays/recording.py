@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from dsgd_bench import show
 from dsgd_bench.arrays import Array, Host
+from dsgd_bench.io import printing
 
 KEPT = 512
 """Recordings kept: algorithms alternate between a few models and gradients, and a
@@ -66,7 +66,7 @@ class Recorder:
                 self._recorded[key] = cuda.record(work)
             except cuda.RecordingError as error:
                 self._enabled = False
-                show.complain(f"GPU work is not recorded, only slower: {error}")
+                printing.complain(f"GPU work is not recorded, only slower: {error}")
                 work()
                 return
             if len(self._recorded) > KEPT:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dsgd_bench import rng, show
+from dsgd_bench import rng
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
@@ -20,6 +20,7 @@ from dsgd_bench.fabric import progress
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.fabric.replicas import Replicas
 from dsgd_bench.flags import KIB, MIB, Parser, short
+from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message
 from dsgd_bench.worker import Worker, drive
 
@@ -131,7 +132,7 @@ def average(fabric: "MpiFabric", options: AverageOptions) -> None:
     stepped = compare_steps(fabric, options)
     if fabric.rank == 0:
         lines += report(compared, stepped, options)
-        show.lines(lines)
+        printing.lines(lines)
 
 
 def _header(fabric: "MpiFabric", options: AverageOptions) -> list[str]:

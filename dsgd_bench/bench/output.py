@@ -12,7 +12,7 @@ from dsgd_bench import provenance
 from dsgd_bench.analysis.statistics import quantile
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.files import write_text
+from dsgd_bench.io.files import write_text
 
 Row = dict[str, str]
 """One line of a table: heading and cell of each column."""

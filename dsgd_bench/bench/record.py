@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import rng, show, trace
+from dsgd_bench import rng, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
@@ -28,6 +28,7 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.flags import Parser, count, ranks, seconds
+from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message
 from dsgd_bench.trace.shard import FLUSH_PERIOD
 from dsgd_bench.worker import Worker, drive
@@ -168,7 +169,7 @@ def recording(fabric: Fabric, options: RecordingOptions) -> None:
     }
     lines = header(fabric, "recording: what the trace costs", facts)
     if fabric.rank == 0:
-        show.lines([*lines, *report(everybody, closing, options)])
+        printing.lines([*lines, *report(everybody, closing, options)])
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Self
 
-from dsgd_bench import problems, rng, show
+from dsgd_bench import problems, rng
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.bench.output import Row, fom, header, spread, table
@@ -26,6 +26,7 @@ from dsgd_bench.fabric.board import Board
 from dsgd_bench.fabric.virtual import Interconnect, World
 from dsgd_bench.flags import MIB, Parser, count, ranks
 from dsgd_bench.interconnect import preset
+from dsgd_bench.io import printing
 from dsgd_bench.worker import Worker, drive
 
 NETWORK = "ethernet-10"
@@ -119,9 +120,9 @@ def simulator(fabric: Fabric, options: SimulatorOptions) -> None:
         "Iterations": f"{options.iterations}, warm-up {options.warm_up}",
         "Python": f"{platform.python_version()}, one thread",
     }
-    show.lines(header(fabric, "simulator: speed of virtual time", facts))
+    printing.lines(header(fabric, "simulator: speed of virtual time", facts))
     found = {size: _measure(size, options) for size in options.workers}
-    show.lines(report(found, options))
+    printing.lines(report(found, options))
 
 
 def _measure(size: int, options: SimulatorOptions) -> Found:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from dsgd_bench import arrays, rng, show
+from dsgd_bench import arrays, rng
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.arrays import Array
 from dsgd_bench.bench.averaging import alone, both
@@ -25,6 +25,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.exchange import Exchange
 from dsgd_bench.fabric.replicas import Replicas
 from dsgd_bench.flags import MIB, Parser, short
+from dsgd_bench.io import printing
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric
@@ -124,7 +125,7 @@ def transports(fabric: "MpiFabric", options: TransportOptions) -> None:
     ]
     lines = header(fabric, "transports: from GPU to GPU", facts)
     if fabric.rank == 0:
-        show.lines([*lines, *report(found, options)])
+        printing.lines([*lines, *report(found, options)])
         if options.json:
             rows = [asdict(one) for one in found]
             write_json(options.json, command("transports", options.words), facts, rows)

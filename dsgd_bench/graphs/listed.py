@@ -8,9 +8,9 @@ A graph is undirected if no line has a share and every edge is there both ways.
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsgd_bench import texts
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs.base import Graph
+from dsgd_bench.io import user_text
 
 LARGEST_FILE = 64 * 2**20
 """Bytes: some millions of edges."""
@@ -32,7 +32,7 @@ def file(size: int, *path: str) -> Graph:
         of the graph. Whether everybody can be reached is not examined.
     """
     name = ":".join(path)
-    lines = texts.read(Path(name), limit=LARGEST_FILE).splitlines()
+    lines = user_text.read(Path(name), limit=LARGEST_FILE).splitlines()
     listed = _Listed([{} for _ in range(size)], [0.0] * size)
     for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].split()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from dsgd_bench import files, texts
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.io import files, user_text
 from dsgd_bench.problems import formats
 from dsgd_bench.problems.formats import Bytes, FormatError
 
@@ -196,7 +196,7 @@ def _check_inner(data_set: DataSet, path: Path, inner: Mapping[str, bytes]) -> N
 def _lies(place: Path, file: File) -> Path | None:
     """Return where a file lies: directly, or in the folder that unpacking made."""
     paths = (place / file.name, place / CIFAR_FOLDER / file.name)
-    return next(filter(texts.is_there, paths), None)
+    return next(filter(user_text.is_there, paths), None)
 
 
 def _content(path: Path, limit: int) -> bytes:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import files
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.io import files
 from dsgd_bench.replay.tables import epochs
 from dsgd_bench.replay.whatif import Answers
 from dsgd_bench.report import looks

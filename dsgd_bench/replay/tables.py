@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dsgd_bench.bench.output import table
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.files import write_text
+from dsgd_bench.io.files import write_text
 from dsgd_bench.replay.whatif import Answers
 from dsgd_bench.report.numbers import number
 

@@ -13,8 +13,8 @@ import numpy as np
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
-from dsgd_bench.files import write_text
-from dsgd_bench.foreign import plain
+from dsgd_bench.io.escape import plain
+from dsgd_bench.io.files import write_text
 from dsgd_bench.report import (
     across,
     exporters,

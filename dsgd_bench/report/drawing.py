@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from matplotlib.figure import Figure
 
-from dsgd_bench import files
-from dsgd_bench.foreign import plain
+from dsgd_bench.io import files
+from dsgd_bench.io.escape import plain
 from dsgd_bench.report import looks
 
 Plan: TypeAlias = tuple[Path, Callable[[], Figure], str]

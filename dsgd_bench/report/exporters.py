@@ -13,8 +13,8 @@ from dsgd_bench.analysis.findings import Answer
 from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate
 from dsgd_bench.analysis.summary import Row
-from dsgd_bench.foreign import cell, plain
-from dsgd_bench.foreign import markdown as safe
+from dsgd_bench.io.escape import cell, plain
+from dsgd_bench.io.escape import markdown as safe
 from dsgd_bench.report import across, verdicts, verification
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Table

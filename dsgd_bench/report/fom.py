@@ -12,7 +12,7 @@ from dsgd_bench import trials
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
-from dsgd_bench.foreign import token
+from dsgd_bench.io.escape import token
 
 SENTINEL = "DSGD_BENCH_RESULT"
 

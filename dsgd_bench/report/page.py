@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from dsgd_bench.analysis.comparison import Line
-from dsgd_bench.foreign import html
+from dsgd_bench.io.escape import html
 from dsgd_bench.report import across, tables, verdicts, verification
 from dsgd_bench.report.looks import SPAN_COLORS
 from dsgd_bench.report.numbers import percent

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from dsgd_bench.analysis.servers import NUMBERS, Load, points
-from dsgd_bench.foreign import cell
+from dsgd_bench.io.escape import cell
 
 UNITS = {
     "rate": "1/s",

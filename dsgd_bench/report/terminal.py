@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dsgd_bench.foreign import plain
+from dsgd_bench.io.escape import plain
 from dsgd_bench.report.tables import Column, Table
 
 GAP = "  "

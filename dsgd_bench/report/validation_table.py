@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dsgd_bench.analysis import validation
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.validation import Pair
-from dsgd_bench.foreign import cell
+from dsgd_bench.io.escape import cell
 from dsgd_bench.report.numbers import NONE, estimated, number
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Column, Table, staleness

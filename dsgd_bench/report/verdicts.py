@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from dsgd_bench.analysis.findings import FAILS, HOLDS, OPEN, Answer, Finding
-from dsgd_bench.foreign import html, plain
-from dsgd_bench.foreign import markdown as safe
+from dsgd_bench.io.escape import html, plain
+from dsgd_bench.io.escape import markdown as safe
 from dsgd_bench.report.numbers import DASH, NONE, number
 
 TITLE = "What the papers expect"

@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from dsgd_bench.analysis.verify import Check, Verification
-from dsgd_bench.foreign import html, plain
-from dsgd_bench.foreign import markdown as safe
+from dsgd_bench.io.escape import html, plain
+from dsgd_bench.io.escape import markdown as safe
 
 TITLE = "Verification"
 WIDEST = 100

@@ -13,7 +13,7 @@ from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.links import Links
 from dsgd_bench.analysis.statistics import MIN_RUNS
 from dsgd_bench.analysis.summary import Row
-from dsgd_bench.foreign import plain
+from dsgd_bench.io.escape import plain
 from dsgd_bench.report.collect import Collected
 from dsgd_bench.report.numbers import number
 

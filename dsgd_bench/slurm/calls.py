@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from dsgd_bench.errors import LaunchError
-from dsgd_bench.foreign import plain
+from dsgd_bench.io.escape import plain
 
 PATIENCE = 60.0
 """Seconds until an answer of the batch system is given up."""

@@ -12,8 +12,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from dsgd_bench import claims, files
+from dsgd_bench import claims
 from dsgd_bench.errors import LaunchError, TraceError
+from dsgd_bench.io import files
 from dsgd_bench.slurm.script import TRIALS
 
 RECORD = "submitted.json"

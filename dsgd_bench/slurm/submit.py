@@ -11,8 +11,9 @@ from pathlib import Path
 
 from msgspec import structs
 
-from dsgd_bench import files, plan, rank
+from dsgd_bench import plan, rank
 from dsgd_bench.errors import LaunchError, TraceError
+from dsgd_bench.io import files
 from dsgd_bench.slurm import (
     answers,
     calls,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
-from dsgd_bench.foreign import plain
+from dsgd_bench.io.escape import plain
 from dsgd_bench.trace import checkpoint, reading, shapes
 from dsgd_bench.trace.memory import Packed, ShardKeeper
 from dsgd_bench.trace.merging import merge, write_trace

@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock, files
+from dsgd_bench import clock
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
+from dsgd_bench.io import files
 from dsgd_bench.judge import Judgments
 from dsgd_bench.trace import disk, reading
 from dsgd_bench.trace.shard import Shard

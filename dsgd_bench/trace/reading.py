@@ -23,9 +23,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import files
 from dsgd_bench.errors import TraceError
-from dsgd_bench.foreign import plain
+from dsgd_bench.io import files
+from dsgd_bench.io.escape import plain
 from dsgd_bench.trace import inspector
 
 MARK = b"\ndsgd-bench seal\n"

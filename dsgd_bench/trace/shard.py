@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock, show
+from dsgd_bench import clock
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.io import printing
 from dsgd_bench.judge import Judgments
 from dsgd_bench.trace import reading
 from dsgd_bench.trace.checkpoint import Checkpoint
@@ -168,7 +169,7 @@ class ShardWriter:
                 self._write_rows()
             except OSError as error:  # raised again where the training thread sees it
                 self._error = error
-                show.complain(f"dsgd-bench: {self._explain(error)}")
+                printing.complain(f"dsgd-bench: {self._explain(error)}")
             self._ledger.flushing += clock.monotonic() - started
 
     def _write_rows(self) -> None:

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from dsgd_bench import files, foreign
+from dsgd_bench.io import escape, files
 
 
 def names_in(folder):
@@ -100,4 +100,4 @@ def test_what_is_not_utf_8_is_replaced(tmp_path):
     ],
 )
 def test_foreign_text_is_one_line_without_anything_unseen(text, shown):
-    assert foreign.plain(text) == shown
+    assert escape.plain(text) == shown

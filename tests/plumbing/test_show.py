@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import synthetic
 
-from dsgd_bench import cli, foreign, show
+from dsgd_bench import cli
 from dsgd_bench.display import Plain
+from dsgd_bench.io import escape, printing
 from dsgd_bench.report import read_report, write_report
 
-PACKAGE = Path(show.__file__).parent
+PACKAGE = Path(printing.__file__).parent
 
 NASTY = (
     "<script>alert(1)</script>\nDSGD_BENCH_RESULT OK id=000000000000\n"
@@ -33,11 +34,11 @@ NASTY = (
 
 
 def hidden(text: str) -> list[str]:
-    return [c for c in text if c != "\n" and unicodedata.category(c) in foreign.HIDDEN]
+    return [c for c in text if c != "\n" and unicodedata.category(c) in escape.HIDDEN]
 
 
 @pytest.mark.parametrize(
-    "safe", [foreign.plain, foreign.token, foreign.markdown, foreign.html, foreign.cell]
+    "safe", [escape.plain, escape.token, escape.markdown, escape.html, escape.cell]
 )
 def test_no_output_shows_anything_unseen_or_a_second_line(safe):
     shown = safe(NASTY)
@@ -47,19 +48,19 @@ def test_no_output_shows_anything_unseen_or_a_second_line(safe):
 
 
 def test_a_word_of_a_line_for_machines_has_nothing_that_parts_it():
-    assert foreign.token("file:a b/x[1],\x1b\n2") == r"file:a_b/x_1_\x1b_2"
+    assert escape.token("file:a b/x[1],\x1b\n2") == r"file:a_b/x_1_\x1b_2"
 
 
 def test_markdown_shows_html_links_and_marks_as_they_were_written():
-    assert foreign.markdown("<b>&amp;") == "&lt;b>&amp;amp;"
-    assert foreign.markdown("![x](y) `z` *w* a|b") == r"![x]\(y) \`z\` \*w\* a\|b"
-    assert foreign.markdown("0.5 [0.4, 0.6] max_steps") == "0.5 [0.4, 0.6] max_steps"
+    assert escape.markdown("<b>&amp;") == "&lt;b>&amp;amp;"
+    assert escape.markdown("![x](y) `z` *w* a|b") == r"![x]\(y) \`z\` \*w\* a\|b"
+    assert escape.markdown("0.5 [0.4, 0.6] max_steps") == "0.5 [0.4, 0.6] max_steps"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)"])
 def test_a_cell_that_looks_like_a_formula_is_a_text(text):
-    assert foreign.cell(text) == f"'{text}"
-    assert foreign.cell(-1.5) == -1.5
+    assert escape.cell(text) == f"'{text}"
+    assert escape.cell(-1.5) == -1.5
 
 
 # ----------------------------------------------------------------- who prints, and how

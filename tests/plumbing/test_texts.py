@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import config, gradient_times, profile, texts
+from dsgd_bench import config, gradient_times, profile
 from dsgd_bench.config import ComputeSpec
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.graphs import make
+from dsgd_bench.io import user_text
 from dsgd_bench.virtual_verbs import network
 
 STUDY = """
@@ -53,7 +54,7 @@ def refusal(tmp_path):
         (STUDY.encode("utf-32"), "the file is UTF-32: save it as UTF-8"),
         (b"[study]\n# \xe9t\xe9\n", "not UTF-8 at line 2, column 3 (byte 0xe9)"),
         (b"[study]\nranks = 2\0\n", "a NUL character at line 2, column 10"),
-        (b"#" * (texts.LIMIT + 1), f"it has more than {texts.LIMIT} bytes"),
+        (b"#" * (user_text.LIMIT + 1), f"it has more than {user_text.LIMIT} bytes"),
     ],
 )
 def test_what_is_not_utf_8_is_named(refusal, content, said):
@@ -170,7 +171,7 @@ def through_a_pipe(content: bytes) -> str:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        return texts.read(Path(f"/dev/fd/{out}"))
+        return user_text.read(Path(f"/dev/fd/{out}"))
     finally:
         os.close(out)
         writer.join()
@@ -179,14 +180,14 @@ def through_a_pipe(content: bytes) -> str:
 def test_a_pipe_of_a_shell_is_read_to_its_end_and_no_further_than_the_limit():
     assert through_a_pipe(STUDY.encode() * 1000) == STUDY * 1000
     with pytest.raises(ConfigError, match="it has more than"):
-        through_a_pipe(b"#" * (2 * texts.LIMIT))
+        through_a_pipe(b"#" * (2 * user_text.LIMIT))
 
 
 def test_a_pipe_that_says_nothing_is_given_up(monkeypatch):
-    monkeypatch.setattr(texts, "SILENCE", 0.05)
+    monkeypatch.setattr(user_text, "SILENCE", 0.05)
     out, into = os.pipe()
     with pytest.raises(ConfigError, match="nothing came for"):
-        texts.read(Path(f"/dev/fd/{out}"))
+        user_text.read(Path(f"/dev/fd/{out}"))
     os.close(out)
     os.close(into)
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from dsgd_bench import claims, files, hosts, runner, simulation, trials
+from dsgd_bench import claims, hosts, runner, simulation, trials
 from dsgd_bench.errors import TraceError
 from dsgd_bench.interconnect import PRESETS
+from dsgd_bench.io import files
 from dsgd_bench.specs import (
     AlgorithmSpec,
     BudgetSpec,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from dsgd_bench.foreign import plain
+from dsgd_bench.io.escape import plain
 
 
 def prepare() -> None:

@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dsgd_bench import files
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.io import files
 
 LIMIT = 2**20
 """Bytes of the largest configuration that is read: much more than anybody writes."""
