@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dsgd_bench import launch, provenance
 from dsgd_bench.segments import SHM
-from dsgd_bench.specs import Machine
+from dsgd_bench.spec.trial import Machine
 
 MIB = 2**20
 

@@ -27,7 +27,7 @@ from dsgd_bench.verb_parts import (
 from dsgd_bench.virtual_verbs import VIRTUAL
 
 if TYPE_CHECKING:
-    from dsgd_bench.specs import Machine, Study
+    from dsgd_bench.spec.trial import Machine, Study
 
 UNPRINTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """Why standard output may fail: no room for it, or no place."""

@@ -13,7 +13,7 @@ from dsgd_bench.slurm import options, records, script
 from dsgd_bench.slurm import submit as sending
 from dsgd_bench.slurm.groups import JOBS, Group, Order
 from dsgd_bench.slurm.status import STATES, Status, look
-from dsgd_bench.specs import Study
+from dsgd_bench.spec.trial import Study
 
 
 def submit(order: Order, *, failed: bool) -> None:

@@ -14,13 +14,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from dsgd_bench import interconnect, rng, rules, strict, sweep
-from dsgd_bench.batch import SET, SlurmSpec, meant, never
+from dsgd_bench import rng, rules, sweep
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.io import user_text
 from dsgd_bench.rules import check
-from dsgd_bench.specs import (
+from dsgd_bench.spec import strict
+from dsgd_bench.spec.batch import SET, SlurmSpec, meant, never
+from dsgd_bench.spec.network import NetworkSpec, preset
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
@@ -375,7 +376,7 @@ def _network(table: Any) -> NetworkSpec:
     """Read a network: what the table says, laid over the preset that it names."""
     if isinstance(table, dict) and "preset" in table:
         name = strict.read_value(table["preset"], str, "network.preset")
-        base = msgspec.to_builtins(interconnect.preset(name))
+        base = msgspec.to_builtins(preset(name))
         given = {key: value for key, value in table.items() if key != "preset"}
         table = sweep.merged(base, given)
     keys = strict.keys_of(NetworkSpec)

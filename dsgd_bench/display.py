@@ -34,7 +34,7 @@ from dsgd_bench.io import printing
 from dsgd_bench.io.escape import plain
 from dsgd_bench.problems import PROBLEMS, catalog, settings
 from dsgd_bench.simulation import Simulated
-from dsgd_bench.specs import Study, Trial
+from dsgd_bench.spec.trial import Study, Trial
 
 PIPE_WIDTH = 140
 """Columns of a table that does not go to a terminal."""

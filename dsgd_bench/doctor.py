@@ -25,7 +25,7 @@ from dsgd_bench import (
 from dsgd_bench.errors import ConfigError, GpuError, LaunchError
 from dsgd_bench.fabric import progress
 from dsgd_bench.io import printing
-from dsgd_bench.specs import Machine
+from dsgd_bench.spec.trial import Machine
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
 ANSWER = "DSGD_BENCH_DOCTOR "

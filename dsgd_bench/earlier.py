@@ -16,7 +16,7 @@ from dsgd_bench.analysis.summary import Row
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.io.escape import plain
 from dsgd_bench.runner import Outcome
-from dsgd_bench.specs import Job, Machine
+from dsgd_bench.spec.trial import Job, Machine
 
 FEW = 4
 """Hosts, or keys of a machine file, that are named; of more it is said how many."""

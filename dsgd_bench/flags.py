@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from dsgd_bench import surroundings
-from dsgd_bench.ranges import LARGEST_SEED, MOST_RANKS
+from dsgd_bench.spec.ranges import LARGEST_SEED, MOST_RANKS
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dsgd_bench import rng
 from dsgd_bench.errors import TraceError
 from dsgd_bench.io import user_text
-from dsgd_bench.specs import ComputeSpec
+from dsgd_bench.spec.trial import ComputeSpec
 from dsgd_bench.trace import open_trace
 
 Times = NDArray[np.float64]

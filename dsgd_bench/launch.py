@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dsgd_bench import provenance, surroundings
 from dsgd_bench.errors import LaunchError
-from dsgd_bench.specs import Machine
+from dsgd_bench.spec.trial import Machine
 from dsgd_bench.surroundings import THREADS
 
 MPIEXEC = ("mpiexec", "mpirun", "mpiexec.hydra", "mpirun.hydra", "prterun", "orterun")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from dsgd_bench import surroundings
 from dsgd_bench.io import printing
-from dsgd_bench.specs import Machine
+from dsgd_bench.spec.trial import Machine
 
 REMOVE = (
     "for left in /dev/shm/mpich_shm_*; do "

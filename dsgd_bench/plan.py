@@ -13,7 +13,6 @@ from dsgd_bench import (
     launch,
     problems,
     slowdown,
-    strict,
     surroundings,
 )
 from dsgd_bench.algorithms import ALGORITHMS
@@ -22,7 +21,8 @@ from dsgd_bench.clock import COLUMNS
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import Graph
 from dsgd_bench.problems.classifier import Classifier
-from dsgd_bench.specs import Machine, ProblemSpec, Study, Trial
+from dsgd_bench.spec import strict
+from dsgd_bench.spec.trial import Machine, ProblemSpec, Study, Trial
 
 START_SECONDS = 2.0
 """What starting, warming up, judging and merging one trial takes, roughly."""

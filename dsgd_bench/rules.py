@@ -12,8 +12,8 @@ from msgspec import Struct
 from dsgd_bench import algorithms, graphs, problems
 from dsgd_bench.algorithms.base import is_graph
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.interconnect import PRESETS, NetworkSpec
-from dsgd_bench.ranges import (
+from dsgd_bench.spec.network import PRESETS, NetworkSpec
+from dsgd_bench.spec.ranges import (
     AnyNumber,
     FirstSeed,
     Index,
@@ -22,7 +22,15 @@ from dsgd_bench.ranges import (
     Seed,
     Share,
 )
-from dsgd_bench.specs import (
+from dsgd_bench.spec.strict import (
+    REQUIRED,
+    Keys,
+    is_struct,
+    keys_of,
+    one_of,
+    one_of_with_arguments,
+)
+from dsgd_bench.spec.trial import (
     BudgetSpec,
     ComputeSpec,
     MeasureSpec,
@@ -30,14 +38,6 @@ from dsgd_bench.specs import (
     ProblemSpec,
     SlowdownSpec,
     Trial,
-)
-from dsgd_bench.strict import (
-    REQUIRED,
-    Keys,
-    is_struct,
-    keys_of,
-    one_of,
-    one_of_with_arguments,
 )
 
 

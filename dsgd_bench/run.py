@@ -23,7 +23,7 @@ from dsgd_bench.fabric.board import Board
 from dsgd_bench.gradient_times import GradientTimes
 from dsgd_bench.judge import judge
 from dsgd_bench.problems import Problem
-from dsgd_bench.specs import GpuSpec
+from dsgd_bench.spec.trial import GpuSpec
 from dsgd_bench.state import State
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.worker import Worker, drive

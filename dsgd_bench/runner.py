@@ -28,7 +28,7 @@ from dsgd_bench import (
 )
 from dsgd_bench.errors import DsgdError, LaunchError, TraceError
 from dsgd_bench.io import files, printing
-from dsgd_bench.specs import Job, Machine, Study, Trial
+from dsgd_bench.spec.trial import Job, Machine, Study, Trial
 from dsgd_bench.watchdog import HangError, Listener, Watchdog
 
 if TYPE_CHECKING:

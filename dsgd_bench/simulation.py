@@ -21,7 +21,7 @@ from dsgd_bench.io import files
 from dsgd_bench.problems import Problem
 from dsgd_bench.run import Run, Together
 from dsgd_bench.runner import Outcome
-from dsgd_bench.specs import Job, Machine, Study, Trial
+from dsgd_bench.spec.trial import Job, Machine, Study, Trial
 
 
 class Simulated:

@@ -13,8 +13,8 @@ from typing import Any
 
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import user_text
-from dsgd_bench.ranges import MOST_TRIALS
-from dsgd_bench.strict import SHOWN
+from dsgd_bench.spec.ranges import MOST_TRIALS
+from dsgd_bench.spec.strict import SHOWN
 
 Table = dict[str, Any]
 Path = tuple[str, ...]

@@ -10,7 +10,7 @@ from dsgd_bench.io import files, printing
 if TYPE_CHECKING:
     from dsgd_bench.report import Standing
     from dsgd_bench.runner import Outcome
-    from dsgd_bench.specs import Study
+    from dsgd_bench.spec.trial import Study
 
 FAILED, REFUSED, INVALID, MISSED, STOPPED, INTERRUPTED = 1, 2, 3, 4, 75, 130
 """Exit statuses: a trial failed; the command asks for what cannot be; a finished trial

@@ -17,8 +17,8 @@ from dsgd_bench.verb_parts import (
 )
 
 if TYPE_CHECKING:
-    from dsgd_bench.interconnect import NetworkSpec
-    from dsgd_bench.specs import Study, Trial
+    from dsgd_bench.spec.network import NetworkSpec
+    from dsgd_bench.spec.trial import Study, Trial
 
 DEFAULT = "ethernet-10"
 """The network of a study that names none."""
@@ -118,7 +118,7 @@ def _seeded(trial: "Trial", seed: int) -> "NetworkSpec":
     """Return the network of a trial with another schedule."""
     from msgspec import structs
 
-    from dsgd_bench.interconnect import NetworkSpec
+    from dsgd_bench.spec.network import NetworkSpec
 
     return structs.replace(trial.network or NetworkSpec(), seed=seed)
 
@@ -139,9 +139,9 @@ def network(name: str, ranks: int) -> "NetworkSpec":
         If there is no such preset and no such file, or the profile does not fit.
     """
     from dsgd_bench.errors import ConfigError
-    from dsgd_bench.interconnect import PRESETS
     from dsgd_bench.io import user_text
-    from dsgd_bench.strict import nearest
+    from dsgd_bench.spec.network import PRESETS
+    from dsgd_bench.spec.strict import nearest
 
     if name in PRESETS:
         return PRESETS[name]
@@ -150,9 +150,9 @@ def network(name: str, ranks: int) -> "NetworkSpec":
             f"--profile is {name[:80]}, which is neither a file nor a network: name a "
             f"machine profile, or one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
         )
-    from dsgd_bench import profile
+    from dsgd_bench.spec import machine_profile
 
-    return profile.read(Path(name)).network(ranks)
+    return machine_profile.read(Path(name)).network(ranks)
 
 
 def _worker_ranks(text: str) -> tuple[int, ...]:

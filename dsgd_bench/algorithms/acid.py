@@ -38,7 +38,7 @@ from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.accelerated import AcceleratedReplicas
 from dsgd_bench.graphs import Graph
-from dsgd_bench.ranges import NotNegative
+from dsgd_bench.spec.ranges import NotNegative
 
 
 @lru_cache(maxsize=2)  # simulated, thousands of workers ask for the same ones

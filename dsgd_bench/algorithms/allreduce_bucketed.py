@@ -24,7 +24,7 @@ import numpy as np
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.buckets import Buckets
-from dsgd_bench.ranges import Many
+from dsgd_bench.spec.ranges import Many
 
 
 @algorithm(

@@ -22,7 +22,7 @@ from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import Center
-from dsgd_bench.ranges import Count, NotNegative, ShareBelowOne
+from dsgd_bench.spec.ranges import Count, NotNegative, ShareBelowOne
 
 
 @algorithm(

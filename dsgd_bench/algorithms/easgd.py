@@ -22,7 +22,7 @@ import numpy as np
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm, once_in_a_while
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import Center
-from dsgd_bench.ranges import Count, NotNegative
+from dsgd_bench.spec.ranges import Count, NotNegative
 
 
 @algorithm(

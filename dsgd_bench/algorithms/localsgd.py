@@ -19,7 +19,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm, once_in_a_while
 from dsgd_bench.arrays import Array
-from dsgd_bench.ranges import Count
+from dsgd_bench.spec.ranges import Count
 
 
 @algorithm(

@@ -28,7 +28,7 @@ from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import SynchronousCenter
-from dsgd_bench.ranges import Count, Index, NotNegative, ShareBelowOne
+from dsgd_bench.spec.ranges import Count, Index, NotNegative, ShareBelowOne
 
 
 @algorithm(

@@ -33,7 +33,7 @@ import numpy as np
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.pushsum import OverlappedPush
-from dsgd_bench.ranges import Index
+from dsgd_bench.spec.ranges import Index
 
 
 @algorithm(

@@ -16,7 +16,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.ranges import Count, NotNegative
+from dsgd_bench.spec.ranges import Count, NotNegative
 
 
 @algorithm(

@@ -19,7 +19,7 @@ import numpy as np
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.center import SynchronousCenter
-from dsgd_bench.ranges import Count
+from dsgd_bench.spec.ranges import Count
 
 
 @algorithm(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dsgd_bench.strict import exact
+from dsgd_bench.spec.strict import exact
 
 if TYPE_CHECKING:
     from dsgd_bench.config import MeasureSpec, SlowdownSpec, Trial

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench import hosts
 from dsgd_bench.analysis.labels import fact
-from dsgd_bench.strict import exact, nearly
+from dsgd_bench.spec.strict import exact, nearly
 
 Floats = NDArray[np.float64]
 

@@ -25,8 +25,8 @@ from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.fabric.virtual import Interconnect, World
 from dsgd_bench.flags import MIB, Parser, count, ranks
-from dsgd_bench.interconnect import preset
 from dsgd_bench.io import printing
+from dsgd_bench.spec.network import preset
 from dsgd_bench.worker import Worker, drive
 
 NETWORK = "ethernet-10"

@@ -27,7 +27,7 @@ from dsgd_bench import rng
 from dsgd_bench.arrays import BLOCK_BYTES
 from dsgd_bench.fabric import collectives
 from dsgd_bench.fabric.links import WORD, LinkSettings
-from dsgd_bench.interconnect import BackgroundSpec, LinkSpec, NetworkSpec, Operation
+from dsgd_bench.spec.network import BackgroundSpec, LinkSpec, NetworkSpec, Operation
 
 BITS = 8
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.links import WORD
 from dsgd_bench.fabric.network import FETCHING, Interconnect, Network
-from dsgd_bench.interconnect import Operation
+from dsgd_bench.spec.network import Operation
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.virtual import VirtualFabric

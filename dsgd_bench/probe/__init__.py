@@ -18,7 +18,7 @@ from dsgd_bench.flags import GIB, short
 from dsgd_bench.probe import busy, gradients, tables
 from dsgd_bench.probe.operations import AMONG_MANY, BETWEEN_TWO
 from dsgd_bench.probe.samples import FEWEST, LIMIT, ProbeOptions, Series
-from dsgd_bench.profile import (
+from dsgd_bench.spec.machine_profile import (
     ALLOCATED,
     FAR,
     NEAR,

@@ -13,7 +13,7 @@ import numpy as np
 from dsgd_bench.fabric import progress
 from dsgd_bench.fabric.base import Window
 from dsgd_bench.probe.operations import VECTORS, WORDS
-from dsgd_bench.profile import (
+from dsgd_bench.spec.machine_profile import (
     ALLOCATED,
     CREATED,
     NEEDS_PROGRESS,

@@ -8,8 +8,8 @@ import numpy as np
 
 from dsgd_bench import problems, rng
 from dsgd_bench.probe.samples import ProbeOptions, Sample, sampled
-from dsgd_bench.profile import GradientTime
-from dsgd_bench.specs import ProblemSpec
+from dsgd_bench.spec.machine_profile import GradientTime
+from dsgd_bench.spec.trial import ProblemSpec
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi import MpiFabric

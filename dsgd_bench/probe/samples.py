@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.probe import fit
-from dsgd_bench.profile import Measured
+from dsgd_bench.spec.machine_profile import Measured
 
 ITEM = 4
 """Bytes of an element: models are float32."""

@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.bench.output import Row, spread, table
 from dsgd_bench.probe.samples import ProbeOptions, Series
-from dsgd_bench.profile import ALLOCATED, FAR, NEAR, NONE, PASSIVE, Measured, Profile
+from dsgd_bench.spec.machine_profile import (
+    ALLOCATED,
+    FAR,
+    NEAR,
+    NONE,
+    PASSIVE,
+    Measured,
+    Profile,
+)
 
 US, MS = 1e6, 1e3
 WIDTH = 88

@@ -31,7 +31,7 @@ from dsgd_bench.problems.layers import (
     Unit,
 )
 from dsgd_bench.problems.layers.pooling import Kind, check_kind
-from dsgd_bench.ranges import Classes, Count, NotNegative
+from dsgd_bench.spec.ranges import Classes, Count, NotNegative
 
 MAPS = (6, 16)
 """Maps of the two convolutions."""

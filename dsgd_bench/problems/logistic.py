@@ -22,7 +22,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
 from dsgd_bench.problems.data import Data, Size, load
 from dsgd_bench.problems.mlp import CHUNK
-from dsgd_bench.ranges import Count, NotNegative
+from dsgd_bench.spec.ranges import Count, NotNegative
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench.arrays import HOST, Array, Host
 from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
-from dsgd_bench.ranges import Count, Many
+from dsgd_bench.spec.ranges import Count, Many
 
 
 class Message:

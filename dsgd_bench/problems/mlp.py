@@ -14,7 +14,7 @@ from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.classifier import CHUNK, Classifier, Setup
 from dsgd_bench.problems.data import Size, load
 from dsgd_bench.problems.layers import Builder, Dense, Network
-from dsgd_bench.ranges import Classes, Count, NotNegative, Widths
+from dsgd_bench.spec.ranges import Classes, Count, NotNegative, Widths
 
 __all__ = ["CHUNK", "MLP"]
 

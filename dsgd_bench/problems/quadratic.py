@@ -18,7 +18,7 @@ from dsgd_bench import rng
 from dsgd_bench.arrays import HOST, Array, Host, host, load
 from dsgd_bench.arrays.layers import gather
 from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of, fits
-from dsgd_bench.ranges import Count, NotNegative, Ratio
+from dsgd_bench.spec.ranges import Count, NotNegative, Ratio
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from dsgd_bench.problems.layers import (
     StridedConvolution,
     Unit,
 )
-from dsgd_bench.ranges import Classes, Count, NotNegative
+from dsgd_bench.spec.ranges import Classes, Count, NotNegative
 
 STAGES = (16, 32, 64)
 """Maps of the three stages."""

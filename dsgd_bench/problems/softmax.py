@@ -14,7 +14,7 @@ from dsgd_bench.arrays import HOST, Array, Host
 from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.data import Size
 from dsgd_bench.problems.mlp import MLP
-from dsgd_bench.ranges import Classes, Count, NotNegative
+from dsgd_bench.spec.ranges import Classes, Count, NotNegative
 
 
 class Softmax(MLP):

@@ -9,7 +9,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.base import Problem, dtype_of
 from dsgd_bench.problems.catalog import FOLDER
 from dsgd_bench.problems.data import Size, load
-from dsgd_bench.ranges import Classes, Count, Widths
+from dsgd_bench.spec.ranges import Classes, Count, Widths
 
 
 def torch_module(  # noqa: PLR0913 (every setting is an argument)

@@ -6,16 +6,11 @@ from msgspec import structs
 from dsgd_bench import problems, simulation, surroundings, trace
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.gradient_times import Replayed
-from dsgd_bench.interconnect import (
-    LinkSpec,
-    NetworkSpec,
-    OperationSpec,
-    preset,
-)
-from dsgd_bench.ranges import FASTEST
 from dsgd_bench.replay.record import Change, Record, seconds_moving
 from dsgd_bench.run import Run, Together
-from dsgd_bench.specs import (
+from dsgd_bench.spec.network import LinkSpec, NetworkSpec, OperationSpec, preset
+from dsgd_bench.spec.ranges import FASTEST
+from dsgd_bench.spec.trial import (
     BudgetSpec,
     ComputeSpec,
     MeasureSpec,

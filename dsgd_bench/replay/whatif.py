@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.replay.record import (
     NOTEWORTHY,
     Change,
@@ -13,6 +12,7 @@ from dsgd_bench.replay.record import (
     seconds_per_epoch,
 )
 from dsgd_bench.replay.scenes import fitted, replay
+from dsgd_bench.spec.network import NetworkSpec
 
 FREE = 1e6
 """A network this many times faster costs nothing."""

@@ -8,8 +8,8 @@ import os
 import re
 import shlex
 
-from dsgd_bench import batch
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.spec import batch
 
 SHORT = {
     "a": "--array",

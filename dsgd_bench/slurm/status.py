@@ -9,7 +9,7 @@ from dsgd_bench import claims, trials
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.slurm import queue, records, states, submit
 from dsgd_bench.slurm.groups import JOBS
-from dsgd_bench.specs import Job, Study
+from dsgd_bench.spec.trial import Job, Study
 from dsgd_bench.trace import fabric_of
 
 STATES = {

@@ -25,7 +25,7 @@ from dsgd_bench.slurm import (
 )
 from dsgd_bench.slurm.answers import Answer
 from dsgd_bench.slurm.groups import JOBS, Group, Order, grouped
-from dsgd_bench.specs import Trial
+from dsgd_bench.spec.trial import Trial
 
 REMEDIES = {
     "account": "mend slurm.account",

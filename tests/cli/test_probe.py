@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import launch, profile
+from dsgd_bench import launch
 from dsgd_bench.config import Machine
+from dsgd_bench.spec import machine_profile
 
 SHORT = ("-m", "8:4K", "-i", "5", "-x", "1")
 
@@ -37,7 +38,7 @@ def test_a_profile_is_measured_and_simulated_with(dsgd_bench):
     done = probe(dsgd_bench, 2, *SHORT, "-f", "-z", "90")
     assert done.returncode == 0, done.stderr
     path = dsgd_bench.folder / "profile.json"
-    found = profile.read(path)
+    found = machine_profile.read(path)
     assert found.ranks == 2
     assert {"mlp", "resnet20", "quadratic"} <= set(found.gradients)
     assert done.stdout.startswith("# dsgd-bench probe")

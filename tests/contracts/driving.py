@@ -17,7 +17,7 @@ from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import Board
 from dsgd_bench.problems import Judgment, Problem
 from dsgd_bench.problems.base import Ready
-from dsgd_bench.specs import (
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,

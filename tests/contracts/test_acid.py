@@ -20,7 +20,7 @@ from dsgd_bench.fabric.accelerated import TALLY, TIME, AcceleratedReplicas
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, VirtualWindow, World
 from dsgd_bench.optimizer import Optimizer
-from dsgd_bench.specs import OptimizerSpec, SlowdownSpec
+from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec
 
 small_blocks = test_replicas.small_blocks
 

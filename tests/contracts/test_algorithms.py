@@ -17,7 +17,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import World
 from dsgd_bench.problems import Softmax
-from dsgd_bench.specs import (
+from dsgd_bench.spec.trial import (
     BudgetSpec,
     OptimizerSpec,
     ProblemSpec,

@@ -14,7 +14,7 @@ from dsgd_bench.fabric.links import SlowLinks
 from dsgd_bench.fabric.virtual import Network, World
 from dsgd_bench.problems import Problem
 from dsgd_bench.problems.mlp import MLP
-from dsgd_bench.specs import SlowdownSpec, SlowLinksSpec
+from dsgd_bench.spec.trial import SlowdownSpec, SlowLinksSpec
 
 COMPUTE = 0.03
 """Emulated seconds of a gradient."""

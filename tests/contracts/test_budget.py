@@ -10,7 +10,7 @@ from dsgd_bench.budget import Budget
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.board import NEVER, Board
 from dsgd_bench.fabric.virtual import VirtualFabric, World
-from dsgd_bench.specs import BudgetSpec
+from dsgd_bench.spec.trial import BudgetSpec
 
 BATCH, EPOCH = 8, 240
 

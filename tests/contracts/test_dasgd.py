@@ -16,7 +16,7 @@ from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.sums import SumReplicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, VirtualWindow, World
-from dsgd_bench.specs import BudgetSpec, SlowdownSpec
+from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
 from dsgd_bench.trace.staleness import staleness
 
 STEPS = 7

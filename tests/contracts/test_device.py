@@ -13,7 +13,7 @@ from dsgd_bench import arrays
 from dsgd_bench.arrays import HOST, on_gpu
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.links import slowed
-from dsgd_bench.specs import SlowLinksSpec
+from dsgd_bench.spec.trial import SlowLinksSpec
 
 LENGTH = 11
 """Elements: several chunks of the stand-in, the last one smaller."""

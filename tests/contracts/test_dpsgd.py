@@ -11,7 +11,7 @@ from dsgd_bench import graphs
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import World
-from dsgd_bench.specs import OptimizerSpec
+from dsgd_bench.spec.trial import OptimizerSpec
 
 LR, CURVATURE = 0.2, 0.7
 FORMS = ("dpsgd", "dpsgd-atc")
@@ -158,7 +158,7 @@ def test_the_exchange_of_the_paper_form_hides_behind_the_gradient() -> None:
 @both
 def test_waiting_is_booked_for_the_neighbor_that_was_late(kind: str) -> None:
     def work(fabric: Fabric) -> Walk:
-        from dsgd_bench.specs import SlowdownSpec
+        from dsgd_bench.spec.trial import SlowdownSpec
 
         slow = SlowdownSpec("constant", ranks=(1,), factor=4.0)
         more = {"slowdown": slow, "compute": 0.01, "settings": {"graph": "ring"}}

@@ -13,7 +13,7 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import World
-from dsgd_bench.specs import BudgetSpec, OptimizerSpec, SlowdownSpec
+from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec, SlowdownSpec
 
 WORKERS = 4
 

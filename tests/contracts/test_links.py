@@ -13,7 +13,7 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.links import slowed
 from dsgd_bench.fabric.virtual import Network, World
-from dsgd_bench.specs import SlowLinksSpec
+from dsgd_bench.spec.trial import SlowLinksSpec
 
 RATE = 8e6
 """bit/s: a byte takes a microsecond."""

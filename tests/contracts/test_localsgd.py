@@ -8,7 +8,7 @@ from driving import Walk, start_of, walk
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import World
-from dsgd_bench.specs import BudgetSpec, OptimizerSpec, SlowdownSpec
+from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec, SlowdownSpec
 
 
 def test_averaging_in_every_step_is_allreduce(world: Ranks, size: int) -> None:

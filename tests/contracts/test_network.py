@@ -18,14 +18,14 @@ from dsgd_bench.fabric import collectives
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.network import Crowd, Interconnect, Network, Port
 from dsgd_bench.fabric.virtual import World
-from dsgd_bench.interconnect import (
+from dsgd_bench.spec.network import (
     AllReduceSpec,
     BackgroundSpec,
     LinkSpec,
     NetworkSpec,
     OperationSpec,
 )
-from dsgd_bench.specs import SlowLinksSpec
+from dsgd_bench.spec.trial import SlowLinksSpec
 
 LATENCY, OVERHEAD, RATE = 1e-3, 1e-4, 8e6  # a byte takes a microsecond
 FAR = LinkSpec(latency=LATENCY, overhead=OVERHEAD, rate=RATE)

@@ -11,7 +11,7 @@ import pytest
 from dsgd_bench import arrays
 from dsgd_bench.arrays import Array
 from dsgd_bench.optimizer import Optimizer, scale
-from dsgd_bench.specs import OptimizerSpec, ScheduleSpec
+from dsgd_bench.spec.trial import OptimizerSpec, ScheduleSpec
 
 SETTINGS = [
     OptimizerSpec(lr=0.3),

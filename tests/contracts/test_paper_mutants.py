@@ -26,7 +26,7 @@ from dsgd_bench.fabric.center import Center, SynchronousCenter
 from dsgd_bench.fabric.mixer import Mixer
 from dsgd_bench.fabric.virtual import World
 from dsgd_bench.graphs import Graph
-from dsgd_bench.specs import BudgetSpec, SlowdownSpec
+from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
 
 FAILURES = (AssertionError, FabricError)
 

@@ -23,7 +23,7 @@ from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.pushsum import OverlappedPush
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 from dsgd_bench.graphs import Graph
-from dsgd_bench.specs import BudgetSpec, OptimizerSpec, SlowdownSpec
+from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec, SlowdownSpec
 from dsgd_bench.state import State
 
 LR = 0.1

@@ -14,11 +14,11 @@ from dsgd_bench import simulation
 from dsgd_bench.display import Silent
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.gradient_times import Replayed
-from dsgd_bench.interconnect import preset
 from dsgd_bench.replay.record import Change, Record, seconds_per_epoch
 from dsgd_bench.replay.scenes import faster, fitted, replay
 from dsgd_bench.replay.whatif import ask
-from dsgd_bench.specs import (
+from dsgd_bench.spec.network import preset
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,

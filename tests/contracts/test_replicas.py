@@ -24,7 +24,7 @@ from dsgd_bench.fabric.replicas import DifferenceReplicas, Replicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 from dsgd_bench.graphs import EXAMPLES
 from dsgd_bench.rng import Draws
-from dsgd_bench.specs import BudgetSpec, SlowdownSpec
+from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
 from dsgd_bench.state import State
 
 HOSTILE = Network(latency=2e-6, bandwidth=2e7, jitter=3.0, pieces=2)

@@ -21,7 +21,7 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import Network, World
 from dsgd_bench.run import Run
-from dsgd_bench.specs import (
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,

@@ -9,7 +9,7 @@ import pytest
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.fabric.virtual import Network, World
 from dsgd_bench.run import Run
-from dsgd_bench.specs import (
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,

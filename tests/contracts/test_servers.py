@@ -11,7 +11,7 @@ from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import Network, World
-from dsgd_bench.specs import OptimizerSpec, SlowdownSpec
+from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec
 
 ASYNCHRONOUS = ("asgd", "dcasgd")
 
@@ -156,7 +156,7 @@ def test_a_slow_worker_holds_up_only_the_synchronous_server() -> None:
     slow = SlowdownSpec("constant", ranks=(0,), factor=10.0)
 
     def steps_done(kind: str) -> list[int]:
-        from dsgd_bench.specs import BudgetSpec
+        from dsgd_bench.spec.trial import BudgetSpec
 
         walks, _ = run(5, kind, budget=BudgetSpec(seconds=1.0), slowdown=slow)
         late = walks[0].column("staleness")

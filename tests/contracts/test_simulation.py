@@ -14,9 +14,9 @@ from dsgd_bench import plan, simulation
 from dsgd_bench.analysis.verify import verify
 from dsgd_bench.display import Silent
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.interconnect import preset
 from dsgd_bench.problems import PROBLEMS
-from dsgd_bench.specs import (
+from dsgd_bench.spec.network import preset
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,

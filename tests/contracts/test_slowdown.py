@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dsgd_bench.slowdown import LONGEST, Slowdown
-from dsgd_bench.specs import SlowdownSpec
+from dsgd_bench.spec.trial import SlowdownSpec
 
 TRANSIENT = SlowdownSpec("transient", factor=6.0, probability=0.25)
 HEAVY = SlowdownSpec("heavy-tailed", factor=2.0, alpha=1.5)

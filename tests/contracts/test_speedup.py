@@ -20,7 +20,7 @@ from test_simulation import simulate, trial
 
 from dsgd_bench import graphs
 from dsgd_bench.analysis.summary import Row, summarize
-from dsgd_bench.specs import (
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     MeasureSpec,

@@ -30,7 +30,7 @@ from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.fabric.virtual import World
 from dsgd_bench.run import Run
 from dsgd_bench.runner import run_study
-from dsgd_bench.specs import Job
+from dsgd_bench.spec.trial import Job
 from dsgd_bench.trace import checkpoint
 from dsgd_bench.trace.reading import MARK, TRAILER
 from dsgd_bench.trace.shard import Shard

@@ -12,7 +12,7 @@ from dsgd_bench import arrays
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Scratch, layers, updates
 from dsgd_bench.optimizer import Optimizer
-from dsgd_bench.specs import OptimizerSpec
+from dsgd_bench.spec.trial import OptimizerSpec
 
 pytestmark = pytest.mark.gpu
 

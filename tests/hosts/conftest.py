@@ -20,7 +20,7 @@ import pytest
 
 from dsgd_bench import launch, processes
 from dsgd_bench.config import read_machine
-from dsgd_bench.specs import Machine
+from dsgd_bench.spec.trial import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "jobs/emulate/hosts.sh"

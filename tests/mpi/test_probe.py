@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from dsgd_bench import profile
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.bare import CreatedWindow
 from dsgd_bench.fabric.mpi import MpiFabric
 from dsgd_bench.probe import Probe, ProbeOptions, gradients, groups
 from dsgd_bench.probe.operations import AMONG_MANY, BETWEEN_TWO, VECTORS, WORDS
+from dsgd_bench.spec import machine_profile
 
 pytestmark = [pytest.mark.mpi(min_size=2), pytest.mark.timeout(100)]
 
@@ -85,7 +85,7 @@ def test_a_probe_measures_everything_and_its_profile_is_a_network(
     assert any(line.startswith("262144 ") for line in lines)
 
     found.write(folder / "profile.json")
-    read = profile.read(folder / "profile.json")
+    read = machine_profile.read(folder / "profile.json")
     assert read.pairs == found.pairs
     assert read.allreduce == found.allreduce
     spec = read.network(fabric.size)

@@ -28,7 +28,7 @@ from dsgd_bench.config import (
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.specs import Job, Machine
+from dsgd_bench.spec.trial import Job, Machine
 from dsgd_bench.trace.variables import STEP
 
 COMPUTE, MOVING, MIXING, OTHER = 0.02, 0.001, 0.0005, 0.0005

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from dsgd_bench import capacity, config, launch, plan, provenance
-from dsgd_bench.specs import Machine
+from dsgd_bench.spec.trial import Machine
 
 STUDY = """
 [study]

@@ -9,7 +9,7 @@ from dsgd_bench import cli, earlier, runner, trials, verb_parts
 from dsgd_bench.errors import TraceError
 from dsgd_bench.report import read_report, write_report
 from dsgd_bench.slurm import status
-from dsgd_bench.specs import Job, Machine, Study
+from dsgd_bench.spec.trial import Job, Machine, Study
 
 STATES = ("finished", "failed", "unreadable", "missing")
 

@@ -7,7 +7,7 @@ import synthetic
 
 from dsgd_bench import gradient_times, trace
 from dsgd_bench.errors import TraceError
-from dsgd_bench.specs import ComputeSpec
+from dsgd_bench.spec.trial import ComputeSpec
 
 MEAN, MANY = 0.02, 20_000
 

@@ -10,7 +10,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.hosts import Host
 from dsgd_bench.placement import arrange
 from dsgd_bench.rank import check_links
-from dsgd_bench.specs import LinksSpec, Machine
+from dsgd_bench.spec.trial import LinksSpec, Machine
 
 A, TWIN = Host("node", "boot-1", "time:[1]"), Host("node", "boot-2", "time:[1]")
 SHIFTED = Host("node", "boot-1", "time:[2]")

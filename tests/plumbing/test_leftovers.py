@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench import leftovers
-from dsgd_bench.specs import Machine
+from dsgd_bench.spec.trial import Machine
 
 BY_PMI2 = Machine(launcher=("srun", "--mpi=pmi2", "-n", "{ranks}"))
 AGAIN = {"SLURM_RESTART_COUNT": "1", "SLURM_JOB_NUM_NODES": "3"}

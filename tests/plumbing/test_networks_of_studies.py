@@ -4,7 +4,7 @@ import pytest
 
 from dsgd_bench import config
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.interconnect import PRESETS
+from dsgd_bench.spec.network import PRESETS
 
 STUDY = """
 [study]

@@ -23,8 +23,8 @@ from dsgd_bench.config import (
 )
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES
-from dsgd_bench.interconnect import NetworkSpec
-from dsgd_bench.specs import SlowLinksSpec
+from dsgd_bench.spec.network import NetworkSpec
+from dsgd_bench.spec.trial import SlowLinksSpec
 
 
 def trial(kind="adpsgd", *, ranks=4, **changes):

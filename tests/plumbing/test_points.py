@@ -12,8 +12,8 @@ from dsgd_bench import display
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import combine, labeled
 from dsgd_bench.report import fom, write_report
-from dsgd_bench.specs import OptimizerSpec, SlowdownSpec, SlowLinksSpec, Study
-from dsgd_bench.strict import exact, nearly
+from dsgd_bench.spec.strict import exact, nearly
+from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec, SlowLinksSpec, Study
 
 RATES = (0.12345678, 0.12345699)
 """Equal to six digits, as which they are printed in many places."""

@@ -12,7 +12,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.flags import sizes
 from dsgd_bench.probe import ProbeOptions, busy, fit, groups, pairs, tables
 from dsgd_bench.probe.samples import FEWEST, LIMIT, TRIES, Series, sampled
-from dsgd_bench.profile import Answer
+from dsgd_bench.spec.machine_profile import Answer
 
 SIZES = sizes("8:64M")
 SECONDS, RATE = 5e-6, 1e10

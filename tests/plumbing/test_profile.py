@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from dsgd_bench import profile
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.network import Interconnect
-from dsgd_bench.profile import Answer, GradientTime, Measured, Profile
+from dsgd_bench.spec import machine_profile
+from dsgd_bench.spec.machine_profile import Answer, GradientTime, Measured, Profile
 
 
 def measured(seconds: float, rate: float, overhead: float = 0.0) -> Measured:
@@ -36,11 +36,13 @@ def operations(factor: float = 1.0) -> dict[str, Measured]:
     }
 
 
-def a_profile(*, far: bool = False, verdict: profile.Verdict = "passive") -> Profile:
+def a_profile(
+    *, far: bool = False, verdict: machine_profile.Verdict = "passive"
+) -> Profile:
     classes = ("near", "far") if far else ("near",)
     answers = {"put": Answer(1e-5, 1e-5, "passive"), "get": Answer(1.0, 1.0, verdict)}
     return Profile(
-        profile.VERSION,
+        machine_profile.VERSION,
         {"mpi_library": "a library"},
         ranks=8 if far else 4,
         nodes=len(classes),
@@ -64,14 +66,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_again_under_the_name_of_the_file(file):
-    assert profile.read(file) == structs.replace(a_profile(), name="cluster")
+    assert machine_profile.read(file) == structs.replace(a_profile(), name="cluster")
     assert [path.name for path in file.parent.iterdir()] == ["cluster.json"]
     assert json.loads(file.read_text())["dsgd_profile"] == 1
 
 
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigError) as caught:
-        profile.read(path)
+        machine_profile.read(path)
     said = str(caught.value)
     assert said.startswith(f"{path}: ")
     assert "\n" not in said

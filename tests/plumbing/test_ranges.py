@@ -9,17 +9,10 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from dsgd_bench import (
-    batch,
-    config,
-    interconnect,
-    profile,
-    rules,
-    specs,
-    strict,
-)
+from dsgd_bench import config, rules
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.plan import costs
+from dsgd_bench.spec import batch, machine_profile, network, strict, trial
 
 WITHOUT_ENDS = {
     "Profile.dsgd_profile": "it is compared with the one version that is read",
@@ -29,7 +22,7 @@ WITHOUT_ENDS = {
 
 RECORDS = [
     value
-    for module in (specs, interconnect, batch, profile, rules)
+    for module in (trial, network, batch, machine_profile, rules)
     for value in vars(module).values()
     if strict.is_struct(value) and value is not msgspec.Struct
 ]

@@ -7,7 +7,7 @@ import pytest
 
 from dsgd_bench import claims, runner, stopping
 from dsgd_bench.rank import ERROR, READY
-from dsgd_bench.specs import (
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     Machine,

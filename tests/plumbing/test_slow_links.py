@@ -5,7 +5,7 @@ import pytest
 from dsgd_bench.analysis import labels
 from dsgd_bench.config import read_study
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.specs import SlowdownSpec, SlowLinksSpec
+from dsgd_bench.spec.trial import SlowdownSpec, SlowLinksSpec
 
 HEAD = """
 [study]

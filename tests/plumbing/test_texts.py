@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import config, gradient_times, profile
+from dsgd_bench import config, gradient_times
 from dsgd_bench.config import ComputeSpec
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.graphs import make
 from dsgd_bench.io import user_text
+from dsgd_bench.spec import machine_profile
 from dsgd_bench.virtual_verbs import network
 
 STUDY = """
@@ -138,7 +139,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, kind):
         os.mkfifo(path)
     else:
         path = Path("/dev/zero")
-    for read in (config.read_study, config.read_machine, profile.read):
+    for read in (config.read_study, config.read_machine, machine_profile.read):
         with pytest.raises(ConfigError, match=f"it is a {kind}, not a file"):
             read(path)
     with pytest.raises(ConfigError, match=f"it is a {kind}, not a file"):

@@ -15,9 +15,9 @@ import pytest
 
 from dsgd_bench import claims, hosts, runner, simulation, trials
 from dsgd_bench.errors import TraceError
-from dsgd_bench.interconnect import PRESETS
 from dsgd_bench.io import files
-from dsgd_bench.specs import (
+from dsgd_bench.spec.network import PRESETS
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     Job,

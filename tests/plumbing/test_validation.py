@@ -14,9 +14,9 @@ import synthetic
 from dsgd_bench import report
 from dsgd_bench.analysis import validation
 from dsgd_bench.config import ComputeSpec
-from dsgd_bench.interconnect import preset
 from dsgd_bench.report import across, validation_figure, validation_table
 from dsgd_bench.report.numbers import NONE
+from dsgd_bench.spec.network import preset
 
 KINDS = ("allreduce", "adpsgd")
 FACTORS = (1.0, 10.0)

@@ -21,7 +21,7 @@ from dsgd_bench.config import (
 )
 from dsgd_bench.fabric.virtual import World
 from dsgd_bench.run import Run
-from dsgd_bench.specs import Job, Machine
+from dsgd_bench.spec.trial import Job, Machine
 
 RANKS, STEPS = 4, 12
 PROVENANCE = {"hosts": ["node1"] * RANKS}

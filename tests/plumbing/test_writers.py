@@ -15,7 +15,7 @@ from dsgd_bench.replay import figure, whatif
 from dsgd_bench.replay import tables as replays
 from dsgd_bench.run import Run
 from dsgd_bench.slurm.records import RECORD, Record
-from dsgd_bench.specs import Job, Machine
+from dsgd_bench.spec.trial import Job, Machine
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ import msgspec
 from msgspec import Struct, structs
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.interconnect import (
+from dsgd_bench.io import files, user_text
+from dsgd_bench.spec.network import (
     AllReduceSpec,
     LinkSpec,
     NetworkSpec,
     Operation,
     OperationSpec,
 )
-from dsgd_bench.io import files, user_text
-from dsgd_bench.ranges import (
+from dsgd_bench.spec.ranges import (
     Bytes,
     Count,
     FittedRate,

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.ranges import (
+from dsgd_bench.spec.ranges import (
     Bytes,
     Period,
     Ranks,
@@ -20,7 +20,7 @@ from dsgd_bench.ranges import (
     Share,
     ShareBelowOne,
 )
-from dsgd_bench.strict import nearest
+from dsgd_bench.spec.strict import nearest
 
 Operation = Literal["get", "put", "fetch", "accumulate", "word"]
 """One-sided operations; ``word`` is an atomic one on a single word."""

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import inspect
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.ranges import LEAST, TINY
+from dsgd_bench.spec.ranges import LEAST, TINY
 
 Keys = dict[str, tuple[Any, Any]]
 """Name of a key -> (type, default)."""

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from dsgd_bench.ranges import Few, Index, Ranks
-from dsgd_bench.strict import SAYS
+from dsgd_bench.spec.ranges import Few, Index, Ranks
+from dsgd_bench.spec.strict import SAYS
 
 _WORD = r"""[^\x00-\x1f\x7f-\x9f\u2028\u2029'"`\\]"""
 """A character that means nothing to a shell within quotes, and nothing to Slurm."""

@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from dsgd_bench import algorithms
-from dsgd_bench.batch import SlurmSpec
 from dsgd_bench.errors import ConfigError, TraceError
-from dsgd_bench.interconnect import NetworkSpec
 from dsgd_bench.io import files
-from dsgd_bench.ranges import (
+from dsgd_bench.spec.batch import SlurmSpec
+from dsgd_bench.spec.network import NetworkSpec
+from dsgd_bench.spec.ranges import (
     AnyNumber,
     Concentration,
     Copies,
@@ -39,7 +39,7 @@ from dsgd_bench.ranges import (
     Slower,
     Variation,
 )
-from dsgd_bench.strict import SAYS, exact, nearly
+from dsgd_bench.spec.strict import SAYS, exact, nearly
 
 Pair = Annotated[
     str,

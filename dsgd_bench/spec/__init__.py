@@ -1,0 +1,1 @@
+"""What can be asked for, as frozen records: trials, machines, networks, batches."""
