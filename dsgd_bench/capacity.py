@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dsgd_bench import launch, provenance
-from dsgd_bench.segments import SHM
+from dsgd_bench import launch
+from dsgd_bench.host import provenance
+from dsgd_bench.host.shared_memory import SHM
 from dsgd_bench.spec.trial import Machine
 
 MIB = 2**20

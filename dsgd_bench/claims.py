@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dsgd_bench import hosts
 from dsgd_bench.errors import TraceError
+from dsgd_bench.host import identity
 from dsgd_bench.io import files
 
 LOCK, CLAIM = ".lock", ".claim"
@@ -164,8 +164,8 @@ def _ourselves() -> str:
     return json.dumps(
         {
             "host": platform.node(),
-            "kernel": hosts.kernel(),
-            "processes": hosts.namespace(hosts.PROCESSES),
+            "kernel": identity.kernel(),
+            "processes": identity.namespace(identity.PROCESSES),
             "process": os.getpid(),
             "token": os.urandom(8).hex(),
             "job": os.environ.get("SLURM_JOB_ID", ""),

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from dsgd_bench import __version__, flags, surroundings
+from dsgd_bench import __version__, flags
 from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.host import environment
 from dsgd_bench.io import printing
 from dsgd_bench.io.escape import plain
 from dsgd_bench.rank_verbs import ON_RANKS, Verbs
@@ -46,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
     printing.prepare()
     try:
         arguments = parser().parse_args(words)
-        surroundings.check_working_folder()
+        environment.check_working_folder()
         status = int(arguments.verb(arguments))
         printing.flush()  # else what is written at the end fails where none sees it
         return status
@@ -141,9 +142,9 @@ def _run(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a study, here or on the ranks of the MPI job around us, and report."""
-    surroundings.check_numbers()
-    if surroundings.started_ranks() is not None:
-        surroundings.limit_threads()
+    environment.check_numbers()
+    if environment.started_ranks() is not None:
+        environment.limit_threads()
         return _run_in_job(arguments)
     from dsgd_bench import runner
     from dsgd_bench.display import study_display
@@ -276,14 +277,15 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def _foresee_bugs(study: "Study", machine: "Machine", nodes: int = 1) -> None:
     """Say which bugs of this environment's MPI library a study can meet."""
-    from dsgd_bench import known_bugs, launch
+    from dsgd_bench import launch
+    from dsgd_bench.host import mpi_bugs
 
     ranks = max(trial.ranks for trial in study.trials)
     try:
         variables = launch.variables(ranks, machine, sys.executable)
     except LaunchError:
         return  # a plan needs no MPI library
-    for sentence in known_bugs.foreseen(ranks, nodes, variables):
+    for sentence in mpi_bugs.foreseen(ranks, nodes, variables):
         printing.complain(f"dsgd-bench: known bug: {sentence}")
 
 

@@ -24,12 +24,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from dsgd_bench import plan, surroundings
+from dsgd_bench import plan
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import labels
 from dsgd_bench.doctor import Finding
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
+from dsgd_bench.host import environment
 from dsgd_bench.io import printing
 from dsgd_bench.io.escape import plain
 from dsgd_bench.problems import PROBLEMS, catalog, settings
@@ -257,7 +258,7 @@ def print_plan(study: Study) -> None:
         out.print(f"excluded: {trial.description}: {reason}", soft_wrap=True)
     largest = max((cost.memory or 0 for cost in costs), default=0)
     if largest:
-        available = surroundings.available_memory()
+        available = environment.available_memory()
         left = "" if available is None else f" of {size(available)} that are left here"
         out.print(f"simulated in one process: {size(largest)} at most{left}")
         out.print(f"{len(costs)} trials; nothing was simulated")

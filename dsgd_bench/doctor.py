@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dsgd_bench import (
-    arrays,
-    capacity,
-    cgroups,
-    known_bugs,
-    launch,
-    placement,
-    provenance,
-    rank,
-    segments,
-    surroundings,
-)
+from dsgd_bench import arrays, capacity, launch, rank
 from dsgd_bench.errors import ConfigError, GpuError, LaunchError
 from dsgd_bench.fabric import progress
+from dsgd_bench.host import (
+    cgroups,
+    environment,
+    mpi_bugs,
+    placement,
+    provenance,
+    shared_memory,
+)
 from dsgd_bench.io import printing
 from dsgd_bench.spec.trial import Machine
 
@@ -65,7 +62,7 @@ def _here(machine: Machine, ranks: int) -> list[Finding]:
 
 
 def _memory() -> Finding:
-    left, limit = surroundings.available_memory(), cgroups.memory_limit()
+    left, limit = environment.available_memory(), cgroups.memory_limit()
     said = "unknown" if left is None else f"{left / GIB:.1f} GiB left"
     if limit is not None:
         said += f"; a control group allows {limit / GIB:.1f} GiB in all"
@@ -76,10 +73,12 @@ def _shared_memory(ranks: int) -> Finding:
     """Compare what ranks need in ``/dev/shm`` with what is there."""
     left, need = capacity.shared_memory_left(), capacity.shared_memory_needed(ranks)
     if left is None:
-        return Finding("shared memory", f"there is no {segments.SHM} here", NOTE)
+        return Finding("shared memory", f"there is no {shared_memory.SHM} here", NOTE)
     if lack := capacity.too_little_shared_memory(ranks):
         return Finding("shared memory", lack, NOTE)  # whether it suffices, ranks tell
-    said = f"{left / MIB:.0f} MiB left in {segments.SHM}, {ranks} ranks need about "
+    said = (
+        f"{left / MIB:.0f} MiB left in {shared_memory.SHM}, {ranks} ranks need about "
+    )
     return Finding("shared memory", f"{said}{need / MIB:.0f} MiB and windows", GOOD)
 
 
@@ -173,8 +172,8 @@ def _judge_library(answer: dict[str, Any]) -> list[Finding]:
     """Say whether the library is the site's own, and free of known bugs here."""
     variables = answer["environment"]
     findings = []
-    if hidden := surroundings.shadowed(answer["libmpi_path"], variables):
-        sure = surroundings.site_mpi(variables)
+    if hidden := environment.shadowed(answer["libmpi_path"], variables):
+        sure = environment.site_mpi(variables)
         findings.append(Finding("site's MPI", hidden, BAD if sure else NOTE))
     bugs = answer["known_bugs"]
     if not bugs:
@@ -205,7 +204,7 @@ def _judge_placement(places: list[placement.Place], cores: float) -> list[Findin
 
 def _site_variables() -> dict[str, str]:
     """Return the variables of this rank that tell of a site's MPI library."""
-    names = (*surroundings.SITE_MPI, "SLURM_JOB_ID", "LOADEDMODULES")
+    names = (*environment.SITE_MPI, "SLURM_JOB_ID", "LOADEDMODULES")
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
@@ -218,11 +217,11 @@ def on_rank(ranks: int, mode: str) -> int:
         return rank.REFUSED
     with rank.answering(fabric):
         answer = fabric.describe() | {
-            "libmpi_path": surroundings.libmpi(),
+            "libmpi_path": environment.libmpi(),
             "environment": provenance.recorded_variables() | _site_variables(),
             "progress": progress.preflight(fabric, mode),
         }
-        answer["known_bugs"] = known_bugs.on_these_ranks(answer, answer["libmpi_path"])
+        answer["known_bugs"] = mpi_bugs.on_these_ranks(answer, answer["libmpi_path"])
         if fabric.rank == 0:
             printing.lines([ANSWER + json.dumps(answer)])
     rank.leave(fabric)

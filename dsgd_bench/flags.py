@@ -5,7 +5,7 @@ import math
 import re
 from pathlib import Path
 
-from dsgd_bench import surroundings
+from dsgd_bench.host import environment
 from dsgd_bench.spec.ranges import LARGEST_SEED, MOST_RANKS
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
@@ -182,7 +182,7 @@ def size(text: str) -> int:
             f"{text[:SHOWN]!r} is not a size; write bytes, or a number with K, M or G"
         )
     found = int(match[1]) * UNITS[match[2].upper()]
-    there = surroundings.available_memory()
+    there = environment.available_memory()
     if found > (LARGEST if there is None else min(there, LARGEST)):
         raise argparse.ArgumentTypeError(
             f"{text} is more than the memory that is left here"

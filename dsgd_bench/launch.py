@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from dsgd_bench import provenance, surroundings
 from dsgd_bench.errors import LaunchError
+from dsgd_bench.host import environment, provenance
+from dsgd_bench.host.environment import THREADS
 from dsgd_bench.spec.trial import Machine
-from dsgd_bench.surroundings import THREADS
 
 MPIEXEC = ("mpiexec", "mpirun", "mpiexec.hydra", "mpirun.hydra", "prterun", "orterun")
 """Launchers that belong to an MPI library; others, such as srun, belong to a site."""
@@ -194,7 +194,7 @@ def shares_cores(
     inherited = os.environ if inherited is None else inherited
     if goes_elsewhere(machine):
         return False
-    nodes = surroundings.number("SLURM_JOB_NUM_NODES", inherited) or 1
+    nodes = environment.number("SLURM_JOB_NUM_NODES", inherited) or 1
     return ranks * machine.threads_per_rank > nodes * provenance.usable_cores()
 
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from dsgd_bench import surroundings
+from dsgd_bench.host import environment
 from dsgd_bench.io import printing
 from dsgd_bench.spec.trial import Machine
 
@@ -43,10 +43,10 @@ def words(machine: Machine, variables: Mapping[str, str]) -> list[str]:
     ConfigError
         If a number in the environment is none.
     """
-    again = surroundings.number("SLURM_RESTART_COUNT", variables)
+    again = environment.number("SLURM_RESTART_COUNT", variables)
     if not again or "--mpi=pmi2" not in machine.launcher:
         return []
-    nodes = surroundings.number("SLURM_JOB_NUM_NODES", variables) or 1
+    nodes = environment.number("SLURM_JOB_NUM_NODES", variables) or 1
     everywhere = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
     return ["srun", "--mpi=none", *everywhere, "sh", "-c", REMOVE]
 

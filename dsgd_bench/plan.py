@@ -7,19 +7,13 @@ from functools import lru_cache
 import msgspec
 from msgspec import structs
 
-from dsgd_bench import (
-    capacity,
-    gradient_times,
-    launch,
-    problems,
-    slowdown,
-    surroundings,
-)
+from dsgd_bench import capacity, gradient_times, launch, problems, slowdown
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.clock import COLUMNS
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import Graph
+from dsgd_bench.host import environment
 from dsgd_bench.problems.classifier import Classifier
 from dsgd_bench.spec import strict
 from dsgd_bench.spec.trial import Machine, ProblemSpec, Study, Trial
@@ -243,7 +237,7 @@ def check_memory(costs: Sequence[Cost]) -> None:
     ConfigError
         Naming the first of them, what it needs and what there is.
     """
-    available = surroundings.available_memory()
+    available = environment.available_memory()
     for cost in costs:
         if available is not None and (cost.memory or 0) > available:
             raise ConfigError(
@@ -261,7 +255,7 @@ def lacks(study: Study, machine: Machine) -> list[str]:
     ranks run here, and nothing of studies in virtual time.
     """
     trials = [trial for trial in study.trials if trial.network is None]
-    several = (surroundings.number("SLURM_JOB_NUM_NODES") or 1) > 1
+    several = (environment.number("SLURM_JOB_NUM_NODES") or 1) > 1
     if not trials or several or launch.goes_elsewhere(machine):
         return []
     largest = max(trials, key=lambda trial: trial.ranks)

@@ -18,18 +18,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 
-from dsgd_bench import (
-    hosts,
-    known_bugs,
-    launch,
+from dsgd_bench import launch, stopping, trials
+from dsgd_bench.errors import ConfigError, DsgdError, LaunchError
+from dsgd_bench.host import (
+    environment,
+    identity,
+    mpi_bugs,
     processes,
     provenance,
-    segments,
-    stopping,
-    surroundings,
-    trials,
+    shared_memory,
 )
-from dsgd_bench.errors import ConfigError, DsgdError, LaunchError
 from dsgd_bench.io import files, printing
 from dsgd_bench.io.escape import plain
 from dsgd_bench.run import Run
@@ -115,7 +113,7 @@ def _starting(
         _say(folder, sentence)
         os._exit(FAILED)  # what hangs in MPI_Init could not end the job either
 
-    number = surroundings.started_rank()
+    number = environment.started_rank()
     name = f"rank {number or 0}, which was to meet the others,"
     limit = max(seconds, STARTING)
     with Watchdog(
@@ -197,7 +195,7 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
     with stopping.Watch(machine.stop_margin) as watch:
         origin = fabric.describe()
         if fabric.rank == 0:
-            origin |= provenance.collect() | {"libmpi_path": surroundings.libmpi()}
+            origin |= provenance.collect() | {"libmpi_path": environment.libmpi()}
             if job.largest:
                 check_links(machine, origin["hosts"])
             origin["links"] = msgspec.structs.asdict(machine.links)
@@ -237,8 +235,8 @@ def check_links(machine: Machine, names: Sequence[str]) -> None:
     ConfigError
         If there is such a name: the bounds of the report would be those of other links.
     """
-    there = [*names, *hosts.in_list(os.environ.get("SLURM_JOB_NODELIST", ""))]
-    if strange := hosts.unknown(machine.links.hosts, there):
+    there = [*names, *identity.in_list(os.environ.get("SLURM_JOB_NODELIST", ""))]
+    if strange := identity.unknown(machine.links.hosts, there):
         raise ConfigError(
             f"links.hosts of the machine file names {_listed(strange)}, and the ranks "
             f"of this trial run on {_listed(dict.fromkeys(names))}: name those (case "
@@ -252,7 +250,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def warn_of_bugs(origin: dict[str, Any]) -> list[str]:
     """Print a line for every known bug that this job can meet; return them all."""
-    found = known_bugs.on_these_ranks(origin, surroundings.libmpi())
+    found = mpi_bugs.on_these_ranks(origin, environment.libmpi())
     for sentence in found:
         printing.complain(f"{SAYS}{BUG}{sentence}")
     return found
@@ -283,7 +281,7 @@ def start(
     python = sys.executable
     command = launch.starter(ranks, machine, python)
     command += launch.program(python, *words)
-    with surroundings.scratch_folder() as folder:
+    with environment.scratch_folder() as folder:
         log, beat = folder / "log", folder / "beat"
         beat.touch()
         variables = launch.variables(ranks, machine, python) | {BEAT: str(beat)}
@@ -300,7 +298,7 @@ def connect(ranks: int | None = None) -> "MpiFabric":
         If there are fewer: the launcher belongs to another MPI library than the one
         that was loaded, and started so many jobs of one rank each.
     """
-    segments.begin()
+    shared_memory.begin()
     try:
         from dsgd_bench.fabric import mpi
     except (ImportError, RuntimeError) as error:
@@ -309,22 +307,22 @@ def connect(ranks: int | None = None) -> "MpiFabric":
             "`pip install mpich`, or load the site's module"
         ) from None
     fabric = mpi.world()
-    segments.record()
-    started = surroundings.started_ranks()
+    shared_memory.record()
+    started = environment.started_ranks()
     wanted = ranks or started
     alone = any(count not in (None, fabric.size) for count in (wanted, started))
-    if alone or (surroundings.started_rank() or 0) >= fabric.size:
+    if alone or (environment.started_rank() or 0) >= fabric.size:
         _refuse_to_be_alone(fabric, max(wanted or 0, started or 0, 2))
     return fabric
 
 
 def _refuse_to_be_alone(fabric: "MpiFabric", wanted: int) -> NoReturn:
     """Say that fewer ranks see each other than should; only the first one speaks."""
-    if surroundings.started_rank():
+    if environment.started_rank():
         raise SystemExit(REFUSED)
-    library = surroundings.libmpi() or "the MPI library"
-    family, _ = known_bugs.identify(fabric.library)
-    raise LaunchError(surroundings.mismatch(fabric.size, wanted, library, family))
+    library = environment.libmpi() or "the MPI library"
+    family, _ = mpi_bugs.identify(fabric.library)
+    raise LaunchError(environment.mismatch(fabric.size, wanted, library, family))
 
 
 def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None:

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from dsgd_bench import flags, surroundings
+from dsgd_bench import flags
 from dsgd_bench.errors import DsgdError
+from dsgd_bench.host import environment
 from dsgd_bench.io import printing
 from dsgd_bench.verb_parts import check_target
 
@@ -35,7 +36,7 @@ def _probe(verbs: Verbs) -> None:
 
 def probe(arguments: argparse.Namespace) -> int:
     """Be one rank of a probe; rank 0 writes the machine profile and prints tables."""
-    surroundings.limit_threads()
+    environment.limit_threads()
     from dsgd_bench import rank
     from dsgd_bench.display import stages_display
     from dsgd_bench.probe import Probe, ProbeOptions

@@ -19,14 +19,13 @@ from dsgd_bench import (
     launch,
     leftovers,
     plan,
-    processes,
     rank,
-    segments,
     stopping,
     trace,
     trials,
 )
 from dsgd_bench.errors import DsgdError, LaunchError, TraceError
+from dsgd_bench.host import processes, shared_memory
 from dsgd_bench.io import files, printing
 from dsgd_bench.spec.trial import Job, Machine, Study, Trial
 from dsgd_bench.watchdog import HangError, Listener, Watchdog
@@ -120,7 +119,7 @@ def run_study(
     """
     outcome = _begun(results / study.name, machine)
     if start is None:
-        segments.sweep()  # after a run that was killed itself
+        shared_memory.sweep()  # after a run that was killed itself
         leftovers.remove(machine)
     jobs = _jobs(study, machine)
     left, again = list(enumerate(jobs, 1)), True

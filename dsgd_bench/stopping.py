@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from dsgd_bench import surroundings
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.host import environment
 
 FILE, END = "DSGD_BENCH_STOP", "SLURM_JOB_END_TIME"
 """Environment variables: path of the file; end of the job, seconds since the epoch."""
@@ -47,7 +47,7 @@ def end() -> int | None:
     """
     if os.environ.get(END, "").lower() in NO_END:
         return None
-    return surroundings.number(END)
+    return environment.number(END)
 
 
 def refuse_past() -> None:

@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import flags, surroundings
+from dsgd_bench import flags
+from dsgd_bench.host import environment
 from dsgd_bench.io import printing
 from dsgd_bench.rank_verbs import Verbs
 from dsgd_bench.verb_parts import (
@@ -67,7 +68,7 @@ def _simulate(verbs: Verbs) -> None:
 
 def simulate(arguments: argparse.Namespace) -> int:
     """Simulate a study in this process, skipping what is finished, and report."""
-    surroundings.limit_threads()
+    environment.limit_threads()
     from dsgd_bench import plan, simulation
     from dsgd_bench.display import print_plan, study_display
 
@@ -197,7 +198,7 @@ def _replay(verbs: Verbs) -> None:
 
 def replay(arguments: argparse.Namespace) -> int:
     """Replay a run in virtual time with one thing after the other changed; print."""
-    surroundings.limit_threads()
+    environment.limit_threads()
     check_target("--json", arguments.json, folder=True)
     check_target("--figure", arguments.figure, folder=True)
     from dsgd_bench.replay import figure, tables, whatif

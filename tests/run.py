@@ -226,11 +226,11 @@ def as_rank(size: int, reports: Path, words: list[str]) -> int:
 
     world = MPI.COMM_WORLD
     if world.size != size:
-        from dsgd_bench import surroundings
+        from dsgd_bench.host import environment
 
         print(
             f"launched {size} ranks, but this one sees {world.size}: the launcher does "
-            f"not belong to the MPI library {surroundings.libmpi()}; take the mpiexec "
+            f"not belong to the MPI library {environment.libmpi()}; take the mpiexec "
             "of that library",
             file=sys.stderr,
         )

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import hosts
 from dsgd_bench.analysis.labels import fact
+from dsgd_bench.host import identity
 from dsgd_bench.spec.strict import exact, nearly
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ class Links:
         Bit/s of every host's link, each way.
     others : mapping of str to float
         Bit/s of the hosts whose links differ, by the names that the user wrote; see
-        `dsgd_bench.hosts.same` for which hosts those mean.
+        `dsgd_bench.host.identity.same` for which hosts those mean.
     """
 
     hosts: tuple[str, ...]
@@ -61,11 +61,11 @@ class Links:
     @property
     def unknown(self) -> list[str]:
         """The names that the user wrote and that mean no host of the run."""
-        return hosts.unknown(self.others, self.hosts)
+        return identity.unknown(self.others, self.hosts)
 
     def _other(self, host: str) -> float | None:
         """Return what the user said of one host; the fullest name counts."""
-        meant = [name for name in self.others if hosts.same(name, host)]
+        meant = [name for name in self.others if identity.same(name, host)]
         meant.sort(key=len)
         return self.others[meant[-1]] if meant else None
 

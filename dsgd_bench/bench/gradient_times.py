@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import arrays, provenance, rng
+from dsgd_bench import arrays, rng
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.arrays import Array, Host
 from dsgd_bench.arrays.blas import PRECISIONS
@@ -34,6 +34,7 @@ from dsgd_bench.clock import monotonic
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.flags import Parser, count
+from dsgd_bench.host import provenance
 from dsgd_bench.io import printing
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dsgd_bench import arrays, provenance, rng
+from dsgd_bench import arrays, rng
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.arrays import Host
 from dsgd_bench.bench.kernel_cases import (
@@ -33,6 +33,7 @@ from dsgd_bench.bench.output import (
 from dsgd_bench.clock import monotonic
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.flags import MIB, Parser, short
+from dsgd_bench.host import provenance
 from dsgd_bench.io import printing
 
 SHARE_AIM = 0.85

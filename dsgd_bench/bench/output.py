@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dsgd_bench import provenance
 from dsgd_bench.analysis.statistics import quantile
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.host import provenance
 from dsgd_bench.io.files import write_text
 
 Row = dict[str, str]

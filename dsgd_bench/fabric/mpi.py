@@ -22,12 +22,12 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import DTypeLike, NDArray
 
-from dsgd_bench import cgroups, hosts, nics, placement, surroundings
 from dsgd_bench.arrays import Array, finish
 from dsgd_bench.clock import Ledger, monotonic
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.mpi_window import MpiWindow
 from dsgd_bench.fabric.threads import HelperThread
+from dsgd_bench.host import cgroups, environment, identity, network_counters, placement
 
 YIELDING = 5e-3
 """Seconds that a waiting rank on a shared core looks at its request again and again,
@@ -93,7 +93,7 @@ class MpiFabric:
         self.now = monotonic
         self.broken = False
         self.beats = 0  # meetings that ended: a sign of life for the watchdog
-        self.ledger = Ledger(self.now, nics.read)
+        self.ledger = Ledger(self.now, network_counters.read)
         self.offsets = [0.0] * self.size
         self.node_cores, self.crowded = self._cores()
         node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
@@ -107,7 +107,7 @@ class MpiFabric:
 
         A machine is a running kernel: containers on one have names of their own.
         """
-        own = hosts.kernel(), placement.cpus(), cgroups.quotas()
+        own = identity.kernel(), placement.cpus(), cgroups.quotas()
         here = [one for one in self.comm.allgather(own) if one[0] == own[0]]
         allowed, quotas = [one[1] for one in here], [one[2] for one in here]
         shared = placement.crowded(allowed, quotas=quotas)
@@ -188,10 +188,10 @@ class MpiFabric:
 
     def nodes(self) -> list[str]:
         """Return every rank's host, by rank, two of one name told apart; as above."""
-        return hosts.names(self._hosts())
+        return identity.names(self._hosts())
 
-    def _hosts(self) -> list[hosts.Host]:
-        return self.gather(hosts.here(MPI.Get_processor_name()))
+    def _hosts(self) -> list[identity.Host]:
+        return self.gather(identity.here(MPI.Get_processor_name()))
 
     def clock_offset(self) -> tuple[float, float]:
         """Return this rank's clock minus rank 0's, and its error; collective.
@@ -200,7 +200,7 @@ class MpiFabric:
         message of the shortest of `ROUND_TRIPS` tells, with half its round trip as the
         error.
         """
-        clocks = hosts.clocks(self._hosts())
+        clocks = identity.clocks(self._hosts())
         offset = (0.0, 0.0)
         for rank in range(1, self.size):
             if clocks[rank] == clocks[0]:
@@ -297,7 +297,7 @@ class MpiFabric:
         """
         if "cuda" in (self.comm.Get_info().get("mpi_memory_alloc_kinds") or ""):
             return True
-        path = surroundings.libmpi()
+        path = environment.libmpi()
         library = ctypes.CDLL(path) if path else None
         ask = getattr(library, "MPIX_Query_cuda_support", lambda: 0)
         return bool(ask())
@@ -305,14 +305,14 @@ class MpiFabric:
     def describe(self) -> dict[str, Any]:
         """Return what provenance wants to know about MPI; collective."""
         known = self._hosts()
-        here = placement.here(hosts.names(known)[self.rank])
+        here = placement.here(identity.names(known)[self.rank])
         places = placement.arrange(self.gather(here))
         return {
             "mpi_library": self.library,
             "mpi_version": ".".join(map(str, MPI.Get_version())),
             "thread_level": THREAD_LEVELS[MPI.Query_thread()],
             "hosts": [place["host"] for place in places],
-            "clocks": hosts.clocks(known),
+            "clocks": identity.clocks(known),
             "cores": self.node_cores,
             "oversubscribed": any(place["shares"] for place in places),
             "placement": places,

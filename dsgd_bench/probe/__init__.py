@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dsgd_bench import known_bugs, provenance
 from dsgd_bench.bench.output import header
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.progress import BUSY
 from dsgd_bench.flags import GIB, short
+from dsgd_bench.host import mpi_bugs, provenance
 from dsgd_bench.probe import busy, gradients, tables
 from dsgd_bench.probe.operations import AMONG_MANY, BETWEEN_TWO
 from dsgd_bench.probe.samples import FEWEST, LIMIT, ProbeOptions, Series
@@ -215,7 +215,7 @@ class Probe:
         times: dict[str, GradientTime],
     ) -> Profile:
         origin = self._fabric.describe()
-        family, _ = known_bugs.identify(origin["mpi_library"])
+        family, _ = mpi_bugs.identify(origin["mpi_library"])
         measured = {
             who: {name: one.measured() for name, one in all_.items() if one.samples}
             for who, all_ in series.items()

@@ -3,9 +3,10 @@
 import numpy as np
 from msgspec import structs
 
-from dsgd_bench import problems, simulation, surroundings, trace
+from dsgd_bench import problems, simulation, trace
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.gradient_times import Replayed
+from dsgd_bench.host import environment
 from dsgd_bench.replay.record import Change, Record, seconds_moving
 from dsgd_bench.run import Run, Together
 from dsgd_bench.spec.network import LinkSpec, NetworkSpec, OperationSpec, preset
@@ -36,7 +37,7 @@ def replay(record: Record, network: NetworkSpec, change: Change) -> Trace:
     problem = problems.make(trial.problem, trial.seed)
     times = [Replayed(record.times(w, change)) for w in range(record.workers)]
     together = Together(problem, replayed=times)
-    with surroundings.scratch_folder() as folder:
+    with environment.scratch_folder() as folder:
         work = Run(
             trial,
             folder,

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dsgd_bench import placement
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line, compare
 from dsgd_bench.analysis.expectations import judge
@@ -14,6 +13,7 @@ from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Group, Row, combine
 from dsgd_bench.analysis.verify import Verification
+from dsgd_bench.host import placement
 from dsgd_bench.report import tables, warnings
 from dsgd_bench.report.collect import Collected
 from dsgd_bench.report.tables import Table

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsgd_bench import provenance
 from dsgd_bench.analysis.comparison import Line, is_synchronous
 from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.links import Links
 from dsgd_bench.analysis.statistics import MIN_RUNS
 from dsgd_bench.analysis.summary import Row
+from dsgd_bench.host import provenance
 from dsgd_bench.io.escape import plain
 from dsgd_bench.report.collect import Collected
 from dsgd_bench.report.numbers import number

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from dsgd_bench import processes
 from dsgd_bench.config import read_study
+from dsgd_bench.host import processes
 from dsgd_bench.rank import ERROR, READY
 from dsgd_bench.trace import open_trace
 

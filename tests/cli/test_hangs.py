@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import launch, processes
+from dsgd_bench import launch
 from dsgd_bench.config import Machine, read_study
+from dsgd_bench.host import processes
 from dsgd_bench.rank import ERROR, READY
 
 MACHINE = "watchdog = 4.0\n"

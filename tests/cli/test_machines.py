@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import SECONDS, STUDY, Command
 
-from dsgd_bench import cgroups, trace
+from dsgd_bench import trace
+from dsgd_bench.host import cgroups
 
 LONG = STUDY.replace("0.3", "60").replace("0.002", "0.01")
 

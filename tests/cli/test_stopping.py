@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsgd_bench import processes, stopping, trace
+from dsgd_bench import stopping, trace
+from dsgd_bench.host import processes
 from dsgd_bench.rank import READY, STOPPED
 
 TRIAL = """

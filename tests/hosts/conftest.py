@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from dsgd_bench import launch, processes
+from dsgd_bench import launch
 from dsgd_bench.config import read_machine
+from dsgd_bench.host import processes
 from dsgd_bench.spec.trial import Machine
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dsgd_bench import nics
 from dsgd_bench.fabric import mpi, progress
+from dsgd_bench.host import network_counters
 
 SETTLING = 0.2
 """Seconds until the last acknowledgments are under way."""
@@ -25,11 +25,11 @@ def meet(fabric: Any, nbytes: str) -> dict[str, Any]:
     fabric.average(x.copy())  # connects
     fabric.barrier()
     time.sleep(SETTLING)
-    before = nics.read()
+    before = network_counters.read()
     fabric.barrier()
     fabric.average(x)
     time.sleep(SETTLING)
-    after = nics.read()
+    after = network_counters.read()
     return {
         "host": socket.gethostname(),
         "nodes": fabric.nodes(),

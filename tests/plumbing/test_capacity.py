@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dsgd_bench import capacity, config, launch, plan, provenance
+from dsgd_bench import capacity, config, launch, plan
+from dsgd_bench.host import provenance
 from dsgd_bench.spec.trial import Machine
 
 STUDY = """

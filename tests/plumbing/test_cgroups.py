@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import cgroups, placement
+from dsgd_bench.host import cgroups, placement
 
 V1 = "cgroup cgroup rw,{}"
 V2 = "cgroup2 cgroup2 rw,nsdelegate"

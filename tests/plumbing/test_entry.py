@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import launch, surroundings
+from dsgd_bench import launch
 from dsgd_bench.config import Machine
 from dsgd_bench.errors import LaunchError
+from dsgd_bench.host import environment
 
 INTERRUPTED = """
 import sys
@@ -97,7 +98,7 @@ def test_no_temporary_folder_is_a_sentence(monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryDirectory", refuses)
     with (
         pytest.raises(LaunchError, match="no temporary folder can be made"),
-        surroundings.scratch_folder(),
+        environment.scratch_folder(),
     ):
         pass
 

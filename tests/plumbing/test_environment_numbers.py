@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import cli, launch, leftovers, stopping, surroundings, verb_parts
+from dsgd_bench import cli, launch, leftovers, stopping, verb_parts
 from dsgd_bench.config import Machine, read_machine
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.host import environment
 
-PACKAGE = Path(surroundings.__file__).parent
+PACKAGE = Path(environment.__file__).parent
 
 ODD = ("2(x1)", "-1", "1.5", "1e3", "x", " 4", "4\n", "²", "٤", "9" * 19, "9" * 5000)
 """What is no whole number for a launcher, some of which Python would take for one."""
@@ -29,26 +30,26 @@ kind = "allreduce"
 @pytest.fixture(autouse=True)
 def clean(monkeypatch, tmp_path):
     """Leave no variable of a launcher, and a small study in the working folder."""
-    for name in (*surroundings.COUNTED, stopping.END, stopping.FILE, "SLURM_JOB_ID"):
+    for name in (*environment.COUNTED, stopping.END, stopping.FILE, "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     Path("study.toml").write_text(STUDY)
 
 
 def test_an_empty_variable_counts_as_not_set():
-    for name in surroundings.COUNTED:
-        assert surroundings.number(name, {name: ""}) is None
-        assert surroundings.number(name, {}) is None
+    for name in environment.COUNTED:
+        assert environment.number(name, {name: ""}) is None
+        assert environment.number(name, {}) is None
 
 
 def test_a_number_is_a_number():
-    assert surroundings.number("PMI_SIZE", {"PMI_SIZE": "12"}) == 12
-    assert surroundings.number("PMI_RANK", {"PMI_RANK": "0"}) == 0
+    assert environment.number("PMI_SIZE", {"PMI_SIZE": "12"}) == 12
+    assert environment.number("PMI_RANK", {"PMI_RANK": "0"}) == 0
     with pytest.raises(ConfigError, match=r"PMI_SIZE is '0' .* at least 1"):
-        surroundings.number("PMI_SIZE", {"PMI_SIZE": "0"})
+        environment.number("PMI_SIZE", {"PMI_SIZE": "0"})
 
 
-@pytest.mark.parametrize("name", surroundings.COUNTED)
+@pytest.mark.parametrize("name", environment.COUNTED)
 @pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
 def test_odd_environment_numbers_are_refused_by_name_before_anything_is_made(
     name, text, monkeypatch, capsys
@@ -66,10 +67,10 @@ def test_odd_environment_numbers_are_refused_by_name_before_anything_is_made(
 def test_an_odd_number_of_threads_is_refused_and_a_list_is_openmps(text, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", text)
     with pytest.raises(ConfigError, match="OMP_NUM_THREADS"):
-        surroundings.threads()
+        environment.threads()
     for value, threads in (("4,2", 4), ("", 1), (" 3 ", 3)):
         monkeypatch.setenv("OMP_NUM_THREADS", value)
-        assert surroundings.threads() == threads
+        assert environment.threads() == threads
 
 
 def test_whatever_starts_ranks_minds_empty_and_odd_numbers():

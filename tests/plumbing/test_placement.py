@@ -2,8 +2,8 @@
 
 import pytest
 
-from dsgd_bench import placement
-from dsgd_bench.placement import arrange, compact, crowded, spread
+from dsgd_bench.host import placement
+from dsgd_bench.host.placement import arrange, compact, crowded, spread
 
 
 @pytest.mark.parametrize(

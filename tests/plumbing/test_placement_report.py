@@ -3,7 +3,7 @@
 import synthetic
 
 from dsgd_bench import report
-from dsgd_bench.placement import Place, arrange
+from dsgd_bench.host.placement import Place, arrange
 
 
 def places(*cores: str) -> list[Place]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import processes
 from dsgd_bench.errors import LaunchError
+from dsgd_bench.host import processes
 
 SOON = 20.0
 """Seconds after which something that should have happened at once has not."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import provenance, surroundings
+from dsgd_bench.host import environment, provenance
 
 
 def test_provenance_is_json_and_complete():
@@ -106,7 +106,7 @@ def test_no_mpi_library_is_loaded_or_reported_without_mpi():
 )
 def test_the_mpi_library_is_found_by_its_mapping(monkeypatch, line, path):
     monkeypatch.setattr(Path, "read_text", lambda self, **_: line + "\n")
-    found = surroundings.libmpi()
+    found = environment.libmpi()
     assert found is None if path is None else path in found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import hosts, segments
+from dsgd_bench.host import identity, shared_memory
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux tells in /proc who uses a file"
@@ -62,11 +62,11 @@ def names(folder: Path) -> set[str]:
 def test_what_a_killed_rank_had_mapped_is_removed_once_it_is_dead(shm):
     rank = start(shm, "recorded")
     try:
-        assert segments.sweep(shm) == []
+        assert shared_memory.sweep(shm) == []
         assert "mpich_shm_ours_0" in names(shm)
     finally:
         end(rank)
-    assert segments.sweep(shm) == [str(shm / "mpich_shm_ours_0")]
+    assert shared_memory.sweep(shm) == [str(shm / "mpich_shm_ours_0")]
     assert names(shm) == {"mpich_shm_another_0"}
 
 
@@ -74,10 +74,10 @@ def test_what_a_killed_rank_had_mapped_is_removed_once_it_is_dead(shm):
     "name", ["mpich_shm_ours_0", "sm_segment.vm.0.1.0", "ucx_shm_posix_32f2c0e7"]
 )
 def test_a_rank_that_died_in_mpi_init_leaves_nothing_either(shm, name):
-    if hosts.namespace(hosts.PROCESSES) != segments.ALL_PROCESSES:
+    if identity.namespace(identity.PROCESSES) != shared_memory.ALL_PROCESSES:
         pytest.skip("this container does not see all processes of its machine")
     end(start(shm, "beginning", name))
-    assert segments.sweep(shm) == [str(shm / name)]
+    assert shared_memory.sweep(shm) == [str(shm / name)]
     assert names(shm) == {"mpich_shm_another_0"}
 
 
@@ -85,11 +85,11 @@ def test_what_a_living_process_uses_stays_though_a_dead_one_names_it(shm):
     dead, living = start(shm, "recorded"), start(shm, "recorded")
     end(dead)
     try:
-        segments.sweep(shm)
+        shared_memory.sweep(shm)
         assert "mpich_shm_ours_0" in names(shm)
     finally:
         end(living)
-    segments.sweep(shm)
+    shared_memory.sweep(shm)
     assert names(shm) == {"mpich_shm_another_0"}
 
 
@@ -98,14 +98,14 @@ def test_a_file_that_took_the_name_meanwhile_is_not_ours(shm):
     ours, new = shm / "mpich_shm_ours_0", shm / "new"
     new.write_bytes(b"of another program")
     new.replace(ours)
-    segments.sweep(shm)
+    shared_memory.sweep(shm)
     assert ours.read_bytes() == b"of another program"
 
 
 def forged(shm: Path, **changes: object) -> Path:
     """Leave the note of a dead rank, with changes."""
     end(start(shm, "recorded"))
-    (place,) = shm.glob(segments.NOTE + "*")
+    (place,) = shm.glob(shared_memory.NOTE + "*")
     place.write_text(json.dumps(json.loads(place.read_text()) | changes))
     return place
 
@@ -115,7 +115,7 @@ def forged(shm: Path, **changes: object) -> Path:
 )
 def test_notes_from_elsewhere_are_left_alone(shm, changes):
     place = forged(shm, **changes)
-    assert segments.sweep(shm) == []
+    assert shared_memory.sweep(shm) == []
     assert place.exists()
     assert (shm / "mpich_shm_ours_0").exists()
 
@@ -124,8 +124,8 @@ def test_notes_from_elsewhere_are_left_alone(shm, changes):
     "text", ["", "[]", "{", '{"files": 7}', "\0" * 100, "x" * 70000]
 )
 def test_notes_that_are_none_do_no_harm(shm, text):
-    (shm / f"{segments.NOTE}1").write_text(text)
-    assert segments.sweep(shm) == []
+    (shm / f"{shared_memory.NOTE}1").write_text(text)
+    assert shared_memory.sweep(shm) == []
 
 
 def test_a_note_names_nothing_outside_of_shared_memory(shm, tmp_path_factory):
@@ -133,7 +133,7 @@ def test_a_note_names_nothing_outside_of_shared_memory(shm, tmp_path_factory):
     other.write_text("kept")
     status = other.stat()
     forged(shm, files=[[str(other), status.st_dev, status.st_ino]])
-    segments.sweep(shm)
+    shared_memory.sweep(shm)
     assert other.read_text() == "kept"
 
 
@@ -141,7 +141,7 @@ def test_the_folder_of_a_killed_launcher_of_open_mpi_is_removed(
     shm, tmp_path_factory, monkeypatch
 ):
     temporary = tmp_path_factory.mktemp("tmp")
-    monkeypatch.setattr(segments.tempfile, "gettempdir", lambda: str(temporary))
+    monkeypatch.setattr(shared_memory.tempfile, "gettempdir", lambda: str(temporary))
     dead = subprocess.Popen(["true"])
     dead.wait()
     sessions = [temporary / f"ompi.{pid}" for pid in (dead.pid, os.getpid())]
@@ -150,12 +150,12 @@ def test_the_folder_of_a_killed_launcher_of_open_mpi_is_removed(
         session.mkdir()
         (session / "file").touch()
         forged(shm, session=str(session))
-        segments.sweep(shm)
+        shared_memory.sweep(shm)
     assert [session.exists() for session in sessions] == [False, True, True]
 
 
 def test_the_folder_of_a_launcher_killed_before_its_ranks_began_is_removed(tmp_path):
-    from dsgd_bench import processes
+    from dsgd_bench.host import processes
 
     (tmp_path / "ompi.1").mkdir()  # of another launcher
     killed = "mkdir -p $TMPDIR/ompi.$$/file && kill -KILL $$"
@@ -178,20 +178,20 @@ def test_a_rank_that_ends_well_takes_its_note_along_unless_its_starter_looks(
         check=True,
         capture_output=True,
     )
-    assert bool(list(shm.glob(segments.NOTE + "*"))) is waits
-    segments.sweep(shm)
+    assert bool(list(shm.glob(shared_memory.NOTE + "*"))) is waits
+    shared_memory.sweep(shm)
     assert names(shm) == {"mpich_shm_another_0"}
 
 
 def test_a_run_removes_what_its_killed_command_left(shm, tmp_path_factory, monkeypatch):
-    from dsgd_bench import processes
+    from dsgd_bench.host import processes
 
-    monkeypatch.setattr(segments.sweep, "__defaults__", (shm,))
+    monkeypatch.setattr(shared_memory.sweep, "__defaults__", (shm,))
     log = tmp_path_factory.mktemp("log") / "log"
 
     def kill(line: str) -> None:
-        (place,) = shm.glob(segments.NOTE + "*")
-        os.kill(int(place.name.removeprefix(segments.NOTE)), signal.SIGKILL)
+        (place,) = shm.glob(shared_memory.NOTE + "*")
+        os.kill(int(place.name.removeprefix(shared_memory.NOTE)), signal.SIGKILL)
 
     command = [sys.executable, "-c", RANK, str(shm), "recorded"]
     assert processes.run(command, dict(os.environ), log, kill) == -signal.SIGKILL

@@ -13,9 +13,10 @@ from pathlib import Path
 import h5py
 import pytest
 
-from dsgd_bench import claims, cli, config, known_bugs
+from dsgd_bench import claims, cli, config
 from dsgd_bench.config import read_machine, read_study
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.host import mpi_bugs
 from dsgd_bench.slurm import queue, records, script, submit
 from dsgd_bench.slurm.groups import Order
 from dsgd_bench.spec.batch import SlurmSpec
@@ -645,7 +646,7 @@ def test_known_bugs_are_warned_of_before_core_hours_are_spent(
     def foreseen(ranks, nodes, variables):
         return [f"seen on {ranks} ranks of {nodes} nodes"] if nodes > 1 else []
 
-    monkeypatch.setattr(known_bugs, "foreseen", foreseen)
+    monkeypatch.setattr(mpi_bugs, "foreseen", foreseen)
     change(files / "machine.toml", ('"srun"', '"true"'))
     send("--dry-run")
     assert "known bug: seen on 4 ranks of 2 nodes" in capsys.readouterr().err

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from dsgd_bench import claims, hosts, runner, simulation, trials
+from dsgd_bench import claims, runner, simulation, trials
 from dsgd_bench.errors import TraceError
+from dsgd_bench.host import identity
 from dsgd_bench.io import files
 from dsgd_bench.spec.network import PRESETS
 from dsgd_bench.spec.trial import (
@@ -362,7 +363,7 @@ def test_a_process_of_another_container_with_our_number_is_another(
     monkeypatch.setattr(claims, "_flock", lambda _: claims.UNKNOWN)
     with claims.held(tmp_path) as first:
         assert first
-        monkeypatch.setattr(hosts, "namespace", lambda _: "of another container")
+        monkeypatch.setattr(identity, "namespace", lambda _: "of another container")
         with claims.held(tmp_path) as second:
             assert not second
 

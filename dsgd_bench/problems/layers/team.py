@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from dsgd_bench import surroundings
+from dsgd_bench.host import environment
 
 T = TypeVar("T")
 
@@ -77,4 +77,4 @@ class Team:
 @cache
 def team() -> Team:
     """Return the threads of this process: as many as linear algebra may have."""
-    return Team(surroundings.threads())
+    return Team(environment.threads())

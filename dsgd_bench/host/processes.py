@@ -19,11 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from dsgd_bench import segments
 from dsgd_bench.errors import LaunchError
+from dsgd_bench.host import shared_memory
 from dsgd_bench.watchdog import HangError
 
-MARK = segments.LAUNCH
+MARK = shared_memory.LAUNCH
 """Environment variable that all processes of one launch share."""
 
 QUIET_LOOKS = 8
@@ -98,9 +98,9 @@ def run(
             raise
         finally:
             _end(process, mark, patience)
-            segments.sweep()
+            shared_memory.sweep()
             if process:
-                segments.end_session(process.pid, env.get("TMPDIR", ""))
+                shared_memory.end_session(process.pid, env.get("TMPDIR", ""))
 
 
 def _die_with_parent() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsgd_bench import cgroups, hosts, surroundings
+from dsgd_bench.host import cgroups, environment, identity
 
 TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 GPUS = Path("/proc/driver/nvidia/gpus")
@@ -43,8 +43,8 @@ def here(host: str) -> Place:
         "cpus": compact(allowed),
         "cores": compact(core_of(cpu) for cpu in allowed),
         "quotas": cgroups.quotas(),
-        "threads": surroundings.threads(),
-        "kernel": hosts.kernel(),
+        "threads": environment.threads(),
+        "kernel": identity.kernel(),
         "gpu": gpu(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
         "emulated": SHARED_CORES in os.environ,
     }

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from dsgd_bench import cgroups, hosts, surroundings
+from dsgd_bench.host import cgroups, environment, identity
 from dsgd_bench.io.escape import plain
 
 PACKAGES = (
@@ -61,7 +61,7 @@ def host() -> dict[str, Any]:
     cpu = "/sys/devices/system/cpu"
     return {
         "name": platform.node(),
-        "kernel_id": hosts.kernel(),
+        "kernel_id": identity.kernel(),
         "cpu": _cpu_model(),
         "cpus_allowed": sorted(_cpus()),
         "cores_allowed": cores(),
@@ -102,7 +102,7 @@ def software() -> dict[str, Any]:
         "executable": sys.executable,
         "packages": _versions(),
         "blas": f"{blas.get('name')} {blas.get('version')}",
-        "libmpi": surroundings.libmpi(),
+        "libmpi": environment.libmpi(),
     }
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dsgd_bench import cgroups
 from dsgd_bench.errors import ConfigError, LaunchError
+from dsgd_bench.host import cgroups
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that tell linear algebra libraries how many threads to start."""

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsgd_bench import hosts
+from dsgd_bench.host import identity
 
 SHM = Path("/dev/shm")
 
@@ -97,8 +97,8 @@ def _write(files: list[tuple[str, int, int]] | None, folder: Path) -> None:
     state = _state(os.getpid())
     if state is None:
         return  # without /proc nothing could be told from anything
-    here = hosts.here()
-    pids = hosts.namespace(hosts.PROCESSES)
+    here = identity.here()
+    pids = identity.namespace(identity.PROCESSES)
     session = os.environ.get(SESSION, "")
     note = Note(os.getpid(), state[1], here.kernel, pids, here.time, session, files)
     with suppress(OSError):  # no such folder, or no room in it: then without
@@ -179,7 +179,7 @@ def end_session(launcher: int, temporary: str) -> None:
 
 def _notes(folder: Path) -> Iterator[tuple[Path, Note]]:
     """Yield the notes of this user's ranks whose numbers mean something here."""
-    here = hosts.kernel(), hosts.namespace(hosts.PROCESSES)
+    here = identity.kernel(), identity.namespace(identity.PROCESSES)
     for place in folder.glob(NOTE + "*"):
         with suppress(OSError, ValueError, TypeError):
             status = place.lstat()
@@ -198,7 +198,7 @@ def _lives(note: Note) -> bool:
     if state is None or state[0] in "ZX":
         return False
     # Another time namespace counts the start from another moment.
-    return hosts.here().time != note.time or state[1] == note.started
+    return identity.here().time != note.time or state[1] == note.started
 
 
 def _left_by(place: Path, note: Note, folder: Path) -> set[tuple[str, int, int]]:
