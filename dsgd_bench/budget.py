@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from dsgd_bench.fabric.board import NEVER, Board
+from dsgd_bench.exchanges.termination import NEVER, Board
 
 COUNT_PERIOD = 0.01
 """Seconds after which an asynchronous rank reports its steps to the shared count."""

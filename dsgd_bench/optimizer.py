@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from dsgd_bench.arrays import Array, Scratch, updates
-from dsgd_bench.state import State
+from dsgd_bench.exchanges.resumable import State
 
 
 class ScheduleSettings(Protocol):

@@ -17,14 +17,14 @@ from dsgd_bench.arrays import Array, Host
 from dsgd_bench.budget import Budget, Service
 from dsgd_bench.config import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
 from dsgd_bench.copies import Copies
+from dsgd_bench.exchanges.resumable import State
+from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric import links, progress
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.board import Board
 from dsgd_bench.gradient_times import GradientTimes
 from dsgd_bench.judge import judge
 from dsgd_bench.problems import Problem
 from dsgd_bench.spec.trial import GpuSpec
-from dsgd_bench.state import State
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.worker import Worker, drive
 

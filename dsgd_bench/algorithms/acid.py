@@ -36,7 +36,7 @@ import numpy as np
 from dsgd_bench import graphs
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.accelerated import AcceleratedReplicas
+from dsgd_bench.exchanges.accelerated import AcceleratedReplicas
 from dsgd_bench.graphs import Graph
 from dsgd_bench.spec.ranges import NotNegative
 

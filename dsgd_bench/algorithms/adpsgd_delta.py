@@ -24,7 +24,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.replicas import DifferenceReplicas
+from dsgd_bench.exchanges.replicas import DifferenceReplicas
 
 
 @algorithm(

@@ -22,7 +22,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.handover import HandoverReplicas
+from dsgd_bench.exchanges.wait_free import HandoverReplicas
 from dsgd_bench.spec.ranges import Seconds
 
 

@@ -26,9 +26,9 @@ from typing import Any, Literal, Protocol
 from dsgd_bench import graphs
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.graphs import Graph
-from dsgd_bench.state import State
 
 TRAITS = {
     "synchronous": "all workers take equally many steps; same result on every fabric",

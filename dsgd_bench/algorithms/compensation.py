@@ -18,7 +18,7 @@ import numpy as np
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.arrays.updates import Pair, compensate, compensate_adaptively
-from dsgd_bench.state import State
+from dsgd_bench.exchanges.resumable import State
 
 Kind = Literal["none", "constant", "adaptive"]
 

@@ -21,7 +21,7 @@ import numpy as np
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.center import Center
+from dsgd_bench.exchanges.parameter_server import Center
 from dsgd_bench.spec.ranges import Count, NotNegative, ShareBelowOne
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.mixer import Mixer
+from dsgd_bench.exchanges.mixer import Mixer
 
 
 @algorithm(

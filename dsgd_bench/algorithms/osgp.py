@@ -32,7 +32,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.pushsum import OverlappedPush
+from dsgd_bench.exchanges.push_sum import OverlappedPush
 from dsgd_bench.spec.ranges import Index
 
 

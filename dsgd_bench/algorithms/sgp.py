@@ -28,7 +28,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.pushsum import Push
+from dsgd_bench.exchanges.push_sum import Push
 from dsgd_bench.spec.ranges import NotNegative
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.center import SynchronousCenter
+from dsgd_bench.exchanges.parameter_server import SynchronousCenter
 from dsgd_bench.spec.ranges import Count
 
 

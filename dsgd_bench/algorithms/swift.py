@@ -36,7 +36,7 @@ import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.inbox import Newest
+from dsgd_bench.exchanges.inbox import Newest
 from dsgd_bench.spec.ranges import Count
 
 

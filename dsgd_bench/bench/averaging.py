@@ -16,9 +16,9 @@ from dsgd_bench.clock import monotonic
 from dsgd_bench.config import AlgorithmSpec, BudgetSpec, ProblemSpec, Trial
 from dsgd_bench.copies import Copies
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.exchanges.replicas import Replicas
+from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric import progress
-from dsgd_bench.fabric.board import Board
-from dsgd_bench.fabric.replicas import Replicas
 from dsgd_bench.flags import KIB, MIB, Parser, short
 from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message

@@ -25,8 +25,8 @@ from dsgd_bench.config import (
 )
 from dsgd_bench.copies import Copies
 from dsgd_bench.errors import TraceError
+from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.board import Board
 from dsgd_bench.flags import Parser, count, ranks, seconds
 from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message

@@ -22,8 +22,8 @@ from dsgd_bench.bench.output import (
     write_json,
 )
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.exchange import Exchange
-from dsgd_bench.fabric.replicas import Replicas
+from dsgd_bench.exchanges.neighbors import Exchange
+from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.flags import MIB, Parser, short
 from dsgd_bench.io import printing
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench import graphs
+from dsgd_bench.exchanges.neighbors import Exchange
 from dsgd_bench.fabric.base import Window
-from dsgd_bench.fabric.exchange import Exchange
 from dsgd_bench.probe.samples import (
     ProbeOptions,
     Sample,

@@ -16,7 +16,7 @@ from test_replicas import SCHEDULES, Hasty, nothing, on_schedules
 from dsgd_bench import graphs
 from dsgd_bench.algorithms.acid import constants
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.accelerated import TALLY, TIME, AcceleratedReplicas
+from dsgd_bench.exchanges.accelerated import TALLY, TIME, AcceleratedReplicas
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, VirtualWindow, World
 from dsgd_bench.optimizer import Optimizer

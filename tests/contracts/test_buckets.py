@@ -8,8 +8,8 @@ from conftest import Ranks
 from driving import Walk, bowl, walk
 
 from dsgd_bench.errors import FabricError
+from dsgd_bench.exchanges.buckets import Buckets
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.buckets import Buckets
 from dsgd_bench.fabric.links import SlowLinks
 from dsgd_bench.fabric.virtual import Network, World
 from dsgd_bench.problems import Problem

@@ -14,8 +14,8 @@ from conftest import Ranks
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
+from dsgd_bench.exchanges.inbox import Inbox, Newest
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.inbox import Inbox, Newest
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 
 HOSTILE = Network(latency=2e-6, bandwidth=2e7, jitter=3.0, pieces=2)

@@ -18,9 +18,9 @@ from dsgd_bench.algorithms import ALGORITHMS, Algorithm
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
+from dsgd_bench.exchanges.replicas import Replicas
+from dsgd_bench.exchanges.wait_free import HandoverReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.handover import HandoverReplicas
-from dsgd_bench.fabric.replicas import Replicas
 from dsgd_bench.fabric.virtual import VirtualWindow
 
 FAILURES = (AssertionError, FabricError)

@@ -22,8 +22,8 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm, Steps
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.center import Center, SynchronousCenter
-from dsgd_bench.fabric.mixer import Mixer
+from dsgd_bench.exchanges.mixer import Mixer
+from dsgd_bench.exchanges.parameter_server import Center, SynchronousCenter
 from dsgd_bench.fabric.virtual import World
 from dsgd_bench.graphs import Graph
 from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
@@ -155,7 +155,7 @@ def test_a_server_that_does_not_wait_for_all_is_caught(breed: Breed) -> None:
 
 def test_parts_that_overlap_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last part one element too long, as a published server has it."""
-    from dsgd_bench.fabric import center
+    from dsgd_bench.exchanges import parameter_server
 
     def overlapping(length: int, servers: range) -> dict[int, slice]:
         each = -(-length // max(1, len(servers)))
@@ -164,7 +164,7 @@ def test_parts_that_overlap_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
             for number, server in enumerate(servers)
         }
 
-    monkeypatch.setattr(center, "_parts", overlapping)
+    monkeypatch.setattr(parameter_server, "_parts", overlapping)
     same = test_servers.test_parts_on_several_servers_make_the_same_model
     fails(same, "asgd", 2)
 

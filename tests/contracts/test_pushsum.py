@@ -19,12 +19,12 @@ from dsgd_bench import graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.exchanges.push_sum import OverlappedPush
+from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.pushsum import OverlappedPush
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 from dsgd_bench.graphs import Graph
 from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec, SlowdownSpec
-from dsgd_bench.state import State
 
 LR = 0.1
 

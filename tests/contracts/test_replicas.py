@@ -17,15 +17,15 @@ from driving import Slope, Walk, bowl, start_of, walk
 from dsgd_bench import arrays, graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.accelerated import AcceleratedReplicas
+from dsgd_bench.exchanges.accelerated import AcceleratedReplicas
+from dsgd_bench.exchanges.replicas import DifferenceReplicas, Replicas
+from dsgd_bench.exchanges.resumable import State
+from dsgd_bench.exchanges.wait_free import HandoverReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.handover import HandoverReplicas
-from dsgd_bench.fabric.replicas import DifferenceReplicas, Replicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 from dsgd_bench.graphs import EXAMPLES
 from dsgd_bench.rng import Draws
 from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
-from dsgd_bench.state import State
 
 HOSTILE = Network(latency=2e-6, bandwidth=2e7, jitter=3.0, pieces=2)
 """An exchange takes about as long as a gradient of `Hasty`, or as a nap at a lock."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.replicas import LOCK, Replicas
+from dsgd_bench.exchanges.replicas import LOCK, Replicas
 from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
 from dsgd_bench.fabric.world import PATIENCE
 

@@ -9,9 +9,9 @@ from mpi4py import MPI
 from dsgd_bench.bench import AverageOptions, RecordingOptions, average, recording
 from dsgd_bench.bench.averaging import SITUATIONS
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.fabric.bare import BarePair
 from dsgd_bench.fabric.mpi import MpiFabric
-from dsgd_bench.fabric.replicas import Replicas
 
 pytestmark = pytest.mark.mpi(min_size=2)
 

@@ -18,10 +18,10 @@ from numpy.typing import DTypeLike
 from dsgd_bench import graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
+from dsgd_bench.exchanges.replicas import DifferenceReplicas, Replicas
+from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric import progress
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.replicas import DifferenceReplicas, Replicas
-from dsgd_bench.state import State
 
 pytestmark = pytest.mark.mpi
 

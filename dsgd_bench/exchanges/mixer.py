@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from dsgd_bench.arrays import Array, Scratch, axpy, finish
+from dsgd_bench.exchanges.neighbors import Exchange
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
-from dsgd_bench.fabric.exchange import Exchange
 from dsgd_bench.graphs import Graph
 
 

@@ -14,9 +14,9 @@ from types import TracebackType
 import numpy as np
 
 from dsgd_bench.arrays import Array, copy, finish
+from dsgd_bench.exchanges.replicas import HISTORY, STEP, Replicas, Update
+from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, ends_well
-from dsgd_bench.fabric.replicas import HISTORY, STEP, Replicas, Update
-from dsgd_bench.state import State
 
 
 class HandoverReplicas(Replicas):

@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 
 from dsgd_bench.arrays import Array, finish
+from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
-from dsgd_bench.state import State
 
 Answer = Callable[[Array, Array, int], Array]
 """``answer(center, message, sender)`` changes the server's part of the model in place

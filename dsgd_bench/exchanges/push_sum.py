@@ -14,11 +14,11 @@ import numpy as np
 from dsgd_bench.arrays import Array, copy, finish
 from dsgd_bench.arrays.updates import debias
 from dsgd_bench.clock import Spans
+from dsgd_bench.exchanges.inbox import Inbox
+from dsgd_bench.exchanges.neighbors import Exchange
+from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
-from dsgd_bench.fabric.exchange import Exchange
-from dsgd_bench.fabric.inbox import Inbox
 from dsgd_bench.graphs import Graph
-from dsgd_bench.state import State
 
 NAPS = (*BACK_OFF, 200e-6, 500e-6)
 """Seconds between looks for a message that may take as long as a slow rank's step."""

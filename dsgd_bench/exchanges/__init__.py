@@ -1,0 +1,1 @@
+"""What ranks do with each other, built once on `fabric.base` for every transport."""
