@@ -12,7 +12,7 @@ from typing import Any
 
 from dsgd_bench import arrays, capacity, launch, rank
 from dsgd_bench.errors import ConfigError, GpuError, LaunchError
-from dsgd_bench.fabric import progress
+from dsgd_bench.fabric import preflight
 from dsgd_bench.host import (
     cgroups,
     environment,
@@ -219,7 +219,7 @@ def on_rank(ranks: int, mode: str) -> int:
         answer = fabric.describe() | {
             "libmpi_path": environment.libmpi(),
             "environment": provenance.recorded_variables() | _site_variables(),
-            "progress": progress.preflight(fabric, mode),
+            "progress": preflight.preflight(fabric, mode),
         }
         answer["known_bugs"] = mpi_bugs.on_these_ranks(answer, answer["libmpi_path"])
         if fabric.rank == 0:

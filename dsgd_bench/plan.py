@@ -10,8 +10,8 @@ from msgspec import structs
 from dsgd_bench import capacity, gradient_times, launch, problems, slowdown
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
-from dsgd_bench.clock import COLUMNS
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.fabric.ledger import COLUMNS
 from dsgd_bench.graphs import Graph
 from dsgd_bench.host import environment
 from dsgd_bench.problems.classifier import Classifier

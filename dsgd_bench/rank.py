@@ -35,7 +35,7 @@ from dsgd_bench.spec.trial import Job, Machine
 from dsgd_bench.watchdog import STARTING, Listener, Watchdog, end_within
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 READY, ERROR, STOPPED = trials.READY, trials.ERROR, trials.STOPPED
 """Files by which a trial's folder tells how the trial ended."""
@@ -300,13 +300,13 @@ def connect(ranks: int | None = None) -> "MpiFabric":
     """
     shared_memory.begin()
     try:
-        from dsgd_bench.fabric import mpi
+        from dsgd_bench.fabric.mpi.fabric import world
     except (ImportError, RuntimeError) as error:
         raise LaunchError(
             f"no MPI library can be loaded ({error}): install one, for example "
             "`pip install mpich`, or load the site's module"
         ) from None
-    fabric = mpi.world()
+    fabric = world()
     shared_memory.record()
     started = environment.started_ranks()
     wanted = ranks or started

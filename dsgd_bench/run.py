@@ -19,7 +19,7 @@ from dsgd_bench.config import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
 from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.termination import Board
-from dsgd_bench.fabric import links, progress
+from dsgd_bench.fabric import preflight, slow_links
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.gradient_times import GradientTimes
 from dsgd_bench.judge import judge
@@ -171,7 +171,7 @@ class Run:
         if place.kind == "cpu":
             return fabric
         from dsgd_bench.arrays.cuda import Gpu
-        from dsgd_bench.fabric.device import on_gpus
+        from dsgd_bench.fabric.gpu.fabric import on_gpus
 
         return cast(Fabric, on_gpus(fabric, cast(Gpu, place), self.gpu.transport))
 
@@ -180,7 +180,7 @@ class Run:
         algorithm = ALGORITHMS[trial.algorithm.kind]
         problem = self._problem(place)
         fabric = self._reaching(fabric, place)
-        verdict = progress.preflight(fabric, self.progress)
+        verdict = preflight.preflight(fabric, self.progress)
         if self.together is None:
             self._warm_up(algorithm, problem, fabric)
         facts = trace.Facts(
@@ -278,7 +278,7 @@ class Run:
         """Run the trial proper, up to its end or to a stop; links may be slow."""
         trial = self.trial
         if trial.network is None:  # else it has prices for slow links, too
-            fabric = links.slowed(fabric, trial.slowdown.links)
+            fabric = slow_links.slowed(fabric, trial.slowdown.links)
         state = State()
         if before is not None:
             state = State(before.step, before.elapsed, before.arrays)

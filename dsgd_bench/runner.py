@@ -31,7 +31,7 @@ from dsgd_bench.spec.trial import Job, Machine, Study, Trial
 from dsgd_bench.watchdog import HangError, Listener, Watchdog
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 JOB, LOG = trials.JOB, trials.LOG
 

@@ -17,7 +17,7 @@ import pytest
 
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.virtual.fabric import Network, World
 
 SIZES = (1, 2, 3, 4, 5, 8)
 """Numbers of ranks in virtual time: small ones and powers of two, and neither."""
@@ -90,7 +90,7 @@ class MpiRanks:
         return everybody.bcast(results)
 
     def _work(self, group: Any, work: Work) -> list[Any]:
-        from dsgd_bench.fabric.mpi import MpiFabric
+        from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
         try:
             fabric = on_device(MpiFabric(group))
@@ -118,7 +118,7 @@ def on_device(fabric: Fabric) -> Any:
         from dsgd_bench import arrays
 
         gpu = arrays.device(device, fabric.rank)
-    from dsgd_bench.fabric.device import on_gpus
+    from dsgd_bench.fabric.gpu.fabric import on_gpus
 
     return on_gpus(fabric, gpu, transport)
 

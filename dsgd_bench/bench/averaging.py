@@ -12,21 +12,21 @@ from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
 from dsgd_bench.budget import Budget
-from dsgd_bench.clock import monotonic
 from dsgd_bench.config import AlgorithmSpec, BudgetSpec, ProblemSpec, Trial
 from dsgd_bench.copies import Copies
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.exchanges.termination import Board
-from dsgd_bench.fabric import progress
+from dsgd_bench.fabric import preflight
+from dsgd_bench.fabric.ledger import monotonic
 from dsgd_bench.flags import KIB, MIB, Parser, short
 from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message
 from dsgd_bench.worker import Worker, drive
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.bare import BarePair
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.bare import BarePair
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 RATIO_AIM = 1.3
 OVERHEAD_AIM = 50e-6
@@ -136,7 +136,7 @@ def average(fabric: "MpiFabric", options: AverageOptions) -> None:
 
 
 def _header(fabric: "MpiFabric", options: AverageOptions) -> list[str]:
-    verdict = progress.preflight(fabric)
+    verdict = preflight.preflight(fabric)
     pairs = verdict["pairs"].values()
     answers = {
         operation["verdict"]
@@ -162,7 +162,7 @@ def _compare(
     fabric: "MpiFabric", nbytes: int, options: AverageOptions
 ) -> list[Comparison]:
     """Measure one size, alone and with both ranks averaging."""
-    from dsgd_bench.fabric.bare import BarePair
+    from dsgd_bench.fabric.mpi.bare import BarePair
 
     length = max(1, nbytes // 4)
     x = rng.generator(0, "bench", fabric.rank).random(length, np.float32)
@@ -205,7 +205,7 @@ def alone(
     fabric: "MpiFabric", forms: Sequence[Form], iterations: int, warm_up: int
 ) -> Times:
     """Time `forms` on rank 0 in turns, rank 1 idling; rank 0's times, everywhere."""
-    from dsgd_bench.fabric.bare import idle
+    from dsgd_bench.fabric.mpi.bare import idle
 
     times: Times = [[] for _ in forms]
     if fabric.rank == 0:
@@ -278,7 +278,7 @@ def compare_steps(fabric: "MpiFabric", options: AverageOptions) -> StepTimes:
 
     Rank 0 steps, in slices of `SLICE` seconds; rank 1 idles. Collective.
     """
-    from dsgd_bench.fabric.bare import BarePair, idle
+    from dsgd_bench.fabric.mpi.bare import BarePair, idle
 
     problem = Message(dimension=TINY)
     trial = Trial(

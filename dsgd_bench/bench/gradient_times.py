@@ -30,9 +30,9 @@ from dsgd_bench.bench.output import (
     table,
     write_json,
 )
-from dsgd_bench.clock import monotonic
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.ledger import monotonic
 from dsgd_bench.flags import Parser, count
 from dsgd_bench.host import provenance
 from dsgd_bench.io import printing

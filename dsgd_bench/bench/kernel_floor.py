@@ -30,8 +30,8 @@ from dsgd_bench.bench.output import (
     table,
     write_json,
 )
-from dsgd_bench.clock import monotonic
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.ledger import monotonic
 from dsgd_bench.flags import MIB, Parser, short
 from dsgd_bench.host import provenance
 from dsgd_bench.io import printing

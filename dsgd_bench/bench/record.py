@@ -15,7 +15,6 @@ from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
 from dsgd_bench.budget import Budget
-from dsgd_bench.clock import SPANS, Ledger
 from dsgd_bench.config import (
     AlgorithmSpec,
     BudgetSpec,
@@ -27,6 +26,7 @@ from dsgd_bench.copies import Copies
 from dsgd_bench.errors import TraceError
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.ledger import SPANS, Ledger
 from dsgd_bench.flags import Parser, count, ranks, seconds
 from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message

@@ -23,7 +23,7 @@ from dsgd_bench.config import (
 from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Interconnect, World
+from dsgd_bench.fabric.virtual.fabric import Interconnect, World
 from dsgd_bench.flags import MIB, Parser, count, ranks
 from dsgd_bench.io import printing
 from dsgd_bench.spec.network import preset

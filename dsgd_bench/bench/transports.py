@@ -28,7 +28,7 @@ from dsgd_bench.flags import MIB, Parser, short
 from dsgd_bench.io import printing
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 HOST = "host"
 WAYS = ("staged", "gpu-aware", "ipc")
@@ -135,7 +135,7 @@ def _on_gpus(fabric: "MpiFabric", facts: dict[str, str]) -> dict[str, Any]:
     """Return a fabric for every way that works; the others' reasons go into `facts`."""
     gpu = arrays.device("cuda", fabric.rank)
     gpu.divide(fabric.gather(gpu.place).count(gpu.place), 1.0)
-    from dsgd_bench.fabric.device import on_gpus
+    from dsgd_bench.fabric.gpu.fabric import on_gpus
 
     about = gpu.describe()
     facts["GPU"] = (

@@ -16,10 +16,10 @@ import math
 import numpy as np
 
 from dsgd_bench.arrays import Array, Scratch, average, blocks, copy
-from dsgd_bench.clock import Spans
 from dsgd_bench.exchanges.replicas import HISTORY, Replicas, Update
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.ledger import Spans
 
 TIME, TALLY = 2, 3  # words beside those of `Replicas`, floating-point numbers both
 RECORD = slice(HISTORY, TALLY + 1)

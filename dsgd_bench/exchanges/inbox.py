@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.arrays import Array, Scratch, axpy, finish
-from dsgd_bench.clock import Spans
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
+from dsgd_bench.fabric.ledger import Spans
 
 ONE = np.ones(1, np.int64)
 

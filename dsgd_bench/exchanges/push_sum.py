@@ -13,11 +13,11 @@ import numpy as np
 
 from dsgd_bench.arrays import Array, copy, finish
 from dsgd_bench.arrays.updates import debias
-from dsgd_bench.clock import Spans
 from dsgd_bench.exchanges.inbox import Inbox
 from dsgd_bench.exchanges.neighbors import Exchange
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
+from dsgd_bench.fabric.ledger import Spans
 from dsgd_bench.graphs import Graph
 
 NAPS = (*BACK_OFF, 200e-6, 500e-6)

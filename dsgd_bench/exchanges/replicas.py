@@ -23,10 +23,10 @@ import numpy as np
 
 from dsgd_bench.arrays import Array, Scratch, average, blocks, copy
 from dsgd_bench.arrays.updates import average_both
-from dsgd_bench.clock import Spans
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
+from dsgd_bench.fabric.ledger import Spans
 
 LOCK, HISTORY = 0, 1  # words of `Replicas`
 BEGUN, ENDED = 0, 1  # words of `DifferenceReplicas`: histories, both of them

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.arrays import Array, copy
-from dsgd_bench.clock import Spans
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
+from dsgd_bench.fabric.ledger import Spans
 
 OWN = np.array([1, 0], np.int64)
 """What one's own gradient adds to one's own counters: a gradient, but no message."""

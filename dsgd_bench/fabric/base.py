@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dsgd_bench.arrays import Array
-from dsgd_bench.clock import Ledger
+from dsgd_bench.fabric.ledger import Ledger
 
 BACK_OFF = (0.0, 0.0, 0.0, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6)
 """Seconds between the tries of a rank that wants a lock; the last one repeats."""

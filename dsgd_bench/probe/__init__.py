@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dsgd_bench.bench.output import header
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.progress import BUSY
+from dsgd_bench.fabric.preflight import BUSY
 from dsgd_bench.flags import GIB, short
 from dsgd_bench.host import mpi_bugs, provenance
 from dsgd_bench.probe import busy, gradients, tables
@@ -30,7 +30,7 @@ from dsgd_bench.spec.machine_profile import (
 )
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 __all__ = ["Probe", "ProbeOptions", "groups", "pairs"]
 
@@ -184,7 +184,7 @@ class Probe:
 
         They wait for each other as all ranks would.
         """
-        from dsgd_bench.fabric.bare import idle
+        from dsgd_bench.fabric.mpi.bare import idle
 
         part = self._fabric.part(ranks)
         if part is not None:

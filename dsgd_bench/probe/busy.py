@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dsgd_bench.fabric import progress
+from dsgd_bench.fabric import preflight
 from dsgd_bench.fabric.base import Window
 from dsgd_bench.probe.operations import VECTORS, WORDS
 from dsgd_bench.spec.machine_profile import (
@@ -25,12 +25,12 @@ from dsgd_bench.spec.machine_profile import (
 )
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 Seconds = dict[str, dict[str, float]]
 """Kind of window -> operation -> what it took."""
 
-LENGTH = 2 * progress.LENGTH
+LENGTH = 2 * preflight.LENGTH
 """Elements of the vectors: as many bytes as every run's preflight moves."""
 
 OFFERS = {
@@ -49,21 +49,21 @@ def times(pair: "MpiFabric") -> Seconds:
 
     Equal on both ranks.
     """
-    from dsgd_bench.fabric.bare import CreatedWindow
-    from dsgd_bench.fabric.mpi_window import MpiWindow
+    from dsgd_bench.fabric.mpi.bare import CreatedWindow
+    from dsgd_bench.fabric.mpi.window import MpiWindow
 
     found = {}
     for flavor, kind in {ALLOCATED: MpiWindow, CREATED: CreatedWindow}.items():
         vectors = kind(pair, LENGTH, np.dtype(np.float32))
         words = kind(pair, 2, np.dtype(np.int64))
         operations = _operations(vectors, words)
-        found[flavor] = progress.answers(pair, operations, origin=0, target=1)
+        found[flavor] = preflight.answers(pair, operations, origin=0, target=1)
         vectors.free()
         words.free()
     return found
 
 
-def _operations(vectors: Window, words: Window) -> progress.Operations:
+def _operations(vectors: Window, words: Window) -> preflight.Operations:
     x = np.zeros(LENGTH, np.float32)
 
     def flushed(name: str) -> None:
@@ -91,9 +91,9 @@ def answers(alone: Seconds, with_thread: Seconds) -> dict[str, dict[str, Answer]
 
 
 def _verdict(alone: float, with_thread: float) -> Verdict:
-    if not progress.has_waited(alone):
+    if not preflight.has_waited(alone):
         return PASSIVE
-    return NONE if progress.has_waited(with_thread) else NEEDS_PROGRESS
+    return NONE if preflight.has_waited(with_thread) else NEEDS_PROGRESS
 
 
 def remedies(busy: Busy, family: str) -> tuple[str, ...]:

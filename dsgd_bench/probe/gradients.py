@@ -12,7 +12,7 @@ from dsgd_bench.spec.machine_profile import GradientTime
 from dsgd_bench.spec.trial import ProblemSpec
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 WITHOUT = ("message", "torch")
 """One computes nothing, the other is whatever its user writes."""

@@ -25,7 +25,7 @@ from dsgd_bench.probe.samples import (
 )
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 Vector: TypeAlias = NDArray[np.float32]
 

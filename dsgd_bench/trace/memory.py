@@ -13,8 +13,8 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.ledger import COLUMNS
 from dsgd_bench.judge import Judgments
 from dsgd_bench.trace.shard import Facts, Shard
 
@@ -34,12 +34,12 @@ class Packed:
         del self._numbers[:]
 
     def __len__(self) -> int:
-        return len(self._numbers) // len(clock.COLUMNS)
+        return len(self._numbers) // len(COLUMNS)
 
     def table(self) -> NDArray[np.float64]:
         """Return all rows, shape (steps, columns); afterwards none may be added."""
         numbers = np.frombuffer(self._numbers, np.float64)
-        return numbers.reshape(-1, len(clock.COLUMNS))
+        return numbers.reshape(-1, len(COLUMNS))
 
 
 class ShardKeeper:

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
+from dsgd_bench.fabric import ledger
 from dsgd_bench.io import files
 from dsgd_bench.judge import Judgments
 from dsgd_bench.trace import disk, reading
@@ -144,7 +144,7 @@ def _trial(facts: dict[str, Any]) -> list[Any]:
 def _check_size(shards: dict[int, Shard], ranks: int) -> None:
     """Refuse far more ranks than have left a shard: that number must be damaged."""
     steps = max(shard.steps for shard in shards.values())
-    numbers = ranks * max(steps, 1) * len(clock.COLUMNS)
+    numbers = ranks * max(steps, 1) * len(ledger.COLUMNS)
     if numbers > LARGE and ranks > RANKS_PER_SHARD * len(shards):
         raise ValueError(f"the trial has {ranks} ranks, and {len(shards)} left a shard")
 
@@ -161,7 +161,7 @@ def _assemble(shards: dict[int, Shard], facts: dict[str, Any]) -> Arrays:
     """Stack the ranks' columns, padded with NaN, on the common clock."""
     ranks = facts["trial"]["ranks"]
     steps = max(shard.steps for shard in shards.values())
-    arrays = {name: np.full((ranks, steps), np.nan) for name in clock.COLUMNS}
+    arrays = {name: np.full((ranks, steps), np.nan) for name in ledger.COLUMNS}
     late = _lateness(shards)
     for rank, shard in shards.items():
         for name, column in shard.columns.items():
@@ -169,7 +169,7 @@ def _assemble(shards: dict[int, Shard], facts: dict[str, Any]) -> Arrays:
             arrays[name][rank, : shard.steps] = column + late[rank] * on_clock
     _split_meetings(arrays)
     arrays["staleness"] = staleness(facts["staleness"], arrays)
-    spent = sum(arrays[name] for name in clock.SPANS)
+    spent = sum(arrays[name] for name in ledger.SPANS)
     arrays["other"] = arrays["duration"] - spent
     _add_ranks(arrays, shards, ranks)
     _add_places(arrays, facts["provenance"].get("placement", ()))

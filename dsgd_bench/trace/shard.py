@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import clock
 from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
+from dsgd_bench.fabric import ledger
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.io import printing
 from dsgd_bench.judge import Judgments
@@ -108,7 +108,7 @@ class ShardWriter:
         facts: Facts,
         before: Checkpoint | None = None,
     ) -> None:
-        columns = len(clock.COLUMNS)
+        columns = len(ledger.COLUMNS)
         empty = np.zeros((0, columns))
         self._before = before or Checkpoint(0, 0.0, {}, {}, empty)
         self._ledger, self._rank = fabric.ledger, fabric.rank
@@ -164,13 +164,13 @@ class ShardWriter:
 
     def _flush_often(self) -> None:
         while not self._ended.wait(FLUSH_PERIOD) and self._error is None:
-            started = clock.monotonic()
+            started = ledger.monotonic()
             try:
                 self._write_rows()
             except OSError as error:  # raised again where the training thread sees it
                 self._error = error
                 printing.complain(f"dsgd-bench: {self._explain(error)}")
-            self._ledger.flushing += clock.monotonic() - started
+            self._ledger.flushing += ledger.monotonic() - started
 
     def _write_rows(self) -> None:
         rows = self._ledger.rows
@@ -321,7 +321,7 @@ class Shard:
             return json.loads(attributes.get(name, "[]"))
 
         rows = data.pop("rows")
-        if rows.ndim != 2 or rows.shape[1] != len(clock.COLUMNS):
+        if rows.ndim != 2 or rows.shape[1] != len(ledger.COLUMNS):
             raise ValueError(f"its rows have the shape {rows.shape}")
         facts = json.loads(attributes["facts"])
         Trial.from_json(json.dumps(facts["trial"]))
@@ -350,7 +350,7 @@ class Shard:
     @property
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """The rows by what they tell, as views of shape (steps,)."""
-        return dict(zip(clock.COLUMNS, self.rows.T, strict=True))
+        return dict(zip(ledger.COLUMNS, self.rows.T, strict=True))
 
     @property
     def steps(self) -> int:

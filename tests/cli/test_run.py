@@ -10,8 +10,8 @@ import pytest
 import xarray
 
 from dsgd_bench import launch
-from dsgd_bench.clock import SPANS
 from dsgd_bench.config import Machine, read_study
+from dsgd_bench.fabric.ledger import SPANS
 from dsgd_bench.trace import VARIABLES, open_trace
 
 

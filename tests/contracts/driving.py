@@ -11,11 +11,11 @@ from dsgd_bench.algorithms import ALGORITHMS, Algorithm
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import HOST, Array, copy, host
 from dsgd_bench.budget import Budget, Service
-from dsgd_bench.clock import COLUMNS
 from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.ledger import COLUMNS
 from dsgd_bench.problems import Judgment, Problem
 from dsgd_bench.problems.base import Ready
 from dsgd_bench.spec.trial import (

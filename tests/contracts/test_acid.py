@@ -18,7 +18,12 @@ from dsgd_bench.algorithms.acid import constants
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.accelerated import TALLY, TIME, AcceleratedReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, VirtualFabric, VirtualWindow, World
+from dsgd_bench.fabric.virtual.fabric import (
+    Network,
+    VirtualFabric,
+    VirtualWindow,
+    World,
+)
 from dsgd_bench.optimizer import Optimizer
 from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec
 

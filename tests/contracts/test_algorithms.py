@@ -15,7 +15,7 @@ from dsgd_bench.algorithms.base import TRAITS
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.problems import Softmax
 from dsgd_bench.spec.trial import (
     BudgetSpec,

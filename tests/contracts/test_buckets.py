@@ -10,8 +10,8 @@ from driving import Walk, bowl, walk
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.buckets import Buckets
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.links import SlowLinks
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.slow_links import SlowLinks
+from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.problems import Problem
 from dsgd_bench.problems.mlp import MLP
 from dsgd_bench.spec.trial import SlowdownSpec, SlowLinksSpec

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dsgd_bench.clock import COLUMNS, SPANS, Ledger
+from dsgd_bench.fabric.ledger import COLUMNS, SPANS, Ledger
 
 
 class Clock:

@@ -15,7 +15,12 @@ from test_replicas import HOSTILE, SCHEDULES, Hasty, on_schedules
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.sum_replicas import SumReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, VirtualFabric, VirtualWindow, World
+from dsgd_bench.fabric.virtual.fabric import (
+    Network,
+    VirtualFabric,
+    VirtualWindow,
+    World,
+)
 from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
 from dsgd_bench.trace.staleness import staleness
 

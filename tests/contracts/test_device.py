@@ -12,7 +12,7 @@ from conftest import Ranks
 from dsgd_bench import arrays
 from dsgd_bench.arrays import HOST, on_gpu
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.links import slowed
+from dsgd_bench.fabric.slow_links import slowed
 from dsgd_bench.spec.trial import SlowLinksSpec
 
 LENGTH = 11

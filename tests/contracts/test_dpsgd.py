@@ -10,7 +10,7 @@ from driving import Walk, flat, start_of, walk
 from dsgd_bench import graphs
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.spec.trial import OptimizerSpec
 
 LR, CURVATURE = 0.2, 0.7
@@ -147,7 +147,7 @@ def test_the_exchange_of_the_paper_form_hides_behind_the_gradient() -> None:
             more = {"compute": 0.02, "settings": {"graph": "ring"}}
             return float(walk(fabric, kind, steps=5, **more).column("duration").mean())
 
-        from dsgd_bench.fabric.virtual import Network
+        from dsgd_bench.fabric.virtual.fabric import Network
 
         return max(World(4, Network(latency=5e-3)).run(work))
 

@@ -8,7 +8,7 @@ from driving import Walk, bowl, flat, start_of, walk
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec
 
 BOTH = ("easgd", "eamsgd")

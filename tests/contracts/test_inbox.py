@@ -16,7 +16,7 @@ from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.inbox import Inbox, Newest
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
+from dsgd_bench.fabric.virtual.fabric import Network, VirtualFabric, World
 
 HOSTILE = Network(latency=2e-6, bandwidth=2e7, jitter=3.0, pieces=2)
 

@@ -9,7 +9,7 @@ from driving import Sloped, flat
 
 from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.judge import Judgments, judge
 
 

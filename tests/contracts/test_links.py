@@ -11,8 +11,8 @@ from test_algorithms import a_start, plainest, settle, workers
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.links import slowed
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.slow_links import slowed
+from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.spec.trial import SlowLinksSpec
 
 RATE = 8e6

@@ -7,7 +7,7 @@ from driving import Walk, start_of, walk
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec, SlowdownSpec
 
 

@@ -6,7 +6,7 @@ from conftest import Ranks
 
 from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.virtual.fabric import Network, World
 
 LARGE = 200_000
 """Elements that no library keeps for a receive that is yet to come."""

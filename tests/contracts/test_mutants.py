@@ -21,7 +21,7 @@ from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.exchanges.wait_free import HandoverReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import VirtualWindow
+from dsgd_bench.fabric.virtual.fabric import VirtualWindow
 
 FAILURES = (AssertionError, FabricError)
 

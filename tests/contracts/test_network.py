@@ -13,11 +13,11 @@ from driving import Walk, walk
 from test_algorithms import a_start, settle, workers
 
 from dsgd_bench.algorithms import ALGORITHMS
-from dsgd_bench.clock import COLUMNS
-from dsgd_bench.fabric import collectives
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.network import Crowd, Interconnect, Network, Port
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.ledger import COLUMNS
+from dsgd_bench.fabric.virtual import allreduce_cost
+from dsgd_bench.fabric.virtual.fabric import World
+from dsgd_bench.fabric.virtual.network import Crowd, Interconnect, Network, Port
 from dsgd_bench.spec.network import (
     AllReduceSpec,
     BackgroundSpec,
@@ -323,7 +323,7 @@ def test_ranks_beyond_a_power_of_two_take_two_more_rounds() -> None:
 
 @pytest.mark.parametrize("nbytes", [8, 10_000_000])
 def test_auto_is_the_quickest_of_them(nbytes: float) -> None:
-    each = [allreduce(8, name, nbytes) for name in collectives.ALGORITHMS]
+    each = [allreduce(8, name, nbytes) for name in allreduce_cost.ALGORITHMS]
     assert allreduce(8, "auto", nbytes) == pytest.approx(min(each))
 
 

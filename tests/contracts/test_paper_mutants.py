@@ -24,7 +24,7 @@ from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.mixer import Mixer
 from dsgd_bench.exchanges.parameter_server import Center, SynchronousCenter
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.graphs import Graph
 from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
 

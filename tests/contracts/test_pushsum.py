@@ -22,7 +22,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.exchanges.push_sum import OverlappedPush
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
+from dsgd_bench.fabric.virtual.fabric import Network, VirtualFabric, World
 from dsgd_bench.graphs import Graph
 from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec, SlowdownSpec
 

@@ -22,7 +22,7 @@ from dsgd_bench.exchanges.replicas import DifferenceReplicas, Replicas
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.wait_free import HandoverReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
+from dsgd_bench.fabric.virtual.fabric import Network, VirtualFabric, World
 from dsgd_bench.graphs import EXAMPLES
 from dsgd_bench.rng import Draws
 from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec

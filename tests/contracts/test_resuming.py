@@ -19,7 +19,7 @@ from dsgd_bench.analysis.verify import verify
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.run import Run
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,

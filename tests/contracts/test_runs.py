@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dsgd_bench.algorithms import ALGORITHMS
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.run import Run
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,

@@ -10,7 +10,7 @@ from driving import DIMENSION, Walk, bowl, flat, start_of, walk
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec
 
 ASYNCHRONOUS = ("asgd", "dcasgd")

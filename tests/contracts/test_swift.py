@@ -11,7 +11,7 @@ from dsgd_bench import graphs
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual import Network, World
+from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.spec.trial import SlowdownSpec
 
 LR = 0.1

@@ -8,8 +8,8 @@ import pytest
 
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.replicas import LOCK, Replicas
-from dsgd_bench.fabric.virtual import Network, VirtualFabric, World
-from dsgd_bench.fabric.world import PATIENCE
+from dsgd_bench.fabric.virtual.fabric import Network, VirtualFabric, World
+from dsgd_bench.fabric.virtual.scheduler import PATIENCE
 
 Work = Callable[[VirtualFabric], Any]
 

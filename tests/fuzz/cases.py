@@ -27,7 +27,7 @@ import workers
 
 from dsgd_bench import cli, config, rank, report, runner, trace, trials
 from dsgd_bench.errors import DsgdError, TraceError
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.run import Run
 from dsgd_bench.runner import run_study
 from dsgd_bench.spec.trial import Job

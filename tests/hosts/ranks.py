@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dsgd_bench.fabric import mpi, progress
+from dsgd_bench.fabric import preflight
+from dsgd_bench.fabric.mpi.fabric import world
 from dsgd_bench.host import network_counters
 
 SETTLING = 0.2
@@ -59,10 +60,10 @@ def there_and_back(fabric: Any, nbytes: str, times: str) -> list[float]:
     return seconds[1:]  # the first one connects
 
 
-def preflight(fabric: Any, mode: str, busy: str) -> dict[str, Any]:
+def answering(fabric: Any, mode: str, busy: str) -> dict[str, Any]:
     """Measure whether a busy target answers, with busy phases of so many seconds."""
-    progress.BUSY = float(busy)
-    return progress.preflight(fabric, mode)
+    preflight.BUSY = float(busy)
+    return preflight.preflight(fabric, mode)
 
 
 def fail(fabric: Any) -> None:
@@ -73,7 +74,7 @@ def fail(fabric: Any) -> None:
 
 
 def main(answer: str, name: str, *words: str) -> None:
-    fabric = mpi.world()
+    fabric = world()
     results = fabric.gather(globals()[name](fabric, *words))
     if fabric.rank == 0:
         Path(answer).write_text(json.dumps(results))

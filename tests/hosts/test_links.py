@@ -68,7 +68,7 @@ OPERATIONS = {"put", "get", "accumulate", "fetch_and_op"}
 
 def preflight(job, mode):
     """Return the operations against a busy target on another host, by name."""
-    found = job("preflight", mode, BUSY, ranks=2)
+    found = job("answering", mode, BUSY, ranks=2)
     assert found[0] == found[1]
     assert set(found[0]["pairs"]) == {"other_node"}
     operations = found[0]["pairs"]["other_node"]["operations"]

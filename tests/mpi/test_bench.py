@@ -10,8 +10,8 @@ from dsgd_bench.bench import AverageOptions, RecordingOptions, average, recordin
 from dsgd_bench.bench.averaging import SITUATIONS
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.exchanges.replicas import Replicas
-from dsgd_bench.fabric.bare import BarePair
-from dsgd_bench.fabric.mpi import MpiFabric
+from dsgd_bench.fabric.mpi.bare import BarePair
+from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 pytestmark = pytest.mark.mpi(min_size=2)
 

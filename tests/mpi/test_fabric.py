@@ -20,7 +20,7 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.replicas import DifferenceReplicas, Replicas
 from dsgd_bench.exchanges.resumable import State
-from dsgd_bench.fabric import progress
+from dsgd_bench.fabric import preflight
 from dsgd_bench.fabric.base import Fabric
 
 pytestmark = pytest.mark.mpi
@@ -325,7 +325,7 @@ def test_both_kinds_of_replicas_can_be_open_at_once(all_ranks: Any) -> None:
 @pytest.mark.mpi(min_size=2)
 def test_the_preflight_has_a_verdict_for_every_operation(all_ranks: Any) -> None:
     def work(fabric: Any) -> Any:
-        verdict = progress.preflight(fabric)
+        verdict = preflight.preflight(fabric)
         return verdict, fabric.progress_running
 
     results = all_ranks(work)
@@ -345,12 +345,12 @@ def test_the_preflight_has_a_verdict_for_every_operation(all_ranks: Any) -> None
 def test_a_progress_thread_that_is_asked_for_runs_until_the_end(
     all_ranks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "BUSY", 0.02)
-    monkeypatch.setattr(progress, "PHASES", 1)
+    monkeypatch.setattr(preflight, "BUSY", 0.02)
+    monkeypatch.setattr(preflight, "PHASES", 1)
     before = set(threading.enumerate())
 
     def work(fabric: Any) -> Any:
-        verdict = progress.preflight(fabric, "thread")
+        verdict = preflight.preflight(fabric, "thread")
         fabric.start_progress()  # again: one is enough
         started = set(threading.enumerate()) - before
         return verdict["thread"], fabric.progress_running, len(started)
@@ -411,7 +411,7 @@ def test_the_preflight_notices_a_window_that_waits_for_its_target(
         monkeypatch.setattr(
             fabric, "window", lambda *of: created_window(fabric, *of), raising=False
         )
-        return progress.preflight(fabric, "none")
+        return preflight.preflight(fabric, "none")
 
     verdict = all_ranks(work)[0]
     found = verdict["pairs"]["same_node"]["operations"]

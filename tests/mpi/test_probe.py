@@ -10,8 +10,8 @@ import pytest
 from mpi4py import MPI
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.bare import CreatedWindow
-from dsgd_bench.fabric.mpi import MpiFabric
+from dsgd_bench.fabric.mpi.bare import CreatedWindow
+from dsgd_bench.fabric.mpi.fabric import MpiFabric
 from dsgd_bench.probe import Probe, ProbeOptions, gradients, groups
 from dsgd_bench.probe.operations import AMONG_MANY, BETWEEN_TWO, VECTORS, WORDS
 from dsgd_bench.spec import machine_profile

@@ -20,8 +20,8 @@ from dsgd_bench.bench.kernel_cases import Case
 from dsgd_bench.bench.kernel_floor import Found
 from dsgd_bench.bench.output import table
 from dsgd_bench.bench.record import Witness, span_gaps
-from dsgd_bench.clock import SPANS
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.ledger import SPANS
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.flags import MIB, short, size, sizes
 
 

@@ -14,7 +14,7 @@ from dsgd_bench.bench.cases import CASES, Product, resnet20
 from dsgd_bench.bench.floors import Floor
 from dsgd_bench.bench.gradient_times import DASH, Timed, interleaved, report
 from dsgd_bench.errors import DsgdError
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.virtual.fabric import World
 
 WHY = "PyTorch is an extra, and not installed here"
 

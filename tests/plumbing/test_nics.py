@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dsgd_bench.clock import Ledger
+from dsgd_bench.fabric.ledger import Ledger
 from dsgd_bench.host import network_counters
 
 

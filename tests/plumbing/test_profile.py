@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.network import Interconnect
+from dsgd_bench.fabric.virtual.network import Interconnect
 from dsgd_bench.spec import machine_profile
 from dsgd_bench.spec.machine_profile import Answer, GradientTime, Measured, Profile
 

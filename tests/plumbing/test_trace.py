@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from dsgd_bench import trace
-from dsgd_bench.clock import SPANS, Ledger
 from dsgd_bench.config import (
     AlgorithmSpec,
     BudgetSpec,
@@ -17,7 +16,8 @@ from dsgd_bench.config import (
     Trial,
 )
 from dsgd_bench.errors import TraceError
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.ledger import SPANS, Ledger
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.run import Run
 from dsgd_bench.trace.variables import SCHEMA
 

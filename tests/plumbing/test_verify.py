@@ -19,7 +19,7 @@ from dsgd_bench.config import (
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.fabric.virtual import World
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.run import Run
 from dsgd_bench.spec.trial import Job, Machine
 

@@ -22,9 +22,9 @@ WITH_ROWS = 50_000  # bytes: room for rows is made when the first are flushed
 
 
 def stop_in(method: str) -> None:
-    while (module := sys.modules.get("dsgd_bench.fabric.mpi")) is None or not hasattr(
-        module, "MpiFabric"
-    ):
+    while (
+        module := sys.modules.get("dsgd_bench.fabric.mpi.fabric")
+    ) is None or not hasattr(module, "MpiFabric"):
         time.sleep(0.01)
     stop = lambda *_: os.kill(os.getpid(), signal.SIGSTOP)  # noqa: E731
     setattr(module.MpiFabric, method, stop)

@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dsgd_bench.arrays import Array
-from dsgd_bench.clock import Ledger
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.mailbox import VirtualMessages
-from dsgd_bench.fabric.network import Interconnect, Network
-from dsgd_bench.fabric.virtual_window import PricedWindow, VirtualWindow
-from dsgd_bench.fabric.world import HelperGreenlet, Meeting, World
+from dsgd_bench.fabric.ledger import Ledger
+from dsgd_bench.fabric.virtual.messages import VirtualMessages
+from dsgd_bench.fabric.virtual.network import Interconnect, Network
+from dsgd_bench.fabric.virtual.scheduler import HelperGreenlet, Meeting, World
+from dsgd_bench.fabric.virtual.windows import PricedWindow, VirtualWindow
 
 __all__ = [
     "HelperGreenlet",

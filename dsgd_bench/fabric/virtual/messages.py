@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.world import Task, World
+from dsgd_bench.fabric.virtual.scheduler import Task, World
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.virtual import VirtualFabric
+    from dsgd_bench.fabric.virtual.fabric import VirtualFabric
 
 ANYBODY = -1
 

@@ -13,7 +13,7 @@ import numpy as np
 from mpi4py import MPI
 
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.mpi_window import MpiWindow
+from dsgd_bench.fabric.mpi.window import MpiWindow
 
 NAP = 1e-3
 """Seconds between two looks of a rank that idles."""

@@ -29,11 +29,11 @@ from dsgd_bench.arrays.cuda import Gpu
 from dsgd_bench.arrays.updates import accumulate
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Beside, Fabric, Messages, Window
-from dsgd_bench.fabric.peer import PeerWindow
-from dsgd_bench.fabric.staging import MappedWindow, StagedMessages, Staging
+from dsgd_bench.fabric.gpu.ipc_window import PeerWindow
+from dsgd_bench.fabric.gpu.staging import MappedWindow, StagedMessages, Staging
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 Asked = Literal["auto", "staged", "gpu-aware", "ipc"]
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.links import WORD
-from dsgd_bench.fabric.network import FETCHING, Interconnect, Network
+from dsgd_bench.fabric.slow_links import WORD
+from dsgd_bench.fabric.virtual.network import FETCHING, Interconnect, Network
 from dsgd_bench.spec.network import Operation
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.virtual import VirtualFabric
+    from dsgd_bench.fabric.virtual.fabric import VirtualFabric
 
 Kind: TypeAlias = Operation | Literal["exchange"]
 

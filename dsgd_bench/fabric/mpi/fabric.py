@@ -23,10 +23,10 @@ from mpi4py import MPI
 from numpy.typing import DTypeLike, NDArray
 
 from dsgd_bench.arrays import Array, finish
-from dsgd_bench.clock import Ledger, monotonic
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.mpi_window import MpiWindow
-from dsgd_bench.fabric.threads import HelperThread
+from dsgd_bench.fabric.ledger import Ledger, monotonic
+from dsgd_bench.fabric.mpi.helper_thread import HelperThread
+from dsgd_bench.fabric.mpi.window import MpiWindow
 from dsgd_bench.host import cgroups, environment, identity, network_counters, placement
 
 YIELDING = 5e-3

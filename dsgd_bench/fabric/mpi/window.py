@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dsgd_bench.errors import FabricError
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi import MpiFabric
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
 LONG = 32 * 1024
 """Bytes from which on a transfer to another node gets a request of its own."""

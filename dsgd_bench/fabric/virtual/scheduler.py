@@ -13,11 +13,11 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from dsgd_bench import rng
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.network import Interconnect, Network
+from dsgd_bench.fabric.virtual.network import Interconnect, Network
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mailbox import Box
-    from dsgd_bench.fabric.virtual import VirtualFabric
+    from dsgd_bench.fabric.virtual.fabric import VirtualFabric
+    from dsgd_bench.fabric.virtual.messages import Box
 
 Task: TypeAlias = greenlet
 """A rank, or the communication thread of one."""
@@ -135,7 +135,9 @@ class World:
         FabricError
             If the ranks break a rule of MPI, or wait for each other forever.
         """
-        from dsgd_bench.fabric.virtual import VirtualFabric  # which is built on this
+        from dsgd_bench.fabric.virtual.fabric import (
+            VirtualFabric,
+        )  # which is built on this
 
         results: list[Any] = [None] * self.size
 

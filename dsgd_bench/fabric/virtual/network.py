@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from dsgd_bench import rng
 from dsgd_bench.arrays import BLOCK_BYTES
-from dsgd_bench.fabric import collectives
-from dsgd_bench.fabric.links import WORD, LinkSettings
+from dsgd_bench.fabric.slow_links import WORD, LinkSettings
+from dsgd_bench.fabric.virtual import allreduce_cost
 from dsgd_bench.spec.network import BackgroundSpec, LinkSpec, NetworkSpec, Operation
 
 BITS = 8
@@ -272,17 +272,17 @@ class Interconnect:
 
     def _priced(self, nbytes: int, now: float) -> NDArray[np.float64]:
         spec = self.spec
-        links = collectives.Links(
+        links = allreduce_cost.Links(
             nodes=np.array(self.nodes),
             near=(self._near.overhead + self._near.latency, self._near.per_byte),
             seconds=self._far.overhead + self._far.latency + self._node_latency,
             per_byte=np.array([self._out[node].price(now) for node in self.nodes]),
         )
-        names: tuple[str, ...] = collectives.ALGORITHMS
+        names: tuple[str, ...] = allreduce_cost.ALGORITHMS
         if spec.allreduce.algorithm != "auto":
             names = (spec.allreduce.algorithm,)
         size = self.wire(nbytes)
-        found = [collectives.seconds(name, size, links) for name in names]
+        found = [allreduce_cost.seconds(name, size, links) for name in names]
         return min(found, key=np.max)
 
 

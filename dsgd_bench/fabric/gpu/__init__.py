@@ -1,0 +1,1 @@
+"""Vectors in the memory of GPUs, and how they reach other ranks."""

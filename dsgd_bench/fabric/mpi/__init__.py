@@ -1,0 +1,1 @@
+"""The measured fabric: windows, messages and threads of MPI."""

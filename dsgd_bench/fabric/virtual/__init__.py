@@ -1,0 +1,1 @@
+"""The simulated fabric: many ranks in one process, in virtual time."""
