@@ -18,7 +18,7 @@ COUNT_SHARE = 0.01
 
 
 class BudgetSettings(Protocol):
-    """What a trial says about its end; `config.BudgetSpec` is one."""
+    """What a trial says about its end; `spec.trial.BudgetSpec` is one."""
 
     @property
     def seconds(self) -> float | None: ...

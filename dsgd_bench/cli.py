@@ -14,6 +14,7 @@ from dsgd_bench.host import environment
 from dsgd_bench.io import printing
 from dsgd_bench.io.escape import plain
 from dsgd_bench.rank_verbs import ON_RANKS, Verbs
+from dsgd_bench.spec.trial import Machine
 from dsgd_bench.verb_parts import (
     FAILED,
     INTERRUPTED,
@@ -28,7 +29,7 @@ from dsgd_bench.verb_parts import (
 from dsgd_bench.virtual_verbs import VIRTUAL
 
 if TYPE_CHECKING:
-    from dsgd_bench.spec.trial import Machine, Study
+    from dsgd_bench.spec.trial import Study
 
 UNPRINTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """Why standard output may fail: no room for it, or no place."""
@@ -165,7 +166,7 @@ def _read(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
         study = config.listed(study, arguments.trials)
     plan.costs(study)  # refuses what cannot be built, before anything is started
     named = getattr(arguments, "machine", None)
-    machine = config.read_machine(named) if named else config.Machine()
+    machine = config.read_machine(named) if named else Machine()
     plan.check_patience(study, machine)
     return study, machine
 
@@ -379,7 +380,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     from dsgd_bench.display import print_findings
 
     named = arguments.machine
-    machine = config.read_machine(named) if named else config.Machine()
+    machine = config.read_machine(named) if named else Machine()
     findings = doctor.examine(machine, arguments.ranks)
     print_findings(findings)
     return FAILED if any(f.verdict == doctor.BAD for f in findings) else 0
@@ -413,5 +414,5 @@ def bench(arguments: argparse.Namespace) -> int:
     options = BENCHMARKS[arguments.name].options.from_argv(arguments.words)
     check_target("--json", getattr(options, "json", None))
     words = ["bench-rank", arguments.name, *arguments.words]
-    machine = config.Machine(threads_per_rank=getattr(options, "threads", 1))
+    machine = Machine(threads_per_rank=getattr(options, "threads", 1))
     return rank.start(machine, options.ranks, words, printing.line)

@@ -34,7 +34,7 @@ class ScheduleSettings(Protocol):
 
 
 class OptimizerSettings(Protocol):
-    """What a trial says about the optimizer; `config.OptimizerSpec` is one."""
+    """What a trial says about the optimizer; `spec.trial.OptimizerSpec` is one."""
 
     @property
     def lr(self) -> float: ...

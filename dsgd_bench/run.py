@@ -15,7 +15,6 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.arrays import Array, Host
 from dsgd_bench.budget import Budget, Service
-from dsgd_bench.config import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
 from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.termination import Board
@@ -24,7 +23,7 @@ from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.gradient_times import GradientTimes
 from dsgd_bench.judge import judge
 from dsgd_bench.problems import Problem
-from dsgd_bench.spec.trial import GpuSpec
+from dsgd_bench.spec.trial import BudgetSpec, ComputeSpec, GpuSpec, SlowdownSpec, Trial
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.worker import Worker, drive
 

@@ -13,7 +13,7 @@ LONGEST = 1000.0
 
 
 class SlowdownSettings(Protocol):
-    """What a trial says about slowdowns; `config.SlowdownSpec` is one."""
+    """What a trial says about slowdowns; `spec.trial.SlowdownSpec` is one."""
 
     @property
     def kind(self) -> str: ...

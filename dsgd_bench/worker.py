@@ -10,7 +10,6 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import Array
 from dsgd_bench.budget import Budget, Service
-from dsgd_bench.config import Trial
 from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
@@ -18,6 +17,7 @@ from dsgd_bench.optimizer import Optimizer
 from dsgd_bench.problems import Batches, Problem
 from dsgd_bench.problems.base import Ready
 from dsgd_bench.slowdown import Slowdown
+from dsgd_bench.spec.trial import Trial
 
 STAGGER = 0.8
 """Share of the emulated time over which the ranks' real gradients are spread."""

@@ -22,7 +22,7 @@ from dsgd_bench.analysis.links import Floats, Links
 from dsgd_bench.graphs import Graph
 
 if TYPE_CHECKING:
-    from dsgd_bench.config import Trial
+    from dsgd_bench.spec.trial import Trial
 
 SYMBOLS = (
     "t: emulated compute; M: bytes of a model; B: the link's rate each way, where links"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from dsgd_bench.spec.strict import exact
 
 if TYPE_CHECKING:
-    from dsgd_bench.config import MeasureSpec, SlowdownSpec, Trial
+    from dsgd_bench.spec.trial import MeasureSpec, SlowdownSpec, Trial
 
 NETWORK = "network.name"
 """The factor that tells simulated networks apart."""

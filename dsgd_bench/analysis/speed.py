@@ -13,7 +13,7 @@ from dsgd_bench.analysis.bounds import bound
 from dsgd_bench.analysis.links import Links
 
 if TYPE_CHECKING:
-    from dsgd_bench.config import Trial
+    from dsgd_bench.spec.trial import Trial
     from dsgd_bench.trace import Trace
 
 FILLING = 1

@@ -19,7 +19,7 @@ from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate, estimate, median
 
 if TYPE_CHECKING:
-    from dsgd_bench.config import Trial
+    from dsgd_bench.spec.trial import Trial
     from dsgd_bench.trace import Trace
 
 

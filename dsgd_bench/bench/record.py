@@ -15,13 +15,6 @@ from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
 from dsgd_bench.budget import Budget
-from dsgd_bench.config import (
-    AlgorithmSpec,
-    BudgetSpec,
-    ComputeSpec,
-    ProblemSpec,
-    Trial,
-)
 from dsgd_bench.copies import Copies
 from dsgd_bench.errors import TraceError
 from dsgd_bench.exchanges.termination import Board
@@ -30,6 +23,13 @@ from dsgd_bench.fabric.ledger import SPANS, Ledger
 from dsgd_bench.flags import Parser, count, ranks, seconds
 from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message
+from dsgd_bench.spec.trial import (
+    AlgorithmSpec,
+    BudgetSpec,
+    ComputeSpec,
+    ProblemSpec,
+    Trial,
+)
 from dsgd_bench.trace.shard import FLUSH_PERIOD
 from dsgd_bench.worker import Worker, drive
 

@@ -13,13 +13,6 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.bench.output import Row, fom, header, spread, table
 from dsgd_bench.budget import Budget
-from dsgd_bench.config import (
-    AlgorithmSpec,
-    BudgetSpec,
-    ComputeSpec,
-    ProblemSpec,
-    Trial,
-)
 from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
@@ -27,6 +20,13 @@ from dsgd_bench.fabric.virtual.fabric import Interconnect, World
 from dsgd_bench.flags import MIB, Parser, count, ranks
 from dsgd_bench.io import printing
 from dsgd_bench.spec.network import preset
+from dsgd_bench.spec.trial import (
+    AlgorithmSpec,
+    BudgetSpec,
+    ComputeSpec,
+    ProblemSpec,
+    Trial,
+)
 from dsgd_bench.worker import Worker, drive
 
 NETWORK = "ethernet-10"

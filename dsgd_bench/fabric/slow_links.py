@@ -41,7 +41,7 @@ OUT, IN = "out", "in"
 
 
 class LinkSettings(Protocol):
-    """What a trial says about slow links; `config.SlowLinksSpec` is one."""
+    """What a trial says about slow links; `spec.trial.SlowLinksSpec` is one."""
 
     @property
     def ranks(self) -> tuple[int, ...]: ...

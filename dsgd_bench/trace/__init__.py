@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.io.escape import plain
+from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import checkpoint, reading, shapes
 from dsgd_bench.trace.memory import Packed, ShardKeeper
 from dsgd_bench.trace.merging import merge, write_trace

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric import ledger
 from dsgd_bench.io import files
 from dsgd_bench.judge import Judgments
+from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import disk, reading
 from dsgd_bench.trace.shard import Shard
 from dsgd_bench.trace.staleness import staleness

@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.config import Trial
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric import ledger
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.io import printing
 from dsgd_bench.judge import Judgments
+from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import reading
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.trace.disk import Disk, why

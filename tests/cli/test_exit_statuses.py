@@ -9,7 +9,7 @@ import h5py
 import pytest
 
 from dsgd_bench import launch
-from dsgd_bench.config import Machine
+from dsgd_bench.spec.trial import Machine
 
 MISSED = "measure.target={loss=1e-9}"
 REACHED = "measure.target={loss=100.0}"

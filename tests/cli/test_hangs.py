@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench import launch
-from dsgd_bench.config import Machine, read_study
+from dsgd_bench.config import read_study
 from dsgd_bench.host import processes
 from dsgd_bench.rank import ERROR, READY
+from dsgd_bench.spec.trial import Machine
 
 MACHINE = "watchdog = 4.0\n"
 LONG = "study.budget={seconds=60}"

@@ -10,8 +10,9 @@ import pytest
 import xarray
 
 from dsgd_bench import launch
-from dsgd_bench.config import Machine, read_study
+from dsgd_bench.config import read_study
 from dsgd_bench.fabric.ledger import SPANS
+from dsgd_bench.spec.trial import Machine
 from dsgd_bench.trace import VARIABLES, open_trace
 
 

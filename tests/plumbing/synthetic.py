@@ -19,16 +19,17 @@ from dsgd_bench import trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis.comparison import keeps_step
-from dsgd_bench.config import (
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
+    Job,
+    Machine,
     MeasureSpec,
     ProblemSpec,
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.spec.trial import Job, Machine
 from dsgd_bench.trace.variables import STEP
 
 COMPUTE, MOVING, MIXING, OTHER = 0.02, 0.001, 0.0005, 0.0005

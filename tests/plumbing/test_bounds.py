@@ -11,18 +11,18 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import speed
 from dsgd_bench.analysis.bounds import RULES, bound
 from dsgd_bench.analysis.links import Links
-from dsgd_bench.config import (
+from dsgd_bench.config import read_machine
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.report import link_figure, link_table
+from dsgd_bench.report.numbers import NONE, TIMES
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
     ProblemSpec,
     SlowdownSpec,
     Trial,
-    read_machine,
 )
-from dsgd_bench.errors import ConfigError
-from dsgd_bench.report import link_figure, link_table
-from dsgd_bench.report.numbers import NONE, TIMES
 
 M = 1000
 """Bytes of a model; links of 8 M bit/s carry one per second, so B is M bytes/s."""

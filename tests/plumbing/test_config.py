@@ -5,17 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench.config import (
+from dsgd_bench.config import read_machine, read_study
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
     ProblemSpec,
     SlowdownSpec,
     Trial,
-    read_machine,
-    read_study,
 )
-from dsgd_bench.errors import ConfigError
 
 HERE = Path(__file__).parents[2]
 STUDIES = sorted((HERE / "configs").glob("*.toml"))

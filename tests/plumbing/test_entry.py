@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench import launch
-from dsgd_bench.config import Machine
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.host import environment
+from dsgd_bench.spec.trial import Machine
 
 INTERRUPTED = """
 import sys

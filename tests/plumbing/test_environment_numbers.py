@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench import cli, launch, leftovers, stopping, verb_parts
-from dsgd_bench.config import Machine, read_machine
+from dsgd_bench.config import read_machine
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import environment
+from dsgd_bench.spec.trial import Machine
 
 PACKAGE = Path(environment.__file__).parent
 

@@ -15,7 +15,7 @@ from dsgd_bench.analysis.comparison import compare, keeps_step
 from dsgd_bench.analysis.expectations import EXPECTATIONS, judge
 from dsgd_bench.analysis.findings import FAILS, HOLDS, OPEN
 from dsgd_bench.analysis.summary import combine, summarize
-from dsgd_bench.config import SlowdownSpec
+from dsgd_bench.spec.trial import SlowdownSpec
 
 RANKS, FACTOR = 8, 10.0
 LAWFUL = [kind for kind in ALGORITHMS if kind != "acid"]

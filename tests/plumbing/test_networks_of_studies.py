@@ -5,6 +5,7 @@ import pytest
 from dsgd_bench import config
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.spec.network import PRESETS
+from dsgd_bench.spec.trial import Trial
 
 STUDY = """
 [study]
@@ -29,7 +30,7 @@ def read(tmp_path, network="", *changes):
 def test_a_study_without_the_table_has_trials_without_a_network(tmp_path):
     (trial,) = read(tmp_path).trials
     assert trial.network is None
-    assert config.Trial.from_json(trial.to_json()) == trial
+    assert Trial.from_json(trial.to_json()) == trial
 
 
 def test_keys_are_laid_over_a_preset_at_any_depth(tmp_path):
@@ -41,7 +42,7 @@ def test_keys_are_laid_over_a_preset_at_any_depth(tmp_path):
     assert trial.network.far.rate == preset.far.rate
     assert trial.network.near == preset.near
     assert trial.network.ranks_per_node == 2
-    assert config.Trial.from_json(trial.to_json()) == trial
+    assert Trial.from_json(trial.to_json()) == trial
 
 
 def test_presets_and_keys_are_swept(tmp_path):

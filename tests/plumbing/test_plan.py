@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from dsgd_bench import plan, problems
-from dsgd_bench.config import (
+from dsgd_bench.config import read_study
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.graphs import EXAMPLES
+from dsgd_bench.spec.network import NetworkSpec
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
@@ -17,14 +21,10 @@ from dsgd_bench.config import (
     OptimizerSpec,
     ProblemSpec,
     SlowdownSpec,
+    SlowLinksSpec,
     Study,
     Trial,
-    read_study,
 )
-from dsgd_bench.errors import ConfigError
-from dsgd_bench.graphs import EXAMPLES
-from dsgd_bench.spec.network import NetworkSpec
-from dsgd_bench.spec.trial import SlowLinksSpec
 
 
 def trial(kind="adpsgd", *, ranks=4, **changes):

@@ -14,9 +14,9 @@ from msgspec import structs
 from dsgd_bench import report
 from dsgd_bench.analysis import scaling
 from dsgd_bench.analysis.summary import summarize
-from dsgd_bench.config import BudgetSpec, OptimizerSpec
 from dsgd_bench.report import scaling_figure, scaling_table
 from dsgd_bench.report.numbers import NONE
+from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec
 
 CONSTANT, OPTIMUM, STEP = 8.0, 3.0, 0.5
 GRADIENTS = (256, 1024, 4096)

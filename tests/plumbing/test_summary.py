@@ -8,7 +8,7 @@ from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import compare
 from dsgd_bench.analysis.staleness import loose
 from dsgd_bench.analysis.summary import combine, summarize
-from dsgd_bench.config import MeasureSpec, OptimizerSpec
+from dsgd_bench.spec.trial import MeasureSpec, OptimizerSpec
 
 EXTRA = MOVING + MIXING + OTHER
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench import config, gradient_times
-from dsgd_bench.config import ComputeSpec
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.graphs import make
 from dsgd_bench.io import user_text
 from dsgd_bench.spec import machine_profile
+from dsgd_bench.spec.trial import ComputeSpec
 from dsgd_bench.virtual_verbs import network
 
 STUDY = """

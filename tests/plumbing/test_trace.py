@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 
 from dsgd_bench import trace
-from dsgd_bench.config import (
+from dsgd_bench.errors import TraceError
+from dsgd_bench.fabric.ledger import SPANS, Ledger
+from dsgd_bench.fabric.virtual.fabric import World
+from dsgd_bench.run import Run
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
@@ -15,10 +19,6 @@ from dsgd_bench.config import (
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.errors import TraceError
-from dsgd_bench.fabric.ledger import SPANS, Ledger
-from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.run import Run
 from dsgd_bench.trace.variables import SCHEMA
 
 STEP = 0.01

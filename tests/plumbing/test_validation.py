@@ -13,10 +13,10 @@ import synthetic
 
 from dsgd_bench import report
 from dsgd_bench.analysis import validation
-from dsgd_bench.config import ComputeSpec
 from dsgd_bench.report import across, validation_figure, validation_table
 from dsgd_bench.report.numbers import NONE
 from dsgd_bench.spec.network import preset
+from dsgd_bench.spec.trial import ComputeSpec
 
 KINDS = ("allreduce", "adpsgd")
 FACTORS = (1.0, 10.0)

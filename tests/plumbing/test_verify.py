@@ -9,19 +9,20 @@ import pytest
 from dsgd_bench import report, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.verify import verify
-from dsgd_bench.config import (
+from dsgd_bench.fabric.virtual.fabric import World
+from dsgd_bench.run import Run
+from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
+    Job,
+    Machine,
     MeasureSpec,
     OptimizerSpec,
     ProblemSpec,
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.run import Run
-from dsgd_bench.spec.trial import Job, Machine
 
 RANKS, STEPS = 4, 12
 PROVENANCE = {"hosts": ["node1"] * RANKS}

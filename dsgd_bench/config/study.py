@@ -14,10 +14,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from dsgd_bench import rng, rules, sweep
+from dsgd_bench import rng
+from dsgd_bench.config import checks, sweep
+from dsgd_bench.config.checks import check
+from dsgd_bench.config.sweep import Table
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import user_text
-from dsgd_bench.rules import check
 from dsgd_bench.spec import strict
 from dsgd_bench.spec.batch import SET, SlurmSpec, meant, never
 from dsgd_bench.spec.network import NetworkSpec, preset
@@ -35,7 +37,6 @@ from dsgd_bench.spec.trial import (
     Study,
     Trial,
 )
-from dsgd_bench.sweep import Table
 
 __all__ = [
     "AlgorithmSpec",
@@ -249,12 +250,12 @@ def _trials(table: Table) -> tuple[list[Trial], list[tuple[Trial, str]], int]:
     table = dict(table)
     exclusions = _exclusions(table.pop("exclude", []))
     for name in table:
-        tables = (*rules.SECTIONS, rules.NETWORK, "exclude")
+        tables = (*checks.SECTIONS, checks.NETWORK, "exclude")
         strict.choose(name, tables, f"the table {name}")
     for name in ("study", "problem", "algorithm"):
         if name not in table:
             raise ConfigError(f"the table {name} is missing: add [{name}]")
-    head = strict.read_table(table["study"], rules.STUDY, "study", home=rules.home)
+    head = strict.read_table(table["study"], checks.STUDY, "study", home=checks.home)
     table["study"] = {key: head[key] for key in ("ranks", "budget")}
     kept: dict[str, Trial] = {}
     left_out: dict[str, tuple[Trial, str]] = {}
@@ -280,7 +281,7 @@ def _exclusions(tables: Any) -> list[Exclusion]:
     """Read [[exclude]]; every value of `when` becomes the tuple of those it may be."""
     if not isinstance(tables, list):
         raise ConfigError("exclude must be a list of tables: write [[exclude]]")
-    known = rules.known()
+    known = checks.known()
     found = []
     for table in tables:
         read = strict.read_table(table, strict.keys_of(Exclusion), "exclude")
@@ -325,11 +326,11 @@ def _path(name: str) -> sweep.Path:
 def _takes_list(path: sweep.Path, table: Table) -> bool:
     """Say whether the key at `path` has a list as its value."""
     section = table[path[0]]
-    sections = (*rules.SECTIONS, rules.NETWORK)
+    sections = (*checks.SECTIONS, checks.NETWORK)
     if path[0] not in sections or not isinstance(section, dict):
         return False
     kind = section.get("kind")
-    keys = rules.keys(path[0], kind if isinstance(kind, list) else [kind])
+    keys = checks.keys(path[0], kind if isinstance(kind, list) else [kind])
     for key in path[1:-1]:
         if key not in keys or not strict.is_struct(keys[key][0]):
             return False
@@ -352,7 +353,7 @@ def _with_own_optimizer(table: Table) -> Table:
 
 def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
     """Read one table into one trial; every value strict, every default filled in."""
-    values = {name: _section(name, table.get(name, {})) for name in rules.SECTIONS}
+    values = {name: _section(name, table.get(name, {})) for name in checks.SECTIONS}
     slowdown = table.get("slowdown", {})
     if slowdown.get("kind", "none") != "none" and "factor" not in slowdown:
         raise ConfigError("the key slowdown.factor is missing: say how many times")
@@ -368,7 +369,7 @@ def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
         optimizer=OptimizerSpec(**values["optimizer"]),
         compute=ComputeSpec(**values["compute"]),
         slowdown=SlowdownSpec(**values["slowdown"]),
-        network=_network(table[rules.NETWORK]) if rules.NETWORK in table else None,
+        network=_network(table[checks.NETWORK]) if checks.NETWORK in table else None,
     )
 
 
@@ -380,19 +381,19 @@ def _network(table: Any) -> NetworkSpec:
         given = {key: value for key, value in table.items() if key != "preset"}
         table = sweep.merged(base, given)
     keys = strict.keys_of(NetworkSpec)
-    return NetworkSpec(**strict.read_table(table, keys, rules.NETWORK))
+    return NetworkSpec(**strict.read_table(table, keys, checks.NETWORK))
 
 
 def _section(name: str, table: Any) -> dict[str, Any]:
     """Read one table of a trial."""
     if name not in ("problem", "algorithm") or not isinstance(table, dict):
-        return strict.read_table(table, rules.keys(name, []), name, home=rules.home)
+        return strict.read_table(table, checks.keys(name, []), name, home=checks.home)
     given = {key: table[key] for key in table if key == "kind"}
-    kind = strict.read_table(given, {"kind": rules.keys(name, [])["kind"]}, name)[
+    kind = strict.read_table(given, {"kind": checks.keys(name, [])["kind"]}, name)[
         "kind"
     ]
     return strict.read_table(
-        table, rules.keys(name, [kind]), name, kind=kind, home=rules.home
+        table, checks.keys(name, [kind]), name, kind=kind, home=checks.home
     )
 
 
