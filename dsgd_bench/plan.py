@@ -7,7 +7,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import structs
 
-from dsgd_bench import capacity, gradient_times, launch, problems, slowdown
+from dsgd_bench import capacity, launch, problems
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.errors import ConfigError
@@ -17,6 +17,7 @@ from dsgd_bench.host import environment
 from dsgd_bench.problems.classifier import Classifier
 from dsgd_bench.spec import strict
 from dsgd_bench.spec.trial import Machine, ProblemSpec, Study, Trial
+from dsgd_bench.trial import gradient_time, slowdown
 
 START_SECONDS = 2.0
 """What starting, warming up, judging and merging one trial takes, roughly."""
@@ -101,7 +102,7 @@ def cost(trial: Trial) -> Cost:
     model = problem.dimension * problem.dtype.itemsize
     settings = trial.algorithm.settings
     sent = algorithm.sent(settings, trial.ranks)
-    seconds = gradient_times.mean(trial.compute)
+    seconds = gradient_time.mean(trial.compute)
     per_rank, memory = _memory(trial, problem, algorithm, seconds)
     graph = algorithm.graphs(settings, trial.ranks).get("graph")
     return Cost(
@@ -297,7 +298,7 @@ def _longest(trial: Trial, watchdog: float) -> float:
     steps = min(trial.budget.steps or LOOKED_AT, LOOKED_AT)
     longest = 0.0
     for rank in range(min(trial.ranks, LOOKED_AT)):
-        times = gradient_times.of(spec, seed=trial.seed, rank=rank)
+        times = gradient_time.of(spec, seed=trial.seed, rank=rank)
         factors = slowdown.Slowdown(slow, seed=trial.seed, rank=rank)
         taken = (times.seconds(step) * factors.factor(step) for step in range(steps))
         longest = max(longest, *taken)

@@ -30,8 +30,8 @@ from dsgd_bench.host import (
 )
 from dsgd_bench.io import files, printing
 from dsgd_bench.io.escape import plain
-from dsgd_bench.run import Run
 from dsgd_bench.spec.trial import Job, Machine
+from dsgd_bench.trial.run import Run
 from dsgd_bench.watchdog import STARTING, Listener, Watchdog, end_within
 
 if TYPE_CHECKING:

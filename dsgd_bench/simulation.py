@@ -20,9 +20,9 @@ from dsgd_bench.fabric.virtual.scheduler import World
 from dsgd_bench.host import provenance
 from dsgd_bench.io import files
 from dsgd_bench.problems import Problem
-from dsgd_bench.run import Run, Together
 from dsgd_bench.runner import Outcome
 from dsgd_bench.spec.trial import Job, Machine, Study, Trial
+from dsgd_bench.trial.run import Run, Together
 
 
 class Simulated:

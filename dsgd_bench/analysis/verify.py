@@ -17,7 +17,7 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis import labels, readings, values
 from dsgd_bench.analysis.values import RESOLUTION
-from dsgd_bench.budget import COUNT_SHARE
+from dsgd_bench.trial.budget import COUNT_SHARE
 
 if TYPE_CHECKING:
     from dsgd_bench.trace import Trace

@@ -13,7 +13,7 @@ from dsgd_bench.arrays import Array, Scratch, axpy, blocks, gpu, on_gpu
 
 
 class Rule(NamedTuple):
-    """How a gradient moves a model; see `dsgd_bench.optimizer` for the formulas."""
+    """How a gradient moves a model; `dsgd_bench.trial.optimizer` has the formulas."""
 
     lr: float
     momentum: float = 0.0

@@ -11,8 +11,6 @@ from dsgd_bench import rng
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
-from dsgd_bench.budget import Budget
-from dsgd_bench.copies import Copies
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.exchanges.termination import Board
@@ -22,7 +20,9 @@ from dsgd_bench.flags import KIB, MIB, Parser, short
 from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message
 from dsgd_bench.spec.trial import AlgorithmSpec, BudgetSpec, ProblemSpec, Trial
-from dsgd_bench.worker import Worker, drive
+from dsgd_bench.trial.budget import Budget
+from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.worker import Worker, drive
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi.bare import BarePair

@@ -14,8 +14,6 @@ from dsgd_bench import rng, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
-from dsgd_bench.budget import Budget
-from dsgd_bench.copies import Copies
 from dsgd_bench.errors import TraceError
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
@@ -31,7 +29,9 @@ from dsgd_bench.spec.trial import (
     Trial,
 )
 from dsgd_bench.trace.shard import FLUSH_PERIOD
-from dsgd_bench.worker import Worker, drive
+from dsgd_bench.trial.budget import Budget
+from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.worker import Worker, drive
 
 SHARE_AIM = 0.01
 """Share of a step that recording may cost, and by which spans may miss the step."""

@@ -12,8 +12,6 @@ from dsgd_bench import problems, rng
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.bench.output import Row, fom, header, spread, table
-from dsgd_bench.budget import Budget
-from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import Interconnect, World
@@ -27,7 +25,9 @@ from dsgd_bench.spec.trial import (
     ProblemSpec,
     Trial,
 )
-from dsgd_bench.worker import Worker, drive
+from dsgd_bench.trial.budget import Budget
+from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.worker import Worker, drive
 
 NETWORK = "ethernet-10"
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from dsgd_bench.analysis import readings
 from dsgd_bench.errors import TraceError
-from dsgd_bench.gradient_times import Times
 from dsgd_bench.trace import Trace, open_trace
+from dsgd_bench.trial.gradient_time import Times
 
 WORK = ("mixing", "copying", "other")
 """Spans of a step that are the algorithm's own work on its rank."""

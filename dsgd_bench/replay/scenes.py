@@ -5,10 +5,8 @@ from msgspec import structs
 
 from dsgd_bench import problems, simulation, trace
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.gradient_times import Replayed
 from dsgd_bench.host import environment
 from dsgd_bench.replay.record import Change, Record, seconds_moving
-from dsgd_bench.run import Run, Together
 from dsgd_bench.spec.network import LinkSpec, NetworkSpec, OperationSpec, preset
 from dsgd_bench.spec.ranges import FASTEST
 from dsgd_bench.spec.trial import (
@@ -20,6 +18,8 @@ from dsgd_bench.spec.trial import (
     Trial,
 )
 from dsgd_bench.trace import Trace
+from dsgd_bench.trial.gradient_time import Replayed
+from dsgd_bench.trial.run import Run, Together
 
 DIMENSION = 10_000
 """Elements of a model at most; on the wire it is as long as the true one."""

@@ -17,11 +17,11 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric import ledger
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.io import printing
-from dsgd_bench.judge import Judgments
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import reading
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.trace.disk import Disk, why
+from dsgd_bench.trial.evaluation import Judgments
 
 FLUSH_PERIOD = 0.5
 """Seconds between two flushes of a shard."""

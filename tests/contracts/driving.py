@@ -10,8 +10,6 @@ import numpy as np
 from dsgd_bench.algorithms import ALGORITHMS, Algorithm
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import HOST, Array, copy, host
-from dsgd_bench.budget import Budget, Service
-from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
@@ -27,7 +25,9 @@ from dsgd_bench.spec.trial import (
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.worker import Worker, drive
+from dsgd_bench.trial.budget import Budget, Service
+from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.worker import Worker, drive
 
 DIMENSION = 7
 SAMPLES = 1024
@@ -182,7 +182,7 @@ def walk(
     before: Walk | None = None,
     **more: Any,
 ) -> Walk:
-    """Run one rank as `dsgd_bench.run` does, up to step `steps` or for a `budget`.
+    """Run one rank as `dsgd_bench.trial.run` does, up to step `steps` or a `budget`.
 
     `start` is the first model of this rank, by default a model common to all; it goes
     on from `before` if there is one; `more` goes into `a_trial`.

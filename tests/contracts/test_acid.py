@@ -24,8 +24,8 @@ from dsgd_bench.fabric.virtual.fabric import (
     VirtualWindow,
     World,
 )
-from dsgd_bench.optimizer import Optimizer
 from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec
+from dsgd_bench.trial.optimizer import Optimizer
 
 small_blocks = test_replicas.small_blocks
 

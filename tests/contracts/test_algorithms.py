@@ -9,7 +9,7 @@ import pytest
 from conftest import Ranks, VirtualRanks
 from driving import InTurn, Walk, bowl, flat, start_of, walk
 
-from dsgd_bench import graphs, optimizer
+from dsgd_bench import graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import TRAITS
 from dsgd_bench.arrays import Array
@@ -24,6 +24,7 @@ from dsgd_bench.spec.trial import (
     ScheduleSpec,
     SlowdownSpec,
 )
+from dsgd_bench.trial import optimizer
 
 THREADED = "adpsgd-waitfree"
 """Which gradients are in the model that it reads depends on how its threads run."""

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from conftest import Ranks
 
-from dsgd_bench.budget import Budget
 from dsgd_bench.exchanges.termination import NEVER, Board
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import VirtualFabric, World
 from dsgd_bench.spec.trial import BudgetSpec
+from dsgd_bench.trial.budget import Budget
 
 BATCH, EPOCH = 8, 240
 

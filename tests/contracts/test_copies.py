@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dsgd_bench.copies import Copies
+from dsgd_bench.trial.snapshots import Copies
 
 
 def model(position: float) -> np.ndarray:

@@ -7,10 +7,10 @@ import pytest
 from conftest import Ranks
 from driving import Sloped, flat
 
-from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.judge import Judgments, judge
+from dsgd_bench.trial.evaluation import Judgments, judge
+from dsgd_bench.trial.snapshots import Copies
 
 
 def judged(fabric: Fabric, *, step: float, steps: int, capacity: int) -> Judgments:

@@ -10,8 +10,8 @@ import pytest
 
 from dsgd_bench import arrays
 from dsgd_bench.arrays import Array
-from dsgd_bench.optimizer import Optimizer, scale
 from dsgd_bench.spec.trial import OptimizerSpec, ScheduleSpec
+from dsgd_bench.trial.optimizer import Optimizer, scale
 
 SETTINGS = [
     OptimizerSpec(lr=0.3),

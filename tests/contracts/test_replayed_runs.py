@@ -13,7 +13,6 @@ from msgspec import structs
 from dsgd_bench import simulation
 from dsgd_bench.display import Silent
 from dsgd_bench.errors import ConfigError, TraceError
-from dsgd_bench.gradient_times import Replayed
 from dsgd_bench.replay.record import Change, Record, seconds_per_epoch
 from dsgd_bench.replay.scenes import faster, fitted, replay
 from dsgd_bench.replay.whatif import ask
@@ -28,6 +27,7 @@ from dsgd_bench.spec.trial import (
     Study,
     Trial,
 )
+from dsgd_bench.trial.gradient_time import Replayed
 
 KINDS = ["allreduce", "dpsgd", "adpsgd", "asgd", "sgp"]
 SLOW = SlowdownSpec("constant", (1,), 4.0, mode="added")

@@ -20,7 +20,6 @@ from dsgd_bench.arrays import Array
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import Network, World
-from dsgd_bench.run import Run
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -32,6 +31,7 @@ from dsgd_bench.spec.trial import (
     SlowdownSpec,
     Trial,
 )
+from dsgd_bench.trial.run import Run
 
 STEPS = 30
 NETWORK = Network(latency=20e-6, bandwidth=1e9, jitter=0.5)

@@ -8,7 +8,6 @@ import pytest
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.fabric.virtual.fabric import Network, World
-from dsgd_bench.run import Run
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -20,6 +19,7 @@ from dsgd_bench.spec.trial import (
     Trial,
 )
 from dsgd_bench.trace import Trace, open_trace
+from dsgd_bench.trial.run import Run
 
 SECONDS = 0.6
 NETWORK = Network(latency=20e-6, bandwidth=1e9, jitter=0.5)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from dsgd_bench.slowdown import LONGEST, Slowdown
 from dsgd_bench.spec.trial import SlowdownSpec
+from dsgd_bench.trial.slowdown import LONGEST, Slowdown
 
 TRANSIENT = SlowdownSpec("transient", factor=6.0, probability=0.25)
 HEAVY = SlowdownSpec("heavy-tailed", factor=2.0, alpha=1.5)

@@ -28,12 +28,12 @@ import workers
 from dsgd_bench import cli, config, rank, report, runner, trace, trials
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.run import Run
 from dsgd_bench.runner import run_study
 from dsgd_bench.spec.trial import Job
 from dsgd_bench.trace import checkpoint
 from dsgd_bench.trace.reading import MARK, TRAILER
 from dsgd_bench.trace.shard import Shard
+from dsgd_bench.trial.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = """

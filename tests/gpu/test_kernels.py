@@ -11,8 +11,8 @@ import pytest
 from dsgd_bench import arrays
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Scratch, layers, updates
-from dsgd_bench.optimizer import Optimizer
 from dsgd_bench.spec.trial import OptimizerSpec
+from dsgd_bench.trial.optimizer import Optimizer
 
 pytestmark = pytest.mark.gpu
 

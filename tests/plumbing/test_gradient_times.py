@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 import synthetic
 
-from dsgd_bench import gradient_times, trace
+from dsgd_bench import trace
 from dsgd_bench.errors import TraceError
 from dsgd_bench.spec.trial import ComputeSpec
+from dsgd_bench.trial import gradient_time
 
 MEAN, MANY = 0.02, 20_000
 
 
 def drawn(spec, *, seed=0, rank=0, count=MANY):
-    times = gradient_times.of(spec, seed=seed, rank=rank)
+    times = gradient_time.of(spec, seed=seed, rank=rank)
     return np.array([times.seconds(step) for step in range(count)])
 
 
@@ -40,7 +41,7 @@ def test_the_distributions_differ_in_their_tails():
 
 def test_times_are_a_function_of_seed_rank_and_step():
     spec = ComputeSpec("emulated", MEAN, "gamma", 0.3)
-    again = gradient_times.of(spec, seed=1, rank=2)
+    again = gradient_time.of(spec, seed=1, rank=2)
     times = drawn(spec, seed=1, rank=2, count=3000)
     assert [again.seconds(s) for s in (2999, 0, 1500)] == list(times[[2999, 0, 1500]])
     assert not np.isin(times, drawn(spec, seed=1, rank=3, count=3000)).any()
@@ -72,7 +73,7 @@ def test_a_rank_draws_from_the_times_of_its_measured_rank(measured):
         own = found[rank % len(found)]
         assert np.isin(times, own).all()
         assert len(set(times)) > 0.5 * min(len(own), 2000)
-    assert gradient_times.mean(spec) == pytest.approx(found.mean())
+    assert gradient_time.mean(spec) == pytest.approx(found.mean())
 
 
 def test_ranks_of_one_measured_rank_draw_different_times(measured):
@@ -85,18 +86,18 @@ def test_a_trace_without_the_column_is_refused(measured):
     with h5py.File(measured, "r+") as file:
         del file["compute"]
     with pytest.raises(TraceError, match=r"lacks the variable compute"):
-        gradient_times.of(ComputeSpec("resampled", trace=str(measured)), seed=0, rank=0)
+        gradient_time.of(ComputeSpec("resampled", trace=str(measured)), seed=0, rank=0)
 
 
 def test_a_trace_in_which_a_worker_took_no_time_is_refused(measured):
     with h5py.File(measured, "r+") as file:
         file["compute"][2] = 0.0
     with pytest.raises(TraceError, match="a worker without a gradient"):
-        gradient_times.of(ComputeSpec("resampled", trace=str(measured)), seed=0, rank=0)
+        gradient_time.of(ComputeSpec("resampled", trace=str(measured)), seed=0, rank=0)
 
 
 def test_a_trace_of_another_schema_is_refused(measured):
     with h5py.File(measured, "r+") as file:
         file.attrs["dsgd_schema_version"] = 2
     with pytest.raises(TraceError, match="schema 2"):
-        gradient_times.of(ComputeSpec("resampled", trace=str(measured)), seed=0, rank=0)
+        gradient_time.of(ComputeSpec("resampled", trace=str(measured)), seed=0, rank=0)

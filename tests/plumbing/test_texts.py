@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import config, gradient_times
+from dsgd_bench import config
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.graphs import make
 from dsgd_bench.io import user_text
 from dsgd_bench.spec import machine_profile
 from dsgd_bench.spec.trial import ComputeSpec
+from dsgd_bench.trial import gradient_time
 from dsgd_bench.virtual_verbs import network
 
 STUDY = """
@@ -146,7 +147,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, kind):
         make(f"file:{path}", 4)
     spec = ComputeSpec(mode="resampled", trace=str(path))
     with pytest.raises(TraceError, match="from which no gradient times are drawn"):
-        gradient_times.mean(spec)
+        gradient_time.mean(spec)
 
 
 def test_a_name_that_no_file_can_have_is_refused(tmp_path):

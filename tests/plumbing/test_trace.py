@@ -10,7 +10,6 @@ from dsgd_bench import trace
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.ledger import SPANS, Ledger
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.run import Run
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -20,6 +19,7 @@ from dsgd_bench.spec.trial import (
     Trial,
 )
 from dsgd_bench.trace.variables import SCHEMA
+from dsgd_bench.trial.run import Run
 
 STEP = 0.01
 

@@ -10,7 +10,6 @@ from dsgd_bench import report, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.verify import verify
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.run import Run
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -23,6 +22,7 @@ from dsgd_bench.spec.trial import (
     SlowdownSpec,
     Trial,
 )
+from dsgd_bench.trial.run import Run
 
 RANKS, STEPS = 4, 12
 PROVENANCE = {"hosts": ["node1"] * RANKS}

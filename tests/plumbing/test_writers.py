@@ -13,9 +13,9 @@ from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.replay import figure, whatif
 from dsgd_bench.replay import tables as replays
-from dsgd_bench.run import Run
 from dsgd_bench.slurm.records import RECORD, Record
 from dsgd_bench.spec.trial import Job, Machine
+from dsgd_bench.trial.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench import gradient_times, graphs, rng
+from dsgd_bench import graphs, rng
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import Array
-from dsgd_bench.budget import Budget, Service
-from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.optimizer import Optimizer
 from dsgd_bench.problems import Batches, Problem
 from dsgd_bench.problems.base import Ready
-from dsgd_bench.slowdown import Slowdown
 from dsgd_bench.spec.trial import Trial
+from dsgd_bench.trial import gradient_time
+from dsgd_bench.trial.budget import Budget, Service
+from dsgd_bench.trial.optimizer import Optimizer
+from dsgd_bench.trial.slowdown import Slowdown
+from dsgd_bench.trial.snapshots import Copies
 
 STAGGER = 0.8
 """Share of the emulated time over which the ranks' real gradients are spread."""
@@ -50,7 +51,7 @@ class Worker:
         problem: Problem,
         fabric: Fabric,
         state: State | None = None,
-        replayed: gradient_times.GradientTimes | None = None,
+        replayed: gradient_time.GradientTimes | None = None,
     ) -> None:
         algorithm = ALGORITHMS[trial.algorithm.kind]
         self.state = state = state or State()
@@ -77,7 +78,7 @@ class Worker:
             alpha=shards.alpha,
             seed=trial.seed,
         )
-        times = replayed or gradient_times.of(
+        times = replayed or gradient_time.of(
             trial.compute, seed=trial.seed, rank=self.rank
         )
         self._seconds = times.seconds

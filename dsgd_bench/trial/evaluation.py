@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from dsgd_bench.arrays import Array, copy
-from dsgd_bench.copies import Copies
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.problems import Problem
+from dsgd_bench.trial.snapshots import Copies
 
 
 @dataclass

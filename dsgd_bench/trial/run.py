@@ -14,18 +14,18 @@ from dsgd_bench import arrays, problems, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.arrays import Array, Host
-from dsgd_bench.budget import Budget, Service
-from dsgd_bench.copies import Copies
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric import preflight, slow_links
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.gradient_times import GradientTimes
-from dsgd_bench.judge import judge
 from dsgd_bench.problems import Problem
 from dsgd_bench.spec.trial import BudgetSpec, ComputeSpec, GpuSpec, SlowdownSpec, Trial
 from dsgd_bench.trace.checkpoint import Checkpoint
-from dsgd_bench.worker import Worker, drive
+from dsgd_bench.trial.budget import Budget, Service
+from dsgd_bench.trial.evaluation import judge
+from dsgd_bench.trial.gradient_time import GradientTimes
+from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.worker import Worker, drive
 
 WARM_UP = BudgetSpec(steps=3)
 """Steps of the same trial, without slowdowns, before the clock starts."""
