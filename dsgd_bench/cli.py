@@ -147,8 +147,8 @@ def run(arguments: argparse.Namespace) -> int:
     if environment.started_ranks() is not None:
         environment.limit_threads()
         return _run_in_job(arguments)
-    from dsgd_bench import runner
     from dsgd_bench.display import study_display
+    from dsgd_bench.study import runner
 
     study, machine = _read_measured(arguments)
     with study_display(study) as display:
@@ -157,7 +157,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
-    from dsgd_bench import config, plan
+    from dsgd_bench import config
+    from dsgd_bench.study import plan
 
     study = config.read_study(arguments.study, arguments.set)
     if getattr(arguments, "ranks", None):
@@ -181,11 +182,11 @@ def _read_measured(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
 
 
 def _run_in_job(arguments: argparse.Namespace) -> int:
-    from dsgd_bench import rank, runner
     from dsgd_bench.display import study_display
+    from dsgd_bench.study import rank_process, runner
 
-    rank.prepare_process()
-    fabric = rank.meet()
+    rank_process.prepare_process()
+    fabric = rank_process.meet()
     status = 0
     try:
         study, machine = _read_measured(arguments)
@@ -193,13 +194,13 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
             outcome = runner.run_study_here(
                 study, machine, arguments.results, display, fabric
             )
-        with rank.busy(fabric):  # figures of many trials may take their time
+        with rank_process.busy(fabric):  # figures of many trials may take their time
             if fabric.rank == 0:
                 status = conclude(outcome, study, mllog=arguments.mllog)
             fabric.barrier()
     except Exception as error:  # noqa: BLE001 - the others would wait forever
-        rank.end_all(fabric, error)
-    rank.leave(fabric)
+        rank_process.end_all(fabric, error)
+    rank_process.leave(fabric)
     return status
 
 
@@ -266,7 +267,7 @@ def _plan(verbs: Verbs) -> None:
 def plan(arguments: argparse.Namespace) -> int:
     """Print what a study would cost."""
     from dsgd_bench.display import print_plan
-    from dsgd_bench.plan import lacks
+    from dsgd_bench.study.plan import lacks
 
     study, machine = _read(arguments)
     print_plan(study)
@@ -278,8 +279,8 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def _foresee_bugs(study: "Study", machine: "Machine", nodes: int = 1) -> None:
     """Say which bugs of this environment's MPI library a study can meet."""
-    from dsgd_bench import launch
     from dsgd_bench.host import mpi_bugs
+    from dsgd_bench.study import launch
 
     ranks = max(trial.ranks for trial in study.trials)
     try:
@@ -376,8 +377,9 @@ def _doctor(verbs: Verbs) -> None:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Examine this machine; status 1 if something is bad."""
-    from dsgd_bench import config, doctor
+    from dsgd_bench import config
     from dsgd_bench.display import print_findings
+    from dsgd_bench.study import doctor
 
     named = arguments.machine
     machine = config.read_machine(named) if named else Machine()
@@ -408,11 +410,12 @@ def _bench(verbs: Verbs) -> None:
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run one benchmark of the suite itself on ranks of its own."""
-    from dsgd_bench import config, rank
+    from dsgd_bench import config
     from dsgd_bench.bench import BENCHMARKS
+    from dsgd_bench.study import rank_process
 
     options = BENCHMARKS[arguments.name].options.from_argv(arguments.words)
     check_target("--json", getattr(options, "json", None))
     words = ["bench-rank", arguments.name, *arguments.words]
     machine = Machine(threads_per_rank=getattr(options, "threads", 1))
-    return rank.start(machine, options.ranks, words, printing.line)
+    return rank_process.start(machine, options.ranks, words, printing.line)

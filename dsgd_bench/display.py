@@ -24,18 +24,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from dsgd_bench import plan
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import labels
-from dsgd_bench.doctor import Finding
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
 from dsgd_bench.host import environment
 from dsgd_bench.io import printing
 from dsgd_bench.io.escape import plain
 from dsgd_bench.problems import PROBLEMS, catalog, settings
-from dsgd_bench.simulation import Simulated
 from dsgd_bench.spec.trial import Study, Trial
+from dsgd_bench.study import plan
+from dsgd_bench.study.doctor import Finding
+from dsgd_bench.study.simulation import Simulated
 
 PIPE_WIDTH = 140
 """Columns of a table that does not go to a terminal."""

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsgd_bench import trials
 from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.host import provenance
 from dsgd_bench.io.escape import plain
-from dsgd_bench.runner import Outcome
 from dsgd_bench.spec.trial import Job, Machine
+from dsgd_bench.study.runner import Outcome
+from dsgd_bench.trace import trials
 
 FEW = 4
 """Hosts, or keys of a machine file, that are named; of more it is said how many."""

@@ -37,12 +37,12 @@ def _probe(verbs: Verbs) -> None:
 def probe(arguments: argparse.Namespace) -> int:
     """Be one rank of a probe; rank 0 writes the machine profile and prints tables."""
     environment.limit_threads()
-    from dsgd_bench import rank
     from dsgd_bench.display import stages_display
     from dsgd_bench.probe import Probe, ProbeOptions
+    from dsgd_bench.study import rank_process
 
-    rank.prepare_process()
-    fabric = rank.meet()
+    rank_process.prepare_process()
+    fabric = rank_process.meet()
     try:
         if fabric.rank == 0:  # its folder may be on this host only
             check_target("--output", arguments.output)
@@ -60,8 +60,8 @@ def probe(arguments: argparse.Namespace) -> int:
     except Exception as error:
         if fabric.size == 1:
             raise
-        rank.end_all(fabric, error)  # the others would wait forever
-    rank.leave(fabric)
+        rank_process.end_all(fabric, error)  # the others would wait forever
+    rank_process.leave(fabric)
     return 0
 
 
@@ -73,9 +73,9 @@ def _worker(verbs: Verbs) -> None:
 
 def worker(arguments: argparse.Namespace) -> int:
     """Be one rank of a trial."""
-    from dsgd_bench import rank
+    from dsgd_bench.study import rank_process
 
-    return rank.main(arguments.job)
+    return rank_process.main(arguments.job)
 
 
 def _doctor_rank(verbs: Verbs) -> None:
@@ -87,7 +87,7 @@ def _doctor_rank(verbs: Verbs) -> None:
 
 def doctor_rank(arguments: argparse.Namespace) -> int:
     """Be one rank of the doctor's job."""
-    from dsgd_bench import doctor
+    from dsgd_bench.study import doctor
 
     return doctor.on_rank(arguments.ranks, arguments.mode)
 
@@ -101,19 +101,19 @@ def _bench_rank(verbs: Verbs) -> None:
 
 def bench_rank(arguments: argparse.Namespace) -> int:
     """Be one rank of a benchmark."""
-    from dsgd_bench import rank
     from dsgd_bench.bench import BENCHMARKS
+    from dsgd_bench.study import rank_process
 
-    rank.prepare_process()
+    rank_process.prepare_process()
     benchmark = BENCHMARKS[arguments.name]
     options = benchmark.options.from_argv(arguments.words)
-    fabric = rank.meet(options.ranks)
+    fabric = rank_process.meet(options.ranks)
     try:
-        with rank.busy(fabric):
+        with rank_process.busy(fabric):
             benchmark.rank(fabric, options)
     except (DsgdError, OSError) as error:
-        rank.end_all(fabric, error)  # the others would wait forever
-    rank.leave(fabric)
+        rank_process.end_all(fabric, error)  # the others would wait forever
+    rank_process.leave(fabric)
     return 0
 
 

@@ -9,8 +9,8 @@ from dsgd_bench.io import files, printing
 
 if TYPE_CHECKING:
     from dsgd_bench.report import Standing
-    from dsgd_bench.runner import Outcome
     from dsgd_bench.spec.trial import Study
+    from dsgd_bench.study.runner import Outcome
 
 FAILED, REFUSED, INVALID, MISSED, STOPPED, INTERRUPTED = 1, 2, 3, 4, 75, 130
 """Exit statuses: a trial failed; the command asks for what cannot be; a finished trial
@@ -53,7 +53,8 @@ def add_mllog(verb: argparse.ArgumentParser) -> None:
 
 def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     """Write and print the report of what there is; say what failed."""
-    from dsgd_bench import earlier, report, runner
+    from dsgd_bench import earlier, report
+    from dsgd_bench.study import runner
 
     ids = {trial.id for trial in study.trials}
     for trial, reason in outcome.failed:

@@ -69,8 +69,8 @@ def _simulate(verbs: Verbs) -> None:
 def simulate(arguments: argparse.Namespace) -> int:
     """Simulate a study in this process, skipping what is finished, and report."""
     environment.limit_threads()
-    from dsgd_bench import plan, simulation
     from dsgd_bench.display import print_plan, study_display
+    from dsgd_bench.study import plan, simulation
 
     study = _read(arguments)
     costs = plan.costs(study)  # refuses what cannot be built

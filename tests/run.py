@@ -120,8 +120,8 @@ def on_ranks(
 
     What needs one rank only is left out where it has been run on fewer.
     """
-    from dsgd_bench import launch
     from dsgd_bench.spec.trial import Machine
+    from dsgd_bench.study import launch
 
     words = launch.starter(size, Machine(), sys.executable)
     words += [sys.executable, "-m", "mpi4py", __file__, "rank", str(size)]
@@ -170,8 +170,8 @@ def judge(
 
 def follow(words: list[str], ranks: int) -> int:
     """Run a command, its output on ours, and return its exit status."""
-    from dsgd_bench import launch
     from dsgd_bench.spec.trial import Machine
+    from dsgd_bench.study import launch
 
     env = launch.variables(ranks, Machine(), sys.executable)
     env.setdefault("MPIEXEC_TIMEOUT", str(LAUNCH_SECONDS))

@@ -21,7 +21,7 @@ from typing import BinaryIO, Self
 
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.host import shared_memory
-from dsgd_bench.watchdog import HangError
+from dsgd_bench.study.watchdog import HangError
 
 MARK = shared_memory.LAUNCH
 """Environment variable that all processes of one launch share."""

@@ -3,7 +3,7 @@
 import numpy as np
 from msgspec import structs
 
-from dsgd_bench import problems, simulation, trace
+from dsgd_bench import problems, trace
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import environment
 from dsgd_bench.replay.record import Change, Record, seconds_moving
@@ -17,6 +17,7 @@ from dsgd_bench.spec.trial import (
     SlowdownSpec,
     Trial,
 )
+from dsgd_bench.study import simulation
 from dsgd_bench.trace import Trace
 from dsgd_bench.trial.gradient_time import Replayed
 from dsgd_bench.trial.run import Run, Together

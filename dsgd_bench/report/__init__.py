@@ -32,7 +32,7 @@ from dsgd_bench.report.collect import collect
 from dsgd_bench.report.fom import sentinel
 from dsgd_bench.report.study import Study
 from dsgd_bench.trace import open_trace
-from dsgd_bench.trials import FAILED, MISSING, UNREADABLE
+from dsgd_bench.trace.trials import FAILED, MISSING, UNREADABLE
 
 if TYPE_CHECKING:
     from dsgd_bench.report.drawing import Drawing

@@ -8,11 +8,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from dsgd_bench import trials
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.io.escape import token
+from dsgd_bench.trace import trials
 
 SENTINEL = "DSGD_BENCH_RESULT"
 

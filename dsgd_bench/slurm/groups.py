@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.plan import Cost
 from dsgd_bench.spec.batch import SlurmSpec
 from dsgd_bench.spec.trial import Machine, Study, Trial
+from dsgd_bench.study.plan import Cost
 
 JOBS = "jobs"
 """Folder beside the trials of a study, where its jobs are kept."""

@@ -12,10 +12,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from dsgd_bench import claims
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.io import files
 from dsgd_bench.slurm.script import TRIALS
+from dsgd_bench.study import lock
 
 RECORD = "submitted.json"
 
@@ -138,7 +138,7 @@ def held(jobs: Path) -> Iterator[None]:
             f"the results folder {jobs} cannot be written ({error}): choose another "
             "with --results"
         ) from None
-    with claims.held(jobs) as ours:
+    with lock.held(jobs) as ours:
         if not ours:
             raise LaunchError(
                 f"another dsgd-bench submit is at work in {jobs}: look again when it "

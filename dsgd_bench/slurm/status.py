@@ -5,12 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dsgd_bench import claims, trials
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.slurm import queue, records, states, submit
 from dsgd_bench.slurm.groups import JOBS
 from dsgd_bench.spec.trial import Job, Study
-from dsgd_bench.trace import fabric_of
+from dsgd_bench.study import lock
+from dsgd_bench.trace import fabric_of, trials
 
 STATES = {
     "finished": "",
@@ -129,6 +129,6 @@ def _state(folder: Path, jobs: set[str]) -> str:
 def _claimed(folder: Path) -> bool:
     """Tell whether somebody says that he runs the trial; the dead do for a while."""
     try:
-        return time.time() - (folder / claims.CLAIM).stat().st_mtime < claims.STALE
+        return time.time() - (folder / lock.CLAIM).stat().st_mtime < lock.STALE
     except OSError:
         return False

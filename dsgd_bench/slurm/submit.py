@@ -11,7 +11,6 @@ from pathlib import Path
 
 from msgspec import structs
 
-from dsgd_bench import plan, rank
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.io import files
 from dsgd_bench.slurm import (
@@ -26,6 +25,7 @@ from dsgd_bench.slurm import (
 from dsgd_bench.slurm.answers import Answer
 from dsgd_bench.slurm.groups import JOBS, Group, Order, grouped
 from dsgd_bench.spec.trial import Trial
+from dsgd_bench.study import plan, rank_process
 
 REMEDIES = {
     "account": "mend slurm.account",
@@ -103,11 +103,11 @@ def missing(order: Order, *, failed: bool = False) -> Missing:
     left: list[Trial] = []
     for trial in order.study.trials:
         folder = order.folder / trial.id
-        if (folder / rank.READY).exists():
+        if (folder / rank_process.READY).exists():
             counts["finished"] += 1
         elif trial.id in taken:
             counts["unsure" if trial.id in unsure else "held"] += 1
-        elif failed and not (folder / rank.ERROR).exists():
+        elif failed and not (folder / rank_process.ERROR).exists():
             counts["other"] += 1
         else:
             left.append(trial)

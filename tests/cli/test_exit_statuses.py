@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import pytest
 
-from dsgd_bench import launch
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import launch
 
 MISSED = "measure.target={loss=1e-9}"
 REACHED = "measure.target={loss=100.0}"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import launch
 from dsgd_bench.config import read_study
 from dsgd_bench.host import processes
-from dsgd_bench.rank import ERROR, READY
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import launch
+from dsgd_bench.study.rank_process import ERROR, READY
 
 MACHINE = "watchdog = 4.0\n"
 LONG = "study.budget={seconds=60}"

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsgd_bench import stopping, trace
+from dsgd_bench import trace
 from dsgd_bench.host import processes
-from dsgd_bench.rank import READY, STOPPED
+from dsgd_bench.study import stopping
+from dsgd_bench.study.rank_process import READY, STOPPED
 
 TRIAL = """
 [study]

@@ -704,7 +704,7 @@ import sys
 NETWORK = {"pooch", "requests", "dsgd_bench.problems.fetch"}
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.softmax import Softmax
-import dsgd_bench.rank, dsgd_bench.trial.worker
+import dsgd_bench.study.rank_process, dsgd_bench.trial.worker
 try:
     Softmax(data="mnist", folder="/nowhere")
 except ConfigError:

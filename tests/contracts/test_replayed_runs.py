@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from dsgd_bench import simulation
 from dsgd_bench.display import Silent
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.replay.record import Change, Record, seconds_per_epoch
@@ -27,6 +26,7 @@ from dsgd_bench.spec.trial import (
     Study,
     Trial,
 )
+from dsgd_bench.study import simulation
 from dsgd_bench.trial.gradient_time import Replayed
 
 KINDS = ["allreduce", "dpsgd", "adpsgd", "asgd", "sgp"]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from dsgd_bench import plan, simulation
 from dsgd_bench.analysis.verify import verify
 from dsgd_bench.display import Silent
 from dsgd_bench.errors import ConfigError
@@ -26,6 +25,7 @@ from dsgd_bench.spec.trial import (
     Study,
     Trial,
 )
+from dsgd_bench.study import plan, simulation
 from dsgd_bench.trace import Trace, open_trace
 
 LOGNORMAL = ComputeSpec("emulated", 0.01, "lognormal", 0.3)

@@ -25,12 +25,13 @@ import mutate
 import numpy as np
 import workers
 
-from dsgd_bench import cli, config, rank, report, runner, trace, trials
+from dsgd_bench import cli, config, report, trace
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.runner import run_study
 from dsgd_bench.spec.trial import Job
-from dsgd_bench.trace import checkpoint
+from dsgd_bench.study import rank_process, runner
+from dsgd_bench.study.runner import run_study
+from dsgd_bench.trace import checkpoint, trials
 from dsgd_bench.trace.reading import MARK, TRAILER
 from dsgd_bench.trace.shard import Shard
 from dsgd_bench.trial.run import Run
@@ -91,10 +92,10 @@ def virtual(job: Job, folder: Path, ends: Any = None, fresh: Path | None = None)
     try:
         finished = all(World(job.trial.ranks).run(run))
     except DsgdError as error:
-        rank.note_error(folder, str(error))
+        rank_process.note_error(folder, str(error))
         return str(error)
-    (folder / (rank.READY if finished else rank.STOPPED)).touch()
-    return "" if finished else rank.STOPPED
+    (folder / (rank_process.READY if finished else rank_process.STOPPED)).touch()
+    return "" if finished else rank_process.STOPPED
 
 
 def draw(wanted: bool) -> None:
@@ -135,9 +136,9 @@ def prepare(home: Path) -> None:
 
     virtual(job, stopped, ends)
     failed = place / by_kind["asgd"]
-    for name in (rank.READY, "trace.h5"):
+    for name in (rank_process.READY, "trace.h5"):
         (failed / name).unlink()
-    rank.note_error(failed, KILLED)
+    rank_process.note_error(failed, KILLED)
     trace.merge(failed, crashed=KILLED)
     runner.run_study = starting(partial(virtual, fresh=home / "fresh"))
 

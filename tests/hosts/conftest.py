@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from dsgd_bench import launch
 from dsgd_bench.config import read_machine
 from dsgd_bench.host import processes
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "jobs/emulate/hosts.sh"

@@ -115,7 +115,7 @@ LIGHT = (
     "dsgd_bench.cli",
     "dsgd_bench.config",
     "dsgd_bench.graphs",
-    "dsgd_bench.launch",
+    "dsgd_bench.study.launch",
     "dsgd_bench.problems",
 )
 """Modules that must cost little to import."""

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from dsgd_bench import capacity, config, launch, plan
+from dsgd_bench import config
 from dsgd_bench.host import provenance
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import capacity, launch, plan
 
 STUDY = """
 [study]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import launch
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.host import environment
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import launch
 
 INTERRUPTED = """
 import sys

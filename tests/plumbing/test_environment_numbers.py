@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import cli, launch, leftovers, stopping, verb_parts
+from dsgd_bench import cli, verb_parts
 from dsgd_bench.config import read_machine
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import environment
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import launch, stale_segments, stopping
 
 PACKAGE = Path(environment.__file__).parent
 
@@ -77,10 +78,12 @@ def test_an_odd_number_of_threads_is_refused_and_a_list_is_openmps(text, monkeyp
 def test_whatever_starts_ranks_minds_empty_and_odd_numbers():
     machine = Machine(launcher=("srun", "--mpi=pmi2", "-n", "{ranks}"))
     empty = dict.fromkeys(("SLURM_RESTART_COUNT", "SLURM_JOB_NUM_NODES"), "")
-    assert leftovers.words(machine, empty) == []
-    assert "--nodes=1" in leftovers.words(machine, empty | {"SLURM_RESTART_COUNT": "1"})
+    assert stale_segments.words(machine, empty) == []
+    assert "--nodes=1" in stale_segments.words(
+        machine, empty | {"SLURM_RESTART_COUNT": "1"}
+    )
     with pytest.raises(ConfigError, match="SLURM_RESTART_COUNT"):
-        leftovers.words(machine, {"SLURM_RESTART_COUNT": "one"})
+        stale_segments.words(machine, {"SLURM_RESTART_COUNT": "one"})
     assert not launch.shares_cores(1, Machine(), empty)
     with pytest.raises(ConfigError, match="SLURM_JOB_NUM_NODES"):
         launch.shares_cores(1, Machine(), {"SLURM_JOB_NUM_NODES": "2(x1)"})

@@ -4,14 +4,14 @@ import os
 
 import pytest
 
-from dsgd_bench import claims
 from dsgd_bench.analysis.links import Links
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import identity
 from dsgd_bench.host.identity import Host
 from dsgd_bench.host.placement import arrange
-from dsgd_bench.rank import check_links
 from dsgd_bench.spec.trial import LinksSpec, Machine
+from dsgd_bench.study import lock
+from dsgd_bench.study.rank_process import check_links
 
 A, TWIN = Host("node", "boot-1", "time:[1]"), Host("node", "boot-2", "time:[1]")
 SHIFTED = Host("node", "boot-1", "time:[2]")
@@ -119,10 +119,10 @@ def test_a_process_number_of_another_container_says_nothing_of_its_life(
     tmp_path, monkeypatch
 ):
     """No process here has the number, but it is the holder's in its own namespace."""
-    claim = tmp_path / claims.CLAIM
+    claim = tmp_path / lock.CLAIM
     with monkeypatch.context() as there:
         there.setattr(identity, "namespace", lambda _: "pid:[1]")
         there.setattr(os, "getpid", lambda: 2**22 + 1)
-        claim.write_text(claims._ourselves())
-    assert claims._alive(claim, sure=False)
-    assert not claims._alive(claim, sure=True)
+        claim.write_text(lock._ourselves())
+    assert lock._alive(claim, sure=False)
+    assert not lock._alive(claim, sure=True)

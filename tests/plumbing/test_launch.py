@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import launch
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.host import provenance
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import launch
 
 ANSWERS = {
     "mpich": "HYDRA build details:\n    Version:    5.0.2",

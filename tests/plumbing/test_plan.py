@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsgd_bench import plan, problems
+from dsgd_bench import problems
 from dsgd_bench.config import read_study
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES
@@ -25,6 +25,7 @@ from dsgd_bench.spec.trial import (
     Study,
     Trial,
 )
+from dsgd_bench.study import plan
 
 
 def trial(kind="adpsgd", *, ranks=4, **changes):

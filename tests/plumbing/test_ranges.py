@@ -12,8 +12,8 @@ from msgspec import inspect
 from dsgd_bench import config
 from dsgd_bench.config import checks
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.plan import costs
 from dsgd_bench.spec import batch, machine_profile, network, strict, trial
+from dsgd_bench.study.plan import costs
 
 WITHOUT_ENDS = {
     "Profile.dsgd_profile": "it is compared with the one version that is read",

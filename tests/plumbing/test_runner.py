@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import claims, runner, stopping
-from dsgd_bench.rank import ERROR, READY
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -15,6 +13,8 @@ from dsgd_bench.spec.trial import (
     Study,
     Trial,
 )
+from dsgd_bench.study import lock, runner, stopping
+from dsgd_bench.study.rank_process import ERROR, READY
 
 TRIAL = Trial(
     ranks=2,
@@ -54,7 +54,7 @@ def test_a_trial_that_fails_elsewhere_meanwhile_is_not_tried_once_more(
 ) -> None:
     """The elements of a job array would all try it one after the other."""
     (folder_of(tmp_path) / ERROR).write_text("it broke\n")
-    monkeypatch.setattr(claims, "now_there", lambda _: 0.0)
+    monkeypatch.setattr(lock, "now_there", lambda _: 0.0)
     assert run(tmp_path).failed == [(TRIAL, "it broke")]
 
 
@@ -76,7 +76,7 @@ def test_at_the_end_of_a_job_nothing_is_started(
 
 
 def test_a_trial_that_another_one_holds_is_left_to_it(tmp_path: Path) -> None:
-    with claims.held(folder_of(tmp_path)):
+    with lock.held(folder_of(tmp_path)):
         outcome = run(tmp_path)
     assert outcome.elsewhere == 1
     assert not outcome.failed

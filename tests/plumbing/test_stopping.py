@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import stopping
+from dsgd_bench.study import stopping
 
 MARGIN = 60.0
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from dsgd_bench import claims, runner, simulation, trials
 from dsgd_bench.errors import TraceError
 from dsgd_bench.host import identity
 from dsgd_bench.io import files
@@ -27,7 +26,8 @@ from dsgd_bench.spec.trial import (
     Study,
     Trial,
 )
-from dsgd_bench.trace import checkpoint
+from dsgd_bench.study import lock, runner, simulation
+from dsgd_bench.trace import checkpoint, trials
 
 NOTES = "nobody else has a copy of this"
 WRITTEN = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -168,7 +168,7 @@ def test_clearing_removes_what_runs_leave_and_nothing_else(tmp_path: Path) -> No
         ".probe-17",
         f"{files.SCRATCH}0123abcd",
     )
-    kept = (trials.JOB, claims.LOCK, claims.CLAIM, "rank-x.h5", "log.txt.old", "ready")
+    kept = (trials.JOB, lock.LOCK, lock.CLAIM, "rank-x.h5", "log.txt.old", "ready")
     made(tmp_path, *ours, *kept)
     for name in (checkpoint.NAME, checkpoint.OLD, checkpoint.PART):
         made(tmp_path / name, "rank-0000.h5")
@@ -251,7 +251,7 @@ def watched(folder: Path) -> Iterator[list[str]]:
         busy.append(True)
         with suppress(ValueError):
             name = Path(os.fspath(path)).relative_to(folder).as_posix()
-            if not (folder / claims.CLAIM).exists():
+            if not (folder / lock.CLAIM).exists():
                 early.append(name)
         busy.clear()
 
@@ -272,7 +272,7 @@ def test_whatever_is_written_into_a_trials_folder_is_written_under_its_claim(
         assert set(early) == {".", "probe"}, "the watch sees what is written"
         early.clear()
         simulate(tmp_path)
-    assert set(early) <= {".", claims.LOCK, claims.CLAIM}
+    assert set(early) <= {".", lock.LOCK, lock.CLAIM}
     with watched(folder) as early:
         simulate(tmp_path)
     assert early == [], "finished trials are only looked at"
@@ -281,9 +281,9 @@ def test_whatever_is_written_into_a_trials_folder_is_written_under_its_claim(
 def test_a_claim_that_is_refused_writes_nothing_but_the_lock(tmp_path: Path) -> None:
     folder = made(tmp_path / "trial")
     claim = {"host": "far", "kernel": "another", "process": 1}
-    (folder / claims.CLAIM).write_text(json.dumps(claim))
-    before = {claims.LOCK, claims.CLAIM}
-    with claims.held(folder) as ours:
+    (folder / lock.CLAIM).write_text(json.dumps(claim))
+    before = {lock.LOCK, lock.CLAIM}
+    with lock.held(folder) as ours:
         assert not ours
         assert {path.name for path in folder.iterdir()} == before
 
@@ -299,8 +299,8 @@ def test_the_clock_of_the_file_system_is_read_without_a_name(
             path.unlink()
         return ask(descriptor)
 
-    monkeypatch.setattr(claims.os, "fstat", interrupted)
-    assert claims.now_there(tmp_path) > 0
+    monkeypatch.setattr(lock.os, "fstat", interrupted)
+    assert lock.now_there(tmp_path) > 0
     assert not list(tmp_path.iterdir())
 
 
@@ -310,48 +310,48 @@ def test_a_folder_that_goes_between_making_and_claiming_it_is_made_again(
     folder, left, opens = tmp_path / "study" / "trial", [3], os.open
 
     def late(path: Any, *words: Any, **more: Any) -> int:
-        if Path(path).name == claims.LOCK and left[0]:
+        if Path(path).name == lock.LOCK and left[0]:
             left[0] -= 1
             shutil.rmtree(folder.parent)
         return opens(path, *words, **more)
 
-    monkeypatch.setattr(claims.os, "open", late)
-    with claims.held(folder) as ours:
+    monkeypatch.setattr(lock.os, "open", late)
+    with lock.held(folder) as ours:
         assert ours
-        assert (folder / claims.CLAIM).exists()
+        assert (folder / lock.CLAIM).exists()
 
 
 def test_a_lock_on_a_file_that_is_no_longer_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The folder is removed and made again while the lock is being taken."""
-    folder, original, seen = made(tmp_path / "trial"), claims._flock, list[int]()
+    folder, original, seen = made(tmp_path / "trial"), lock._flock, list[int]()
 
     def late(descriptor: int) -> str:
         seen.append(descriptor)
         if len(seen) == 1:
             shutil.rmtree(folder)
-            made(folder, claims.LOCK)
+            made(folder, lock.LOCK)
         return original(descriptor)
 
-    monkeypatch.setattr(claims, "_flock", late)
-    with claims.held(folder) as first, claims.held(folder) as second:
+    monkeypatch.setattr(lock, "_flock", late)
+    with lock.held(folder) as first, lock.held(folder) as second:
         assert first
         assert not second
     assert len(seen) == 3
 
 
 def test_nobody_gives_back_the_claim_of_another(tmp_path: Path) -> None:
-    with claims.held(tmp_path) as ours:
+    with lock.held(tmp_path) as ours:
         assert ours
-        (tmp_path / claims.CLAIM).write_text("of one who took us for dead")
-    assert (tmp_path / claims.CLAIM).exists()
+        (tmp_path / lock.CLAIM).write_text("of one who took us for dead")
+    assert (tmp_path / lock.CLAIM).exists()
 
 
 def test_no_lock_empties_a_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text(NOTES)
-    (tmp_path / claims.LOCK).symlink_to("notes")
-    with claims.held(tmp_path):
+    (tmp_path / lock.LOCK).symlink_to("notes")
+    with lock.held(tmp_path):
         pass
     assert (tmp_path / "notes").read_text() == NOTES
 
@@ -360,11 +360,11 @@ def test_a_process_of_another_container_with_our_number_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Containers share host name and kernel, and both begin to count at 1."""
-    monkeypatch.setattr(claims, "_flock", lambda _: claims.UNKNOWN)
-    with claims.held(tmp_path) as first:
+    monkeypatch.setattr(lock, "_flock", lambda _: lock.UNKNOWN)
+    with lock.held(tmp_path) as first:
         assert first
         monkeypatch.setattr(identity, "namespace", lambda _: "of another container")
-        with claims.held(tmp_path) as second:
+        with lock.held(tmp_path) as second:
             assert not second
 
 
@@ -384,7 +384,7 @@ def test_race_one_folder_four_runs_share_a_study_and_each_trial_is_run_once(
     assert sum(finished for finished, *_ in ended) == repeats
     folders = list((tmp_path / "tiny").iterdir())
     assert Counter(map(trials.state, folders)) == {trials.FINISHED: repeats}
-    kept = {trials.READY, trials.JOB, trials.TRACE, claims.LOCK}
+    kept = {trials.READY, trials.JOB, trials.TRACE, lock.LOCK}
     assert {path.name for folder in folders for path in folder.iterdir()} == kept
 
 

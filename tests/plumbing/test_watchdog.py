@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import watchdog
-from dsgd_bench.watchdog import HangError, Listener, Silence
+from dsgd_bench.study import watchdog
+from dsgd_bench.study.watchdog import HangError, Listener, Silence
 
 
 class Clock:

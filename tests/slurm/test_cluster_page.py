@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from virtual_cluster import FAMILY, GOOD, ROOT, Slurm, until
 
-from dsgd_bench import launch
+from dsgd_bench.study import launch
 
 PAGE = ROOT / "docs" / "cluster.md"
 LEFT_OUT = shutil.ignore_patterns(

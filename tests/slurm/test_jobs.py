@@ -3,7 +3,7 @@
 from virtual_cluster import LAUNCHERS, ROOT, STUDY, until
 
 from dsgd_bench.config import read_study
-from dsgd_bench.rank import ERROR
+from dsgd_bench.study.rank_process import ERROR
 
 LAUNCHER = next(iter(LAUNCHERS.values()), [])
 SABOTAGE = ROOT / "tests" / "cli" / "sabotage"

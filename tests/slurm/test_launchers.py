@@ -4,7 +4,7 @@ import pytest
 from virtual_cluster import STUDY
 
 from dsgd_bench.config import read_study
-from dsgd_bench.rank import ERROR, READY
+from dsgd_bench.study.rank_process import ERROR, READY
 from dsgd_bench.trace import open_trace
 
 

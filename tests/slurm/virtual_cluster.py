@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import launch
+from dsgd_bench.study import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "jobs" / "emulate" / "slurm.sh"

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 
-from dsgd_bench import launch, stopping, trials
 from dsgd_bench.errors import ConfigError, DsgdError, LaunchError
 from dsgd_bench.host import (
     environment,
@@ -31,8 +30,10 @@ from dsgd_bench.host import (
 from dsgd_bench.io import files, printing
 from dsgd_bench.io.escape import plain
 from dsgd_bench.spec.trial import Job, Machine
+from dsgd_bench.study import launch, stopping
+from dsgd_bench.study.watchdog import STARTING, Listener, Watchdog, end_within
+from dsgd_bench.trace import trials
 from dsgd_bench.trial.run import Run
-from dsgd_bench.watchdog import STARTING, Listener, Watchdog, end_within
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi.fabric import MpiFabric

@@ -7,7 +7,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import structs
 
-from dsgd_bench import capacity, launch, problems
+from dsgd_bench import problems
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.errors import ConfigError
@@ -17,6 +17,7 @@ from dsgd_bench.host import environment
 from dsgd_bench.problems.classifier import Classifier
 from dsgd_bench.spec import strict
 from dsgd_bench.spec.trial import Machine, ProblemSpec, Study, Trial
+from dsgd_bench.study import capacity, launch
 from dsgd_bench.trial import gradient_time, slowdown
 
 START_SECONDS = 2.0

@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from dsgd_bench import (
-    capacity,
-    claims,
-    launch,
-    leftovers,
-    plan,
-    rank,
-    stopping,
-    trace,
-    trials,
-)
+from dsgd_bench import trace
 from dsgd_bench.errors import DsgdError, LaunchError, TraceError
 from dsgd_bench.host import processes, shared_memory
 from dsgd_bench.io import files, printing
 from dsgd_bench.spec.trial import Job, Machine, Study, Trial
-from dsgd_bench.watchdog import HangError, Listener, Watchdog
+from dsgd_bench.study import (
+    capacity,
+    launch,
+    lock,
+    plan,
+    rank_process,
+    stale_segments,
+    stopping,
+)
+from dsgd_bench.study.watchdog import HangError, Listener, Watchdog
+from dsgd_bench.trace import trials
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi.fabric import MpiFabric
@@ -120,7 +120,7 @@ def run_study(
     outcome = _begun(results / study.name, machine)
     if start is None:
         shared_memory.sweep()  # after a run that was killed itself
-        leftovers.remove(machine)
+        stale_segments.remove(machine)
     jobs = _jobs(study, machine)
     left, again = list(enumerate(jobs, 1)), True
     while left and again:
@@ -160,7 +160,7 @@ def _run_one(
         _skip(outcome, trial, display)
         return True
     try:
-        with claims.held(folder) as ours:
+        with lock.held(folder) as ours:
             if trials.state(folder) == trials.FINISHED:
                 _skip(outcome, trial, display)
             elif not ours:
@@ -169,7 +169,7 @@ def _run_one(
             elif reason := _failed_meanwhile(folder, outcome.since):
                 _note(outcome, trial, reason, display)
             elif stopping.due(job.machine.stop_margin):
-                _note(outcome, trial, rank.STOPPED, display)
+                _note(outcome, trial, rank_process.STOPPED, display)
             else:
                 display.starting(trial, *place)
                 _note(outcome, trial, _started(start, job, folder), display)
@@ -184,7 +184,7 @@ def _started(start: Start, job: Job, folder: Path) -> str:
         _prepare(folder)
         return start(job, folder)
     except TraceError as error:
-        return rank.first_error(folder, str(error))
+        return rank_process.first_error(folder, str(error))
 
 
 def _begun(folder: Path, machine: Machine) -> Outcome:
@@ -195,7 +195,7 @@ def _begun(folder: Path, machine: Machine) -> Outcome:
     except OSError as error:
         raise TraceError(_unwritable(folder, error)) from None
     _prepare(folder)
-    return Outcome(folder, claims.now_there(folder), machine)
+    return Outcome(folder, lock.now_there(folder), machine)
 
 
 def _skip(outcome: Outcome, trial: Trial, display: Display) -> None:
@@ -209,7 +209,7 @@ def _failed_meanwhile(folder: Path, since: float) -> str:
     The elements of a job array would all try it one after the other.
     """
     try:
-        recent = (folder / rank.ERROR).stat().st_mtime > since
+        recent = (folder / rank_process.ERROR).stat().st_mtime > since
     except OSError:
         return ""
     return trials.reason(folder) if recent else ""
@@ -217,7 +217,7 @@ def _failed_meanwhile(folder: Path, since: float) -> str:
 
 def _note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None:
     """Note how a trial ended: `reason` is nothing, ``STOPPED``, or why it failed."""
-    if reason == rank.STOPPED:
+    if reason == rank_process.STOPPED:
         outcome.stopped.append(trial)
         display.ended(trial, "stopped: the job around ends")
         return
@@ -238,7 +238,7 @@ def _launch(job: Job, folder: Path) -> str:
     said: list[str] = []
 
     def listen(line: str) -> None:
-        if not said and (sentence := rank.sentence(line)):
+        if not said and (sentence := rank_process.sentence(line)):
             said.append(sentence)
 
     ended = ""
@@ -251,14 +251,14 @@ def _launch(job: Job, folder: Path) -> str:
     except HangError as error:
         ended = str(error)
     except KeyboardInterrupt:
-        if not (folder / rank.READY).exists():  # else it came when all was done
+        if not (folder / rank_process.READY).exists():  # else it came when all was done
             _give_up(folder, "interrupted: it will be run again")
         raise
-    for mark in (rank.READY, rank.STOPPED):
+    for mark in (rank_process.READY, rank_process.STOPPED):
         if (folder / mark).exists():
             if ended:
                 _say_ended_late(job, folder, ended)
-            return "" if mark == rank.READY else mark
+            return "" if mark == rank_process.READY else mark
     # where the disk is full, what a rank has said is all there is of the reason
     said.append(ended or "the launcher ended with status 0")
     return _give_up(folder, said[0])
@@ -268,7 +268,7 @@ def _listener(folder: Path, watchdog: float) -> Listener:
     """Return what listens for signs of life of a trial: rank 0 touches its job."""
 
     def over() -> bool:
-        marks = (rank.READY, rank.STOPPED, rank.ERROR)
+        marks = (rank_process.READY, rank_process.STOPPED, rank_process.ERROR)
         return any((folder / mark).exists() for mark in marks)
 
     return Listener(watchdog, folder / JOB, folder / LOG, over=over)
@@ -303,7 +303,7 @@ def _clear(job: Job, folder: Path) -> None:
 def _give_up(folder: Path, reason: str) -> str:
     """Keep what a failed trial recorded; return the first reason that was given."""
     trace.checkpoint.tidy(folder)  # gives room for the reason
-    reason = rank.first_error(folder, reason)
+    reason = rank_process.first_error(folder, reason)
     if any(folder.glob("rank-*.h5")):
         with suppress(TraceError):  # killed before the first flush: nothing to keep
             trace.merge(folder, crashed=reason)
@@ -354,7 +354,7 @@ def run_study_here(
             f"{fabric.size}: start it with mpiexec -n {largest}, or without mpiexec"
         )
     outcome = _begun(results / study.name, machine)
-    with rank.answering(fabric, machine.watchdog) as watchdog:
+    with rank_process.answering(fabric, machine.watchdog) as watchdog:
         for number, job in enumerate(_jobs(study, machine), 1):
             trial = job.trial
             folder = outcome.folder / trial.id
@@ -363,7 +363,7 @@ def run_study_here(
                     display.starting(trial, number, len(study.trials))
                     reason = _on_ranks(fabric, job, folder, watchdog)
                     _note(outcome, trial, reason, display)
-                elif state == rank.STOPPED:
+                elif state == rank_process.STOPPED:
                     _note(outcome, trial, state, display)
                 elif state == trials.FINISHED:
                     _skip(outcome, trial, display)
@@ -381,14 +381,14 @@ def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -
     if fabric.rank == 0:
         job.write(folder / JOB)
     part = fabric.part(range(job.trial.ranks))
-    with rank.in_trial(watchdog, fabric, part, folder, job.machine.watchdog):
+    with rank_process.in_trial(watchdog, fabric, part, folder, job.machine.watchdog):
         if part is not None:
-            work: Callable[[], None] = lambda: rank.run_trial(part, job, folder)  # noqa: E731
-            rank.guarded(part, folder, work)
+            work: Callable[[], None] = lambda: rank_process.run_trial(part, job, folder)  # noqa: E731
+            rank_process.guarded(part, folder, work)
             part.close()
         fabric.barrier()
-    stopped: bool = fabric.gather((folder / rank.STOPPED).exists())[0]
-    return rank.STOPPED if stopped else ""
+    stopped: bool = fabric.gather((folder / rank_process.STOPPED).exists())[0]
+    return rank_process.STOPPED if stopped else ""
 
 
 @contextmanager
@@ -397,12 +397,12 @@ def _held_by_first(fabric: "MpiFabric", job: Job, folder: Path) -> Iterator[str]
     if fabric.rank:
         yield fabric.gather(None)[0]
         return
-    with claims.held(folder) as ours:
+    with lock.held(folder) as ours:
         state = "run" if ours else ELSEWHERE
         if trials.state(folder) == trials.FINISHED:
             state = trials.FINISHED
         elif ours and stopping.due(job.machine.stop_margin):
-            state = rank.STOPPED
+            state = rank_process.STOPPED
         elif ours:
             _prepare(folder)
             _clear(job, folder)

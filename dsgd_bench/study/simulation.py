@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from dsgd_bench import plan, problems, rank, runner, trace, trials
+from dsgd_bench import problems, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.errors import DsgdError, FabricError
 from dsgd_bench.fabric.virtual.network import Interconnect
@@ -20,8 +20,10 @@ from dsgd_bench.fabric.virtual.scheduler import World
 from dsgd_bench.host import provenance
 from dsgd_bench.io import files
 from dsgd_bench.problems import Problem
-from dsgd_bench.runner import Outcome
 from dsgd_bench.spec.trial import Job, Machine, Study, Trial
+from dsgd_bench.study import plan, rank_process, runner
+from dsgd_bench.study.runner import Outcome
+from dsgd_bench.trace import trials
 from dsgd_bench.trial.run import Run, Together
 
 
@@ -92,7 +94,7 @@ def _simulate(job: Job, folder: Path, display: Display) -> str:
         (folder / trials.READY).touch()
         return ""
     except KeyboardInterrupt:
-        rank.note_error(folder, "interrupted: it will be simulated again")
+        rank_process.note_error(folder, "interrupted: it will be simulated again")
         raise
     except DsgdError as error:
         reason = str(error)
@@ -106,7 +108,7 @@ def _simulate(job: Job, folder: Path, display: Display) -> str:
     finally:
         gc.collect()  # ranks refer to each other, and there are thousands of them
     # returned as it is: the file may have no room
-    return rank.first_error(folder, " ".join(reason.split()))
+    return rank_process.first_error(folder, " ".join(reason.split()))
 
 
 def _run(job: Job, folder: Path, display: Display) -> None:

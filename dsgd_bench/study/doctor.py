@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dsgd_bench import arrays, capacity, launch, rank
+from dsgd_bench import arrays
 from dsgd_bench.errors import ConfigError, GpuError, LaunchError
 from dsgd_bench.fabric import preflight
 from dsgd_bench.host import (
@@ -23,6 +23,7 @@ from dsgd_bench.host import (
 )
 from dsgd_bench.io import printing
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import capacity, launch, rank_process
 
 GOOD, NOTE, BAD = "ok", "note", "bad"
 ANSWER = "DSGD_BENCH_DOCTOR "
@@ -123,7 +124,7 @@ def _in_job(machine: Machine, ranks: int) -> list[Finding]:
     ask = ["doctor-rank", str(ranks), machine.progress]
     try:
         launcher = launch.find(machine.launcher[0], sys.executable)
-        status = rank.start(machine, ranks, ask, listen)
+        status = rank_process.start(machine, ranks, ask, listen)
     except LaunchError as error:
         return [Finding("launcher", str(error), BAD)]
     found = [Finding("launcher", f"{launcher} ({launch.family(launcher)})", GOOD)]
@@ -211,11 +212,11 @@ def _site_variables() -> dict[str, str]:
 def on_rank(ranks: int, mode: str) -> int:
     """Be one rank of the small job: rank 0 prints what the job found, as JSON."""
     try:
-        fabric = rank.meet(ranks)
+        fabric = rank_process.meet(ranks)
     except LaunchError as error:
         printing.complain(f"dsgd-bench: {error}")
-        return rank.REFUSED
-    with rank.answering(fabric):
+        return rank_process.REFUSED
+    with rank_process.answering(fabric):
         answer = fabric.describe() | {
             "libmpi_path": environment.libmpi(),
             "environment": provenance.recorded_variables() | _site_variables(),
@@ -224,5 +225,5 @@ def on_rank(ranks: int, mode: str) -> int:
         answer["known_bugs"] = mpi_bugs.on_these_ranks(answer, answer["libmpi_path"])
         if fabric.rank == 0:
             printing.lines([ANSWER + json.dumps(answer)])
-    rank.leave(fabric)
+    rank_process.leave(fabric)
     return 0

@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dsgd_bench import launch
 from dsgd_bench.host import provenance
 from dsgd_bench.host.shared_memory import SHM
 from dsgd_bench.spec.trial import Machine
+from dsgd_bench.study import launch
 
 MIB = 2**20
 

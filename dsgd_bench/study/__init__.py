@@ -1,0 +1,1 @@
+"""Many trials: planned, started on ranks or simulated, watched, and resumed."""
