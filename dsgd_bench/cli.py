@@ -225,7 +225,7 @@ def _submit(verbs: Verbs) -> None:
 def submit(arguments: argparse.Namespace) -> int:
     """Send what is missing of a study to the batch system, or show what that is."""
     from dsgd_bench import cluster
-    from dsgd_bench.slurm.groups import Order
+    from dsgd_bench.batch.slurm.groups import Order
 
     study, machine = _read_measured(arguments)
     changes, results = tuple(arguments.set), arguments.results.resolve()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench import cli
-from dsgd_bench.slurm import records
+from dsgd_bench.batch.slurm import records
 
 JOBS = Path(__file__).parents[2] / "jobs"
 

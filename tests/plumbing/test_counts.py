@@ -6,9 +6,9 @@ import pytest
 import synthetic
 
 from dsgd_bench import cli, earlier, verb_parts
+from dsgd_bench.batch.slurm import status
 from dsgd_bench.errors import TraceError
 from dsgd_bench.report import read_report, write_report
-from dsgd_bench.slurm import status
 from dsgd_bench.spec.trial import Job, Machine, Study
 from dsgd_bench.study import runner
 from dsgd_bench.trace import trials

@@ -14,11 +14,11 @@ import h5py
 import pytest
 
 from dsgd_bench import cli, config
+from dsgd_bench.batch.slurm import queue, records, script, submit
+from dsgd_bench.batch.slurm.groups import Order
 from dsgd_bench.config import read_machine, read_study
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import mpi_bugs
-from dsgd_bench.slurm import queue, records, script, submit
-from dsgd_bench.slurm.groups import Order
 from dsgd_bench.spec.batch import SlurmSpec
 from dsgd_bench.study import lock
 

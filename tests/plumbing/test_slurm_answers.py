@@ -10,8 +10,8 @@ import fake_slurm
 import pytest
 
 from dsgd_bench import cli
+from dsgd_bench.batch.slurm import calls, queue, submit
 from dsgd_bench.errors import LaunchError
-from dsgd_bench.slurm import calls, queue, submit
 from dsgd_bench.study import lock
 
 ACCEPTED = {

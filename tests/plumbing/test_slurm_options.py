@@ -6,9 +6,9 @@ import fake_slurm
 import pytest
 
 from dsgd_bench import cli
+from dsgd_bench.batch.slurm import calls, options
 from dsgd_bench.config import read_machine
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.slurm import calls, options
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import fake_slurm
 import pytest
 
 from dsgd_bench import cli
-from dsgd_bench.slurm import queue, states
+from dsgd_bench.batch.slurm import queue, states
 
 PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
 

@@ -8,12 +8,12 @@ import synthetic
 from test_profile import a_profile
 
 from dsgd_bench import report, trace
+from dsgd_bench.batch.slurm.records import RECORD, Record
 from dsgd_bench.bench import output
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.replay import figure, whatif
 from dsgd_bench.replay import tables as replays
-from dsgd_bench.slurm.records import RECORD, Record
 from dsgd_bench.spec.trial import Job, Machine
 from dsgd_bench.trial.run import Run
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-from dsgd_bench.slurm.calls import one_line
+from dsgd_bench.batch.slurm.calls import one_line
 
 NUMBER = re.compile(r"^[ \t]*([1-9][0-9]{0,9})(?:;([\w.-]+))?[ \t\r]*$", re.M | re.A)
 """A line of ``sbatch --parsable``: the number, and the cluster if one was named."""

@@ -12,9 +12,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from dsgd_bench.batch.slurm.script import TRIALS
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.io import files
-from dsgd_bench.slurm.script import TRIALS
 from dsgd_bench.study import lock
 
 RECORD = "submitted.json"

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from dsgd_bench.errors import LaunchError, TraceError
-from dsgd_bench.io import files
-from dsgd_bench.slurm import (
+from dsgd_bench.batch.slurm import (
     answers,
     calls,
     options,
@@ -22,8 +20,10 @@ from dsgd_bench.slurm import (
     script,
     states,
 )
-from dsgd_bench.slurm.answers import Answer
-from dsgd_bench.slurm.groups import JOBS, Group, Order, grouped
+from dsgd_bench.batch.slurm.answers import Answer
+from dsgd_bench.batch.slurm.groups import JOBS, Group, Order, grouped
+from dsgd_bench.errors import LaunchError, TraceError
+from dsgd_bench.io import files
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.study import plan, rank_process
 

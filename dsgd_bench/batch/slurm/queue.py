@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from dsgd_bench.batch.slurm.calls import ask, one_line
+from dsgd_bench.batch.slurm.records import Record
+from dsgd_bench.batch.slurm.states import GONE, UNSURE, together
 from dsgd_bench.errors import LaunchError
-from dsgd_bench.slurm.calls import ask, one_line
-from dsgd_bench.slurm.records import Record
-from dsgd_bench.slurm.states import GONE, UNSURE, together
 
 SETTLING = timedelta(hours=1)
 """How long after it was sent a job may appear in the queue that is not there yet: a

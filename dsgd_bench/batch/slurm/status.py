@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dsgd_bench.batch.slurm import queue, records, states, submit
+from dsgd_bench.batch.slurm.groups import JOBS
 from dsgd_bench.errors import DsgdError, TraceError
-from dsgd_bench.slurm import queue, records, states, submit
-from dsgd_bench.slurm.groups import JOBS
 from dsgd_bench.spec.trial import Job, Study
 from dsgd_bench.study import lock
 from dsgd_bench.trace import fabric_of, trials

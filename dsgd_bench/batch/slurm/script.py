@@ -17,9 +17,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from dsgd_bench.batch.slurm import options
+from dsgd_bench.batch.slurm.groups import Group, Order
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.slurm import options
-from dsgd_bench.slurm.groups import Group, Order
 
 SCRIPT, TRIALS, MACHINE = "job.sh", "trials.txt", "machine"
 """In the folder of a job: its script, its trials, the folder of the machine file."""
