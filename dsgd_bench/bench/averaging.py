@@ -10,13 +10,13 @@ import numpy as np
 from dsgd_bench import rng
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
+from dsgd_bench.bench.flags import KIB, MIB, Parser, short
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric import preflight
 from dsgd_bench.fabric.ledger import monotonic
-from dsgd_bench.flags import KIB, MIB, Parser, short
 from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message
 from dsgd_bench.spec.trial import AlgorithmSpec, BudgetSpec, ProblemSpec, Trial

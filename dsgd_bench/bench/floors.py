@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from dsgd_bench.arrays import HOST, Array, Host
 from dsgd_bench.arrays.blas import PRECISIONS
 from dsgd_bench.arrays.layers import matmul
+from dsgd_bench.bench.flags import MIB
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.ledger import monotonic
-from dsgd_bench.flags import MIB
 
 COPIED = {"cpu": 128 * MIB, "cuda": 512 * MIB}
 """Bytes of the vector that is copied: far more than any cache holds."""

@@ -20,6 +20,7 @@ from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.arrays import Array, Host
 from dsgd_bench.arrays.blas import PRECISIONS
 from dsgd_bench.bench.cases import CASES, SAMPLES, Case
+from dsgd_bench.bench.flags import Parser, count
 from dsgd_bench.bench.floors import Floor, copy_bandwidth, matmul_rate
 from dsgd_bench.bench.output import (
     Row,
@@ -33,7 +34,6 @@ from dsgd_bench.bench.output import (
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.ledger import monotonic
-from dsgd_bench.flags import Parser, count
 from dsgd_bench.host import provenance
 from dsgd_bench.io import printing
 

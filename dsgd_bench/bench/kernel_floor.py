@@ -14,6 +14,7 @@ from typing import Any, Self
 from dsgd_bench import arrays, rng
 from dsgd_bench.analysis.statistics import estimate, median, ratio_of_medians
 from dsgd_bench.arrays import Host
+from dsgd_bench.bench.flags import MIB, Parser, short
 from dsgd_bench.bench.kernel_cases import (
     Case,
     Form,
@@ -32,7 +33,6 @@ from dsgd_bench.bench.output import (
 )
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.ledger import monotonic
-from dsgd_bench.flags import MIB, Parser, short
 from dsgd_bench.host import provenance
 from dsgd_bench.io import printing
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from dsgd_bench import rng, trace
 from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
+from dsgd_bench.bench.flags import Parser, count, ranks, seconds
 from dsgd_bench.bench.output import Row, command, fom, header, spread, table
 from dsgd_bench.errors import TraceError
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.ledger import SPANS, Ledger
-from dsgd_bench.flags import Parser, count, ranks, seconds
 from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message
 from dsgd_bench.spec.trial import (

@@ -11,11 +11,11 @@ from typing import Self
 from dsgd_bench import problems, rng
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import median
+from dsgd_bench.bench.flags import MIB, Parser, count, ranks
 from dsgd_bench.bench.output import Row, fom, header, spread, table
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import Interconnect, World
-from dsgd_bench.flags import MIB, Parser, count, ranks
 from dsgd_bench.io import printing
 from dsgd_bench.spec.network import preset
 from dsgd_bench.spec.trial import (

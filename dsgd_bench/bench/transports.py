@@ -12,6 +12,7 @@ from dsgd_bench import arrays, rng
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.arrays import Array
 from dsgd_bench.bench.averaging import alone, both
+from dsgd_bench.bench.flags import MIB, Parser, short
 from dsgd_bench.bench.output import (
     Row,
     command,
@@ -24,7 +25,6 @@ from dsgd_bench.bench.output import (
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.exchanges.neighbors import Exchange
 from dsgd_bench.exchanges.replicas import Replicas
-from dsgd_bench.flags import MIB, Parser, short
 from dsgd_bench.io import printing
 
 if TYPE_CHECKING:

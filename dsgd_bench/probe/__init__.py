@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dsgd_bench.bench.flags import GIB, short
 from dsgd_bench.bench.output import header
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.preflight import BUSY
-from dsgd_bench.flags import GIB, short
 from dsgd_bench.host import mpi_bugs, provenance
 from dsgd_bench.probe import busy, gradients, tables
 from dsgd_bench.probe.operations import AMONG_MANY, BETWEEN_TWO

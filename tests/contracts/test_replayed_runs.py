@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from dsgd_bench.display import Silent
+from dsgd_bench.cli.display import Silent
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.replay.record import Change, Record, seconds_per_epoch
 from dsgd_bench.replay.scenes import faster, fitted, replay

@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 
 from dsgd_bench.analysis.verify import verify
-from dsgd_bench.display import Silent
+from dsgd_bench.cli.display import Silent
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import PROBLEMS
 from dsgd_bench.spec.network import preset

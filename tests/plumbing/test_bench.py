@@ -16,13 +16,13 @@ from dsgd_bench.bench import (
 )
 from dsgd_bench.bench import kernels as time_kernels
 from dsgd_bench.bench.averaging import Comparison, StepTimes, report
+from dsgd_bench.bench.flags import MIB, short, size, sizes
 from dsgd_bench.bench.kernel_cases import Case
 from dsgd_bench.bench.kernel_floor import Found
 from dsgd_bench.bench.output import table
 from dsgd_bench.bench.record import Witness, span_gaps
 from dsgd_bench.fabric.ledger import SPANS
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.flags import MIB, short, size, sizes
 
 
 @pytest.mark.parametrize(

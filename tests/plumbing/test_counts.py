@@ -5,8 +5,9 @@ import shutil
 import pytest
 import synthetic
 
-from dsgd_bench import cli, earlier, verb_parts
+from dsgd_bench import cli
 from dsgd_bench.batch.slurm import status
+from dsgd_bench.cli import earlier, verb_parts
 from dsgd_bench.errors import TraceError
 from dsgd_bench.report import read_report, write_report
 from dsgd_bench.spec.trial import Job, Machine, Study

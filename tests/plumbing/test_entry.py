@@ -36,7 +36,9 @@ def run(*words: str, **more) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["dsgd_bench.cli", "argparse", "dsgd_bench.display"])
+@pytest.mark.parametrize(
+    "name", ["dsgd_bench.cli", "argparse", "dsgd_bench.cli.display"]
+)
 def test_ctrl_c_while_libraries_are_loaded_is_a_sentence(name):
     done = run("-c", INTERRUPTED.format(name=name))
     assert done.returncode == 130

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench import cli, verb_parts
+from dsgd_bench import cli
+from dsgd_bench.cli import verb_parts
 from dsgd_bench.config import read_machine
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import environment

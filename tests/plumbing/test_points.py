@@ -8,9 +8,9 @@ import msgspec
 import pytest
 import synthetic
 
-from dsgd_bench import display
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import combine, labeled
+from dsgd_bench.cli import display
 from dsgd_bench.report import fom, write_report
 from dsgd_bench.spec.strict import exact, nearly
 from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec, SlowLinksSpec, Study

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsgd_bench.bench.flags import sizes
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.flags import sizes
 from dsgd_bench.probe import ProbeOptions, busy, fit, groups, pairs, tables
 from dsgd_bench.probe.samples import FEWEST, LIMIT, TRIES, Series, sampled
 from dsgd_bench.spec.machine_profile import Answer

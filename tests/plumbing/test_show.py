@@ -16,7 +16,7 @@ import pytest
 import synthetic
 
 from dsgd_bench import cli
-from dsgd_bench.display import Plain
+from dsgd_bench.cli.display import Plain
 from dsgd_bench.io import escape, printing
 from dsgd_bench.report import read_report, write_report
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench import config
+from dsgd_bench.cli.virtual_verbs import network
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.graphs import make
 from dsgd_bench.io import user_text
 from dsgd_bench.spec import machine_profile
 from dsgd_bench.spec.trial import ComputeSpec
 from dsgd_bench.trial import gradient_time
-from dsgd_bench.virtual_verbs import network
 
 STUDY = """
 [study]

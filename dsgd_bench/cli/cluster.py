@@ -11,7 +11,7 @@ from dsgd_bench.batch.slurm import options, records, script
 from dsgd_bench.batch.slurm import submit as sending
 from dsgd_bench.batch.slurm.groups import JOBS, Group, Order
 from dsgd_bench.batch.slurm.status import STATES, Status, look
-from dsgd_bench.display import console, duration
+from dsgd_bench.cli.display import console, duration
 from dsgd_bench.io import printing
 from dsgd_bench.spec.trial import Study
 

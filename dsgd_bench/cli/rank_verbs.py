@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-from dsgd_bench import flags
+from dsgd_bench.bench import flags
+from dsgd_bench.cli.verb_parts import check_target
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.host import environment
 from dsgd_bench.io import printing
-from dsgd_bench.verb_parts import check_target
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb is added to the command line."""
@@ -37,7 +37,7 @@ def _probe(verbs: Verbs) -> None:
 def probe(arguments: argparse.Namespace) -> int:
     """Be one rank of a probe; rank 0 writes the machine profile and prints tables."""
     environment.limit_threads()
-    from dsgd_bench.display import stages_display
+    from dsgd_bench.cli.display import stages_display
     from dsgd_bench.probe import Probe, ProbeOptions
     from dsgd_bench.study import rank_process
 

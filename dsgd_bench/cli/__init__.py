@@ -8,14 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from dsgd_bench import __version__, flags
-from dsgd_bench.errors import DsgdError, LaunchError
-from dsgd_bench.host import environment
-from dsgd_bench.io import printing
-from dsgd_bench.io.escape import plain
-from dsgd_bench.rank_verbs import ON_RANKS, Verbs
-from dsgd_bench.spec.trial import Machine
-from dsgd_bench.verb_parts import (
+from dsgd_bench import __version__
+from dsgd_bench.bench import flags
+from dsgd_bench.cli.rank_verbs import ON_RANKS, Verbs
+from dsgd_bench.cli.verb_parts import (
     FAILED,
     INTERRUPTED,
     REFUSED,
@@ -26,7 +22,12 @@ from dsgd_bench.verb_parts import (
     conclude,
     print_for_machines,
 )
-from dsgd_bench.virtual_verbs import VIRTUAL
+from dsgd_bench.cli.virtual_verbs import VIRTUAL
+from dsgd_bench.errors import DsgdError, LaunchError
+from dsgd_bench.host import environment
+from dsgd_bench.io import printing
+from dsgd_bench.io.escape import plain
+from dsgd_bench.spec.trial import Machine
 
 if TYPE_CHECKING:
     from dsgd_bench.spec.trial import Study
@@ -147,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
     if environment.started_ranks() is not None:
         environment.limit_threads()
         return _run_in_job(arguments)
-    from dsgd_bench.display import study_display
+    from dsgd_bench.cli.display import study_display
     from dsgd_bench.study import runner
 
     study, machine = _read_measured(arguments)
@@ -182,7 +183,7 @@ def _read_measured(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
 
 
 def _run_in_job(arguments: argparse.Namespace) -> int:
-    from dsgd_bench.display import study_display
+    from dsgd_bench.cli.display import study_display
     from dsgd_bench.study import rank_process, runner
 
     rank_process.prepare_process()
@@ -224,8 +225,8 @@ def _submit(verbs: Verbs) -> None:
 
 def submit(arguments: argparse.Namespace) -> int:
     """Send what is missing of a study to the batch system, or show what that is."""
-    from dsgd_bench import cluster
     from dsgd_bench.batch.slurm.groups import Order
+    from dsgd_bench.cli import cluster
 
     study, machine = _read_measured(arguments)
     changes, results = tuple(arguments.set), arguments.results.resolve()
@@ -245,7 +246,8 @@ def _state(verbs: Verbs) -> None:
 
 def status(arguments: argparse.Namespace) -> int:
     """Print how many trials are finished, failed, running, queued or missing."""
-    from dsgd_bench import cluster, config
+    from dsgd_bench import config
+    from dsgd_bench.cli import cluster
 
     if arguments.study.is_dir():
         cluster.status(arguments.study)
@@ -266,7 +268,7 @@ def _plan(verbs: Verbs) -> None:
 
 def plan(arguments: argparse.Namespace) -> int:
     """Print what a study would cost."""
-    from dsgd_bench.display import print_plan
+    from dsgd_bench.cli.display import print_plan
     from dsgd_bench.study.plan import lacks
 
     study, machine = _read(arguments)
@@ -322,7 +324,7 @@ def _list(verbs: Verbs) -> None:
 
 def list_(arguments: argparse.Namespace) -> int:
     """Print every algorithm, problem and graph with its settings."""
-    from dsgd_bench.display import print_lists
+    from dsgd_bench.cli.display import print_lists
 
     del arguments
     print_lists()
@@ -348,7 +350,7 @@ def _data(verbs: Verbs) -> None:
 
 def data_fetch(arguments: argparse.Namespace) -> int:
     """Download a data set; ranks never do this."""
-    from dsgd_bench.display import download_display
+    from dsgd_bench.cli.display import download_display
     from dsgd_bench.problems import catalog, fetch
 
     data_set = catalog.find(arguments.name)
@@ -360,7 +362,7 @@ def data_fetch(arguments: argparse.Namespace) -> int:
 
 def data_list(arguments: argparse.Namespace) -> int:
     """Print every data set that can be fetched, and whether it is there and intact."""
-    from dsgd_bench.display import print_data_sets
+    from dsgd_bench.cli.display import print_data_sets
 
     print_data_sets(arguments.folder)
     return 0
@@ -378,7 +380,7 @@ def _doctor(verbs: Verbs) -> None:
 def doctor(arguments: argparse.Namespace) -> int:
     """Examine this machine; status 1 if something is bad."""
     from dsgd_bench import config
-    from dsgd_bench.display import print_findings
+    from dsgd_bench.cli.display import print_findings
     from dsgd_bench.study import doctor
 
     named = arguments.machine

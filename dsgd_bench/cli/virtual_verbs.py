@@ -5,17 +5,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsgd_bench import flags
-from dsgd_bench.host import environment
-from dsgd_bench.io import printing
-from dsgd_bench.rank_verbs import Verbs
-from dsgd_bench.verb_parts import (
+from dsgd_bench.bench import flags
+from dsgd_bench.cli.rank_verbs import Verbs
+from dsgd_bench.cli.verb_parts import (
     add_mllog,
     add_results,
     add_study,
     check_target,
     conclude,
 )
+from dsgd_bench.host import environment
+from dsgd_bench.io import printing
 
 if TYPE_CHECKING:
     from dsgd_bench.spec.network import NetworkSpec
@@ -69,7 +69,7 @@ def _simulate(verbs: Verbs) -> None:
 def simulate(arguments: argparse.Namespace) -> int:
     """Simulate a study in this process, skipping what is finished, and report."""
     environment.limit_threads()
-    from dsgd_bench.display import print_plan, study_display
+    from dsgd_bench.cli.display import print_plan, study_display
     from dsgd_bench.study import plan, simulation
 
     study = _read(arguments)

@@ -53,7 +53,8 @@ def add_mllog(verb: argparse.ArgumentParser) -> None:
 
 def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     """Write and print the report of what there is; say what failed."""
-    from dsgd_bench import earlier, report
+    from dsgd_bench import report
+    from dsgd_bench.cli import earlier
     from dsgd_bench.study import runner
 
     ids = {trial.id for trial in study.trials}
