@@ -1,4 +1,4 @@
-"""The five ways dsgd_bench says no: each message says what, where and what to do."""
+"""How dsgd_bench says no: each message says what, where and what to do."""
 
 
 class DsgdError(Exception):
@@ -11,6 +11,10 @@ class ConfigError(DsgdError):
 
 class LaunchError(DsgdError):
     """The ranks could not be started as the trial needs them."""
+
+
+class HangError(LaunchError):
+    """A launch that gives no sign of life any more."""
 
 
 class FabricError(DsgdError):

@@ -120,7 +120,7 @@ def on_ranks(
 
     What needs one rank only is left out where it has been run on fewer.
     """
-    from dsgd_bench.spec.trial import Machine
+    from dsgd_bench.spec.machine import Machine
     from dsgd_bench.study import launch
 
     words = launch.starter(size, Machine(), sys.executable)
@@ -170,7 +170,7 @@ def judge(
 
 def follow(words: list[str], ranks: int) -> int:
     """Run a command, its output on ours, and return its exit status."""
-    from dsgd_bench.spec.trial import Machine
+    from dsgd_bench.spec.machine import Machine
     from dsgd_bench.study import launch
 
     env = launch.variables(ranks, Machine(), sys.executable)

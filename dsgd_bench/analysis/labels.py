@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dsgd_bench.config import naming
 from dsgd_bench.spec.strict import exact
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def slowdown(trial: "Trial") -> str:
     spec = trial.slowdown
     if not slowed(spec, trial.ranks):
         return spec.links.label or "none"
-    return trial.slowdown_label
+    return naming.slowdown(trial)
 
 
 def slowed(spec: "SlowdownSpec", workers: int) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsgd_bench.analysis.statistics import median
+from dsgd_bench.config import naming
 
 if TYPE_CHECKING:
     from dsgd_bench.trace import Trace
@@ -149,4 +150,6 @@ def knee(line: Sequence[Load]) -> float | None:
 def _without_servers(trace: "Trace") -> str:
     trial = trace.trial
     words = (f"servers {trial.algorithm.settings.get('servers')}", "")
-    return ", ".join(word for word in trial.label.split(", ") if word not in words)
+    return ", ".join(
+        word for word in naming.label(trial.algorithm).split(", ") if word not in words
+    )

@@ -17,6 +17,7 @@ from dsgd_bench.analysis import labels, readings, speed
 from dsgd_bench.analysis.bounds import Bound
 from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate, estimate, median
+from dsgd_bench.config import naming
 
 if TYPE_CHECKING:
     from dsgd_bench.spec.trial import Trial
@@ -305,7 +306,7 @@ def labeled(trial: "Trial", *, study: str, status: str, **measured: Any) -> Row:
         trial_id=trial.id,
         factors=factors,
         algorithm=trial.algorithm.kind,
-        label=trial.label,
+        label=naming.label(trial.algorithm),
         slowdown=labels.slowdown(trial),
         settings=settings,
         slow=labels.slowed(trial.slowdown, trial.ranks - servers),

@@ -17,7 +17,8 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis import labels, readings, values
 from dsgd_bench.analysis.values import RESOLUTION
-from dsgd_bench.trial.budget import COUNT_SHARE
+from dsgd_bench.config import naming
+from dsgd_bench.exchanges.termination import COUNT_SHARE
 
 if TYPE_CHECKING:
     from dsgd_bench.trace import Trace
@@ -85,7 +86,10 @@ def verify(trace: "Trace") -> Verification:
         A merged trace.
     """
     trial = trace.trial
-    words = [f"{trial.label} on {trial.ranks} ranks", labels.slowdown(trial)]
+    words = [
+        f"{naming.label(trial.algorithm)} on {trial.ranks} ranks",
+        labels.slowdown(trial),
+    ]
     label = f"{', '.join(words)}, seed {trial.seed}"
     subject = _Subject(trace, ALGORITHMS[trial.algorithm.kind])
     checks: list[Check] = []

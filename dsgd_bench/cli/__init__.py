@@ -27,7 +27,7 @@ from dsgd_bench.errors import DsgdError, LaunchError
 from dsgd_bench.host import environment
 from dsgd_bench.io import printing
 from dsgd_bench.io.escape import plain
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 
 if TYPE_CHECKING:
     from dsgd_bench.spec.trial import Study
@@ -412,8 +412,7 @@ def _bench(verbs: Verbs) -> None:
 
 def bench(arguments: argparse.Namespace) -> int:
     """Run one benchmark of the suite itself on ranks of its own."""
-    from dsgd_bench import config
-    from dsgd_bench.bench import BENCHMARKS
+    from dsgd_bench.bench.table import BENCHMARKS
     from dsgd_bench.study import rank_process
 
     options = BENCHMARKS[arguments.name].options.from_argv(arguments.words)

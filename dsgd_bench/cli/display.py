@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -26,6 +26,7 @@ from rich.text import Text
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import labels
+from dsgd_bench.config import naming
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
 from dsgd_bench.host import environment
@@ -77,12 +78,16 @@ class Silent:
         """Show nothing."""
 
 
-class Described(Protocol):
-    """What takes its time: a trial of a study, or one thing that is measured."""
+@dataclass(frozen=True)
+class Stage:
+    """One thing that is measured."""
 
-    @property
-    def description(self) -> str:
-        """Return what a line says of it."""
+    description: str
+
+
+def described(what: Trial | Stage) -> str:
+    """Return what a line says of a trial of a study, or of a thing that is measured."""
+    return what.description if isinstance(what, Stage) else naming.description(what)
 
 
 class Lines:
@@ -93,7 +98,7 @@ class Lines:
         self._heading = "[-]"
         self._simulated: Simulated | None = None
 
-    def starting(self, _: Described, number: int, of: int) -> None:
+    def starting(self, _: Trial | Stage, number: int, of: int) -> None:
         """Note the time; the line is written when the trial has ended."""
         self._started = time.monotonic()
         self._heading = f"[{number}/{of}]"
@@ -103,7 +108,7 @@ class Lines:
         """Take note of a simulation; the line says how quick it was."""
         self._simulated = progress
 
-    def ended(self, trial: Described, outcome: str) -> None:
+    def ended(self, trial: Trial | Stage, outcome: str) -> None:
         """Write the line."""
         if outcome == "skipped":
             return
@@ -111,7 +116,7 @@ class Lines:
         if self._simulated is not None:
             took += [speed(self._simulated)]
         printing.complain(
-            f"{self._heading} {trial.description}: {outcome} ({', '.join(took)})"
+            f"{self._heading} {described(trial)}: {outcome} ({', '.join(took)})"
         )
 
 
@@ -123,9 +128,9 @@ class Bar:
         self._task = bar.add_task("", total=trials)
         self._simulated = threading.Event()
 
-    def starting(self, trial: Described, *_: object) -> None:
+    def starting(self, trial: Trial | Stage, *_: object) -> None:
         """Say what is running."""
-        self._bar.update(self._task, description=plain(trial.description))
+        self._bar.update(self._task, description=plain(described(trial)))
 
     def running(self, progress: Simulated) -> None:
         """Show a bar of its own for a simulation until it has ended."""
@@ -141,11 +146,11 @@ class Bar:
 
         threading.Thread(target=watch, daemon=True).start()
 
-    def ended(self, trial: Described, outcome: str) -> None:
+    def ended(self, trial: Trial | Stage, outcome: str) -> None:
         """Move on; say what did not go well."""
         self._simulated.set()
         if outcome not in ("finished", "skipped"):
-            self._bar.console.print(f"{trial.description}: {outcome}")
+            self._bar.console.print(f"{described(trial)}: {outcome}")
         self._bar.advance(self._task)
 
 
@@ -177,13 +182,6 @@ def _display(count: int, *, silent: bool) -> Iterator[Bar | Lines | Silent]:
     )
     with Progress(*columns, console=terminal) as bar:
         yield Bar(bar, count)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One thing that is measured."""
-
-    description: str
 
 
 @contextmanager
@@ -255,7 +253,7 @@ def print_plan(study: Study) -> None:
     out = console()
     print_whole(out, _plan_table(study, costs))
     for trial, reason in study.excluded:
-        out.print(f"excluded: {trial.description}: {reason}", soft_wrap=True)
+        out.print(f"excluded: {naming.description(trial)}: {reason}", soft_wrap=True)
     largest = max((cost.memory or 0 for cost in costs), default=0)
     if largest:
         available = environment.available_memory()
@@ -289,7 +287,13 @@ def _plan_table(study: Study, costs: Sequence[plan.Cost]) -> Table:
     cases = _cases([cost.trial for cost in costs])
     for cost, case in zip(costs, cases, strict=True):
         t = cost.trial
-        key = (t.label, t.slowdown_label, t.ranks, cost.model_bytes, case)
+        key = (
+            naming.label(t.algorithm),
+            naming.slowdown(t),
+            t.ranks,
+            cost.model_bytes,
+            case,
+        )
         groups.setdefault(key, []).append(cost)
     for (label, slowdown, ranks, model, case), group in sorted(groups.items()):
         first = group[0]

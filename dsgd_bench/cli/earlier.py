@@ -15,7 +15,8 @@ from dsgd_bench.analysis.summary import Row
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.host import provenance
 from dsgd_bench.io.escape import plain
-from dsgd_bench.spec.trial import Job, Machine
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study.runner import Outcome
 from dsgd_bench.trace import trials
 

@@ -101,7 +101,7 @@ def _bench_rank(verbs: Verbs) -> None:
 
 def bench_rank(arguments: argparse.Namespace) -> int:
     """Be one rank of a benchmark."""
-    from dsgd_bench.bench import BENCHMARKS
+    from dsgd_bench.bench.table import BENCHMARKS
     from dsgd_bench.study import rank_process
 
     rank_process.prepare_process()

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsgd_bench.config import naming
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import files, printing
 
@@ -59,7 +60,9 @@ def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
 
     ids = {trial.id for trial in study.trials}
     for trial, reason in outcome.failed:
-        printing.complain(f"dsgd-bench: {trial.label} failed: {reason}")
+        printing.complain(
+            f"dsgd-bench: {naming.label(trial.algorithm)} failed: {reason}"
+        )
         for line in runner.log_tail(outcome.folder / trial.id).splitlines():
             printing.complain(line)
     if outcome.elsewhere:

@@ -22,12 +22,12 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import user_text
 from dsgd_bench.spec import strict
 from dsgd_bench.spec.batch import SET, SlurmSpec, meant, never
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.network import NetworkSpec, preset
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
-    Machine,
     MeasureSpec,
     OptimizerSpec,
     ProblemSpec,

@@ -4,6 +4,9 @@ import numpy as np
 
 from dsgd_bench.fabric.base import Fabric, Resource
 
+COUNT_SHARE = 0.01
+"""Share of a budget of gradients after which an asynchronous rank adds to the count."""
+
 COUNT, LAST_STEP = 0, 1
 NEVER = np.iinfo(np.int64).max
 

@@ -19,9 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from dsgd_bench.errors import LaunchError
+from dsgd_bench.errors import HangError, LaunchError
 from dsgd_bench.host import shared_memory
-from dsgd_bench.study.watchdog import HangError
 
 MARK = shared_memory.LAUNCH
 """Environment variable that all processes of one launch share."""

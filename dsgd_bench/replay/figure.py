@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsgd_bench.config import naming
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import files
 from dsgd_bench.replay.tables import epochs
@@ -63,5 +64,5 @@ def _bars(answers: Answers) -> "Figure":
     axes.margins(x=0.1)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("time per epoch [s]")
-    axes.set_title(answers.record.trace.trial.description)
+    axes.set_title(naming.description(answers.record.trace.trial))
     return figure

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from dsgd_bench.bench.output import table
+from dsgd_bench.config import naming
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io.files import write_text
 from dsgd_bench.replay.whatif import Answers
@@ -35,7 +36,7 @@ def lines(answers: Answers) -> list[str]:
         for name, seconds in epochs(answers)
     ]
     return [
-        f"# {trace.trial.description}, {trace.path}",
+        f"# {naming.description(trace.trial)}, {trace.path}",
         f"# network: {answers.network.name or 'of the trial'}",
         *table(rows),
         "",

@@ -11,7 +11,8 @@ from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
 from dsgd_bench.analysis.verify import Verification, verify
 from dsgd_bench.errors import ConfigError, DsgdError, TraceError
-from dsgd_bench.spec.trial import Job, Machine
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.trace import Trace, fabric_of, open_trace, trials
 from dsgd_bench.trace.reading import reading
 

@@ -12,10 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from dsgd_bench import algorithms
-from dsgd_bench.errors import ConfigError, TraceError
-from dsgd_bench.io import files
-from dsgd_bench.spec.batch import SlurmSpec
+from dsgd_bench.errors import ConfigError
 from dsgd_bench.spec.network import NetworkSpec
 from dsgd_bench.spec.ranges import (
     AnyNumber,
@@ -23,9 +20,7 @@ from dsgd_bench.spec.ranges import (
     Copies,
     Count,
     Duration,
-    Few,
     Index,
-    KnownRate,
     Many,
     NotNegative,
     Pause,
@@ -242,41 +237,6 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             names[f"measure.target.{what}"] = names.pop(f"measure.target_{what}")
         return names
 
-    @property
-    def label(self) -> str:
-        """The algorithm and the settings that are not its defaults, for tables."""
-        known = algorithms.ALGORITHMS.get(self.algorithm.kind)
-        defaults = {} if known is None else known.settings
-        words = [self.algorithm.kind]
-        for key, value in sorted(self.algorithm.settings.items()):
-            if key not in defaults or _tuple(defaults[key][1]) != value:
-                words.append(value if isinstance(value, str) else f"{key} {value}")
-        return ", ".join(words)
-
-    @property
-    def description(self) -> str:
-        """The trial in a few words."""
-        label = self.slowdown_label
-        slow = "" if label == "none" else f", slow {label}"
-        over = f", {self.network.name or 'a network'}" if self.network else ""
-        return f"{self.label} on {self.ranks} ranks{over}{slow}, repeat {self.repeat}"
-
-    @property
-    def slowdown_label(self) -> str:
-        """The slowdown in a few words, for tables."""
-        s = self.slowdown
-        if s.kind == "none" or s.factor == 1:
-            return s.links.label or "none"
-        where = f"rank{'s' * (len(s.ranks) > 1)} {', '.join(map(str, s.ranks))}"
-        how = {
-            "constant": "",
-            "transient": f" with probability {exact(s.probability)}",
-            "heavy-tailed": f" with tail {exact(s.alpha)}",
-        }[s.kind]
-        added = ", added" if s.mode == "added" else ""
-        words = f"{exact(s.factor)}x{how} on {where if s.ranks else 'all ranks'}{added}"
-        return ", ".join(filter(None, (words, s.links.label)))
-
 
 class Study(Struct, frozen=True):
     """Many trials that answer one question.
@@ -295,127 +255,6 @@ class Study(Struct, frozen=True):
     path: Path
     trials: tuple[Trial, ...]
     excluded: tuple[tuple[Trial, str], ...] = ()
-
-
-class LinksSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the links of the hosts can carry, bit/s each way; 0 is unknown.
-
-    `hosts` are those by name whose links differ; case does not matter, a short name
-    means the host of any domain, and one that means no host of a trial is refused when
-    it starts. It sets nothing: the report compares times per step with what such links
-    allow.
-    """
-
-    rate: Rate = 0.0
-    hosts: dict[str, KnownRate] = {}
-
-
-class GpuSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """How ranks use their GPUs.
-
-    `transport` is how vectors on a GPU reach other ranks: ``staged`` through pinned
-    host memory, ``ipc`` from GPU to GPU on one host, handed to a ``gpu-aware`` MPI
-    library as they are, or ``auto``, the best of what proves itself. `memory` is the
-    share of a GPU's memory that all ranks on it may take together.
-    """
-
-    transport: Literal["auto", "staged", "gpu-aware", "ipc"] = "auto"
-    memory: Annotated[float, Meta(gt=0, le=1)] = 0.9
-
-
-class Machine(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where trials run.
-
-    Attributes
-    ----------
-    launcher : tuple of str
-        Words that start the ranks; ``{ranks}`` stands for their number.
-    env : dict
-        Environment variables for every rank.
-    threads_per_rank : int
-        Threads of the linear algebra library on each rank.
-    watchdog : float
-        Seconds without a step after which a trial is ended.
-    progress : str
-        Who keeps MPI answering during a gradient: a ``thread`` of ours, ``none``, or
-        ``auto`` for what the preflight finds necessary.
-    stop_margin : float
-        Seconds before the end of a batch job at which its ranks stop by themselves.
-    when_stopped : str
-        What becomes of a trial that was stopped: it can ``resume`` from a checkpoint,
-        or ``rerun`` from its start, right for benchmarks of minutes.
-    slurm : SlurmSpec or None
-        The batch system; None if there is none.
-    links : LinksSpec
-        What the links of the hosts can carry, as far as known.
-    gpu : GpuSpec
-        How ranks use their GPUs, where a study computes on them.
-    """
-
-    launcher: tuple[str, ...] = ("mpiexec", "-n", "{ranks}")
-    env: dict[str, str] = {}
-    threads_per_rank: Few = 1
-    watchdog: Duration = 120.0
-    progress: Literal["auto", "thread", "none"] = "auto"
-    stop_margin: Duration = 60.0
-    when_stopped: Literal["resume", "rerun"] = "resume"
-    slurm: SlurmSpec | None = None
-    links: LinksSpec = LinksSpec()
-    gpu: GpuSpec = GpuSpec()
-
-
-class Job(Struct, frozen=True, forbid_unknown_fields=True):
-    """One trial on its way to the ranks: all that they read.
-
-    Attributes
-    ----------
-    study : str
-        Name of the study that the trial belongs to.
-    trial : Trial
-        What is run.
-    machine : Machine
-        Where, and how long a rank may be silent.
-    largest : bool
-        Whether no trial of the study has more ranks, so that all hosts are there.
-    """
-
-    study: str
-    trial: Trial
-    machine: Machine
-    largest: bool = True
-
-    def write(self, path: Path) -> None:
-        """Write the job as JSON, whole or not at all.
-
-        Raises
-        ------
-        TraceError
-            If the file cannot be written.
-        """
-        text = msgspec.json.format(msgspec.json.encode(self), indent=2)
-        try:
-            files.write_bytes(path, text)
-        except OSError as error:
-            raise TraceError(
-                f"{path} cannot be written ({error}): free some space there, or choose "
-                "another --results folder"
-            ) from None
-
-    @classmethod
-    def read(cls, path: Path) -> "Job":
-        """Read what `write` wrote.
-
-        Raises
-        ------
-        ConfigError
-            If there is no such file, or it is not a job of this version.
-        """
-        try:
-            return msgspec.json.decode(files.read_bytes(path), type=cls)
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{path} is not a job that dsgd-bench wrote: {error}"
-            ) from None
 
 
 def _bits(rate: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dsgd_bench.host import provenance
 from dsgd_bench.host.shared_memory import SHM
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
 
 MIB = 2**20

@@ -22,7 +22,7 @@ from dsgd_bench.host import (
     shared_memory,
 )
 from dsgd_bench.io import printing
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import capacity, launch, rank_process
 
 GOOD, NOTE, BAD = "ok", "note", "bad"

@@ -14,7 +14,7 @@ from pathlib import Path
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.host import environment, provenance
 from dsgd_bench.host.environment import THREADS
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 
 MPIEXEC = ("mpiexec", "mpirun", "mpiexec.hydra", "mpirun.hydra", "prterun", "orterun")
 """Launchers that belong to an MPI library; others, such as srun, belong to a site."""

@@ -10,13 +10,15 @@ from msgspec import structs
 from dsgd_bench import problems
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
+from dsgd_bench.config import naming
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.ledger import COLUMNS
 from dsgd_bench.graphs import Graph
 from dsgd_bench.host import environment
 from dsgd_bench.problems.classifier import Classifier
 from dsgd_bench.spec import strict
-from dsgd_bench.spec.trial import Machine, ProblemSpec, Study, Trial
+from dsgd_bench.spec.machine import Machine
+from dsgd_bench.spec.trial import ProblemSpec, Study, Trial
 from dsgd_bench.study import capacity, launch
 from dsgd_bench.trial import gradient_time, slowdown
 
@@ -243,10 +245,10 @@ def check_memory(costs: Sequence[Cost]) -> None:
     for cost in costs:
         if available is not None and (cost.memory or 0) > available:
             raise ConfigError(
-                f"{cost.trial.description} needs about {(cost.memory or 0) / GIB:.1f} "
-                f"GiB in one process, and this machine has {available / GIB:.1f} GiB "
-                "left: take fewer ranks, a smaller model, fewer measure.copies or a "
-                "shorter budget"
+                f"{naming.description(cost.trial)} needs about "
+                f"{(cost.memory or 0) / GIB:.1f} GiB in one process, and this machine "
+                f"has {available / GIB:.1f} GiB left: take fewer ranks, a smaller "
+                "model, fewer measure.copies or a shorter budget"
             )
 
 
@@ -282,7 +284,7 @@ def check_patience(study: Study, machine: Machine) -> None:
     for trial in study.trials:
         if trial.network is None and (longest := _longest(trial, machine.watchdog)):
             raise ConfigError(
-                f"{study.path}: a step of {trial.description} is made to take "
+                f"{study.path}: a step of {naming.description(trial)} is made to take "
                 f"{longest:.4g} s, but the watchdog ends ranks that do not move for "
                 f"{machine.watchdog:g} s: set watchdog in the machine file to more "
                 f"than {longest:.4g}"

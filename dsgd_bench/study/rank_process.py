@@ -29,7 +29,8 @@ from dsgd_bench.host import (
 )
 from dsgd_bench.io import files, printing
 from dsgd_bench.io.escape import plain
-from dsgd_bench.spec.trial import Job, Machine
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch, stopping
 from dsgd_bench.study.watchdog import STARTING, Listener, Watchdog, end_within
 from dsgd_bench.trace import trials

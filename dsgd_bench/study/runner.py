@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dsgd_bench import trace
-from dsgd_bench.errors import DsgdError, LaunchError, TraceError
+from dsgd_bench.config import naming
+from dsgd_bench.errors import DsgdError, HangError, LaunchError, TraceError
 from dsgd_bench.host import processes, shared_memory
 from dsgd_bench.io import files, printing
-from dsgd_bench.spec.trial import Job, Machine, Study, Trial
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
+from dsgd_bench.spec.trial import Study, Trial
 from dsgd_bench.study import (
     capacity,
     launch,
@@ -27,7 +30,7 @@ from dsgd_bench.study import (
     stale_segments,
     stopping,
 )
-from dsgd_bench.study.watchdog import HangError, Listener, Watchdog
+from dsgd_bench.study.watchdog import Listener, Watchdog
 from dsgd_bench.trace import trials
 
 if TYPE_CHECKING:
@@ -277,8 +280,8 @@ def _listener(folder: Path, watchdog: float) -> Listener:
 def _say_ended_late(job: Job, folder: Path, how: str) -> None:
     """Say that a trial is done although its processes did not end as they should."""
     printing.complain(
-        f"dsgd-bench: {job.trial.description} is done and its results are kept, but "
-        f"{how}: see {folder / LOG}"
+        f"dsgd-bench: {naming.description(job.trial)} is done and its results are "
+        f"kept, but {how}: see {folder / LOG}"
     )
 
 

@@ -20,7 +20,9 @@ from dsgd_bench.fabric.virtual.scheduler import World
 from dsgd_bench.host import provenance
 from dsgd_bench.io import files
 from dsgd_bench.problems import Problem
-from dsgd_bench.spec.trial import Job, Machine, Study, Trial
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
+from dsgd_bench.spec.trial import Study, Trial
 from dsgd_bench.study import plan, rank_process, runner
 from dsgd_bench.study.runner import Outcome
 from dsgd_bench.trace import trials

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from dsgd_bench.host import environment
 from dsgd_bench.io import printing
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 
 REMOVE = (
     "for left in /dev/shm/mpich_shm_*; do "

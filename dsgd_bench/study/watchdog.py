@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from dsgd_bench.errors import LaunchError
+from dsgd_bench.errors import HangError
 from dsgd_bench.io import printing
 
 GRACE = 2.0
@@ -42,10 +42,6 @@ ENDING = 7.0
 
 PERIOD = 1.0
 """Seconds between two looks, at most."""
-
-
-class HangError(LaunchError):
-    """A launch that gives no sign of life any more."""
 
 
 class Silence:

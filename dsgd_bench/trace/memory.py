@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.ledger import COLUMNS
+from dsgd_bench.trace.judgments import Judgments
 from dsgd_bench.trace.shard import Facts, Shard
-from dsgd_bench.trial.evaluation import Judgments
 
 
 class Packed:

@@ -16,10 +16,10 @@ from dsgd_bench.fabric import ledger
 from dsgd_bench.io import files
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import disk, reading
+from dsgd_bench.trace.judgments import Judgments
 from dsgd_bench.trace.shard import Shard
 from dsgd_bench.trace.staleness import staleness
 from dsgd_bench.trace.variables import PAIR, RANK, SCHEMA, STEP, VARIABLES
-from dsgd_bench.trial.evaluation import Judgments
 
 AGAIN = "run the trial again"
 

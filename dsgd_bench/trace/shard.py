@@ -21,7 +21,7 @@ from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import reading
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.trace.disk import Disk, why
-from dsgd_bench.trial.evaluation import Judgments
+from dsgd_bench.trace.judgments import Judgments
 
 FLUSH_PERIOD = 0.5
 """Seconds between two flushes of a shard."""

@@ -8,13 +8,10 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from dsgd_bench.exchanges.termination import NEVER, Board
+from dsgd_bench.exchanges.termination import COUNT_SHARE, NEVER, Board
 
 COUNT_PERIOD = 0.01
 """Seconds after which an asynchronous rank reports its steps to the shared count."""
-
-COUNT_SHARE = 0.01
-"""Share of its budget after which it reports in any case."""
 
 
 class BudgetSettings(Protocol):

@@ -4,42 +4,15 @@ Collective and slow, and therefore never part of a run: copies were taken on the
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
 
 from dsgd_bench.arrays import Array, copy
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.problems import Problem
+from dsgd_bench.trace.judgments import Judgments
 from dsgd_bench.trial.snapshots import Copies
-
-
-@dataclass
-class Judgments:
-    """What one rank knows about every moment; arrays of shape (moments,).
-
-    The judged model is the average of the workers' models, or the center where ranks
-    serve one.
-
-    Attributes
-    ----------
-    copy_time : array
-        Seconds when this rank's copy was taken.
-    local_loss, local_accuracy : array
-        Of this rank's own model; NaN on a server, and where it was not evaluated.
-    loss_of_mean, accuracy_of_mean, norm_of_mean : array
-        Of the judged model; NaN where another rank judged it.
-    distance_squared : array
-        ||x_i - mean||^2 of this rank's model from the judged one; NaN on a server.
-    """
-
-    copy_time: Array
-    local_loss: Array
-    local_accuracy: Array
-    loss_of_mean: Array
-    accuracy_of_mean: Array
-    norm_of_mean: Array
-    distance_squared: Array
 
 
 def judge(

@@ -19,7 +19,8 @@ from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric import preflight, slow_links
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.problems import Problem
-from dsgd_bench.spec.trial import BudgetSpec, ComputeSpec, GpuSpec, SlowdownSpec, Trial
+from dsgd_bench.spec.machine import GpuSpec
+from dsgd_bench.spec.trial import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.trial.budget import Budget, Service
 from dsgd_bench.trial.evaluation import judge

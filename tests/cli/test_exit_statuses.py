@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
 
 MISSED = "measure.target={loss=1e-9}"

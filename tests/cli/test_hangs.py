@@ -12,7 +12,7 @@ import pytest
 
 from dsgd_bench.config import read_study
 from dsgd_bench.host import processes
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
 from dsgd_bench.study.rank_process import ERROR, READY
 

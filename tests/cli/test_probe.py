@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench.spec import machine_profile
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
 
 SHORT = ("-m", "8:4K", "-i", "5", "-x", "1")

@@ -9,7 +9,8 @@ from driving import Sloped, flat
 
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.trial.evaluation import Judgments, judge
+from dsgd_bench.trace.judgments import Judgments
+from dsgd_bench.trial.evaluation import judge
 from dsgd_bench.trial.snapshots import Copies
 
 

@@ -28,7 +28,7 @@ import workers
 from dsgd_bench import cli, config, report, trace
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.spec.trial import Job
+from dsgd_bench.spec.job import Job
 from dsgd_bench.study import rank_process, runner
 from dsgd_bench.study.runner import run_study
 from dsgd_bench.trace import checkpoint, trials

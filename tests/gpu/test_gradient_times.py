@@ -2,9 +2,8 @@
 
 import pytest
 
-from dsgd_bench.bench import ProblemOptions, gradients
 from dsgd_bench.bench.cases import CASES
-from dsgd_bench.bench.gradient_times import APART
+from dsgd_bench.bench.gradient_times import APART, ProblemOptions, gradients
 from dsgd_bench.fabric.virtual.fabric import World
 
 pytestmark = pytest.mark.gpu

@@ -20,7 +20,7 @@ import pytest
 
 from dsgd_bench.config import read_machine
 from dsgd_bench.host import processes
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
 
 ROOT = Path(__file__).resolve().parents[2]

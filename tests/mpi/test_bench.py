@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from dsgd_bench.bench import AverageOptions, RecordingOptions, average, recording
-from dsgd_bench.bench.averaging import SITUATIONS
+from dsgd_bench.bench.averaging import SITUATIONS, AverageOptions, average
+from dsgd_bench.bench.record import RecordingOptions, recording
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.fabric.mpi.bare import BarePair

@@ -19,12 +19,12 @@ from dsgd_bench import trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis.comparison import keeps_step
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
-    Job,
-    Machine,
     MeasureSpec,
     ProblemSpec,
     SlowdownSpec,

@@ -11,92 +11,31 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "dsgd_bench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LAYERS = (
-    {
-        "cgroups",
-        "errors",
-        "files",
-        "foreign",
-        "hosts",
-        "ranges",
-        "show",
-        "surroundings",
-        "texts",
-    },
-    {
-        "arrays",
-        "clock",
-        "flags",
-        "graphs",
-        "interconnect",
-        "known_bugs",
-        "nics",
-        "placement",
-        "profile",
-        "segments",
-        "slowdown",
-        "state",
-        "stopping",
-        "streams",
-        "strict",
-        "sweep",
-    },
-    {"copies", "fabric", "optimizer", "problems"},
-    {"algorithms", "budget", "judge"},
-    {"batch", "config", "rules", "specs"},
-    {
-        "capacity",
-        "claims",
-        "gradient_times",
-        "launch",
-        "leftovers",
-        "plan",
-        "processes",
-        "provenance",
-        "trace",
-        "trials",
-        "watchdog",
-    },
-    {"worker"},
-    {"run"},
-    {"rank"},
-    {"runner", "simulation"},
-    {"analysis"},
-    {"report"},
-    {"bench", "doctor", "slurm"},
-    {"probe", "replay"},
-    {"display"},
-    {"cluster", "earlier", "rank_verbs", "verb_parts", "virtual_verbs"},
-    {"cli", "__main__"},
-)
-"""A room imports from its own layer and from those above it in this list."""
+DIRECTION = """
+errors rng < io < arrays host spec < graphs problems fabric < exchanges < algorithms
+algorithms < config < trace < trial < study < batch
+trace < analysis < report
+batch report < bench < probe replay < cli
+"""
+"""Rooms import from those before them; rooms side by side do not know each other."""
 
-RUNNING = {"fabric", "worker", "run", "rank", "runner", "simulation"}
+PUBLIC = {"__init__", "__main__"}
+"""Files above all rooms: what is imported, and what is started."""
 
 APART = {
     "fabric": {"problems"},
-    "problems": {"fabric"},
     "algorithms": {"problems"},
-    "config": RUNNING,
-    "specs": RUNNING,
-    "rules": RUNNING,
-    "plan": RUNNING,
-    "launch": RUNNING | {"trace"},
-    "processes": RUNNING | {"trace"},
-    "analysis": RUNNING,
-    "report": RUNNING,
 }
-"""Room -> rooms it must not know although the layers would allow it."""
+"""Room -> rooms it must not know although the direction would allow it."""
 
 DOORS = {
-    # bare: MPI without the fabric
-    "mpi4py": {"fabric/mpi.py", "fabric/mpi_window.py", "fabric/bare.py"},
-    "greenlet": {"fabric/world.py"},
+    "mpi4py": {"fabric/mpi"},
+    "greenlet": {"fabric/virtual/scheduler.py"},
     "h5py": {"trace"},
     "cupy": {"arrays/cuda.py", "arrays/memory.py"},
     "cupyx": {"arrays/cuda.py", "arrays/memory.py"},
-    "jinja2": {"slurm/script.py"},
-    "markupsafe": {"slurm/script.py"},
+    "jinja2": {"batch/slurm/script.py"},
+    "markupsafe": {"batch/slurm/script.py"},
     "pooch": {"problems/fetch.py"},
     "sklearn": {"problems/formats.py"},
     "torch": {
@@ -150,43 +89,39 @@ def imports(path: Path) -> Iterator[str]:
 def rooms_imported(path: Path) -> set[str]:
     ours = (name.split(".") for name in imports(path))
     rooms = {words[1] for words in ours if words[0] == "dsgd_bench" and words[1:]}
-    return rooms & set().union(*LAYERS)  # `from dsgd_bench import __version__` is free
+    return rooms & ROOMS - {
+        room_of(path)
+    }  # `from dsgd_bench import __version__` is free
 
 
-def layer_of(room: str) -> int:
-    return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
+def before() -> dict[str, set[str]]:
+    """Return for each room those that it may import from, as `DIRECTION` has them."""
+    found: dict[str, set[str]] = {}
+    for line in DIRECTION.strip().splitlines():
+        earlier: set[str] = set()
+        for group in line.split("<"):
+            for room in group.split():
+                found[room] = found.get(room, set()) | earlier
+            earlier |= set(group.split())
+            earlier |= set().union(*(found[room] for room in group.split()))
+    return found
 
+
+BEFORE = before()
+ROOMS = set(BEFORE)
 
 each_file = pytest.mark.parametrize("path", FILES, ids=name_of)
 
 
-def test_every_file_has_its_place_in_the_layers():
-    rooms = {room_of(path) for path in FILES} - {"__init__"}
-    assert rooms <= set().union(*LAYERS), "give the new room a place in LAYERS"
+def test_every_file_has_its_place_in_the_direction():
+    assert {room_of(path) for path in FILES} - PUBLIC == ROOMS
 
 
 @each_file
 def test_imports_run_one_way(path):
-    if room_of(path) == "__init__":
-        assert not rooms_imported(path)
-        return
-    own = layer_of(room_of(path))
-    assert not {room for room in rooms_imported(path) if layer_of(room) > own}
-
-
-@each_file
-def test_rooms_that_should_not_know_each_other_do_not(path):
-    assert not rooms_imported(path) & APART.get(room_of(path), set())
-
-
-def test_no_rooms_import_each_other_in_a_circle():
-    left = {room: set() for room in map(room_of, FILES)}
-    for path in FILES:
-        left[room_of(path)] |= rooms_imported(path) - {room_of(path)}
-    while ready := [room for room, needs in left.items() if not needs & set(left)]:
-        for room in ready:
-            del left[room]
-    assert not left
+    room = room_of(path)
+    allowed = ROOMS if room == "__main__" else BEFORE.get(room, set())
+    assert rooms_imported(path) <= allowed - APART.get(room, set())
 
 
 @pytest.mark.parametrize(("library", "doors"), DOORS.items())
@@ -196,7 +131,11 @@ def test_a_foreign_library_has_one_door(library, doors):
         for path in FILES
         if library in {name.split(".")[0] for name in imports(path)}
     }
-    assert not {user for user in users if not doors & {user, user.split("/")[0]}}
+    assert not {user for user in users if not doors & {user, *parents(user)}}
+
+
+def parents(name: str) -> set[str]:
+    return {parent.as_posix() for parent in Path(name).parents}
 
 
 @each_file

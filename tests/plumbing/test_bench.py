@@ -6,21 +6,19 @@ import json
 import numpy as np
 import pytest
 
-from dsgd_bench.bench import (
-    AverageOptions,
-    KernelOptions,
-    RecordingOptions,
-    SimulatorOptions,
-    recording,
-    simulator,
-)
-from dsgd_bench.bench import kernels as time_kernels
-from dsgd_bench.bench.averaging import Comparison, StepTimes, report
+from dsgd_bench.bench.averaging import AverageOptions, Comparison, StepTimes, report
 from dsgd_bench.bench.flags import MIB, short, size, sizes
 from dsgd_bench.bench.kernel_cases import Case
-from dsgd_bench.bench.kernel_floor import Found
+from dsgd_bench.bench.kernel_floor import Found, KernelOptions
+from dsgd_bench.bench.kernel_floor import kernels as time_kernels
 from dsgd_bench.bench.output import table
-from dsgd_bench.bench.record import Witness, span_gaps
+from dsgd_bench.bench.record import (
+    RecordingOptions,
+    Witness,
+    recording,
+    span_gaps,
+)
+from dsgd_bench.bench.simulator import SimulatorOptions, simulator
 from dsgd_bench.fabric.ledger import SPANS
 from dsgd_bench.fabric.virtual.fabric import World
 

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from dsgd_bench.arrays import HOST
-from dsgd_bench.bench import ProblemOptions, gradients
 from dsgd_bench.bench.cases import CASES, Product, resnet20
 from dsgd_bench.bench.floors import Floor
-from dsgd_bench.bench.gradient_times import DASH, Timed, interleaved, report
+from dsgd_bench.bench.gradient_times import (
+    DASH,
+    ProblemOptions,
+    Timed,
+    gradients,
+    interleaved,
+    report,
+)
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.virtual.fabric import World
 

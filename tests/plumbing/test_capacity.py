@@ -6,7 +6,7 @@ import pytest
 
 from dsgd_bench import config
 from dsgd_bench.host import provenance
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import capacity, launch, plan
 
 STUDY = """

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench.config import read_machine, read_study
+from dsgd_bench.config import naming, read_machine, read_study
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
@@ -161,21 +161,23 @@ def test_flat_names_are_those_of_study_files():
 
 def test_a_label_names_the_settings_that_are_not_the_default(study):
     adpsgd = PLAIN.replace('"allreduce"', '"adpsgd"')
-    assert study(PLAIN).trials[0].label == "allreduce"
-    assert study(adpsgd).trials[0].label == "adpsgd"
+    assert naming.label(study(PLAIN).trials[0].algorithm) == "allreduce"
+    assert naming.label(study(adpsgd).trials[0].algorithm) == "adpsgd"
     ring = study(adpsgd, ['algorithm.graph="ring"'])
-    assert ring.trials[0].label == "adpsgd, ring"
+    assert naming.label(ring.trials[0].algorithm) == "adpsgd, ring"
     unknown = trial(algorithm=AlgorithmSpec("retired", {"period": 4}))
-    assert unknown.label == "retired, period 4", "an old trace can still be labeled"
+    assert naming.label(unknown.algorithm) == "retired, period 4", (
+        "an old trace can still be labeled"
+    )
 
 
 def test_a_slowdown_label_says_who_is_slow_and_how():
-    assert trial().slowdown_label == "none"
+    assert naming.slowdown(trial()) == "none"
     one = SlowdownSpec("constant", ranks=(0,), factor=10)
-    assert trial(slowdown=one).slowdown_label == "10x on rank 0"
+    assert naming.slowdown(trial(slowdown=one)) == "10x on rank 0"
     some = SlowdownSpec("transient", factor=6, probability=0.25, mode="added")
     label = "6x with probability 0.25 on all ranks, added"
-    assert trial(slowdown=some).slowdown_label == label
+    assert naming.slowdown(trial(slowdown=some)) == label
 
 
 def test_trials_cannot_be_changed():

@@ -10,7 +10,9 @@ from dsgd_bench.batch.slurm import status
 from dsgd_bench.cli import earlier, verb_parts
 from dsgd_bench.errors import TraceError
 from dsgd_bench.report import read_report, write_report
-from dsgd_bench.spec.trial import Job, Machine, Study
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
+from dsgd_bench.spec.trial import Study
 from dsgd_bench.study import runner
 from dsgd_bench.trace import trials
 

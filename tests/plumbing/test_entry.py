@@ -9,7 +9,7 @@ import pytest
 
 from dsgd_bench.errors import LaunchError
 from dsgd_bench.host import environment
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
 
 INTERRUPTED = """

@@ -11,7 +11,7 @@ from dsgd_bench.cli import verb_parts
 from dsgd_bench.config import read_machine
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import environment
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch, stale_segments, stopping
 
 PACKAGE = Path(environment.__file__).parent

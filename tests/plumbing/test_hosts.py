@@ -9,7 +9,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import identity
 from dsgd_bench.host.identity import Host
 from dsgd_bench.host.placement import arrange
-from dsgd_bench.spec.trial import LinksSpec, Machine
+from dsgd_bench.spec.machine import LinksSpec, Machine
 from dsgd_bench.study import lock
 from dsgd_bench.study.rank_process import check_links
 

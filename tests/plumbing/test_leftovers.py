@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench.spec.trial import Machine
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import stale_segments
 
 BY_PMI2 = Machine(launcher=("srun", "--mpi=pmi2", "-n", "{ranks}"))

@@ -11,12 +11,12 @@ from dsgd_bench import problems
 from dsgd_bench.config import read_study
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.graphs import EXAMPLES
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.network import NetworkSpec
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
-    Machine,
     MeasureSpec,
     OptimizerSpec,
     ProblemSpec,

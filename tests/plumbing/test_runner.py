@@ -5,14 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dsgd_bench.spec.trial import (
-    AlgorithmSpec,
-    BudgetSpec,
-    Machine,
-    ProblemSpec,
-    Study,
-    Trial,
-)
+from dsgd_bench.spec.machine import Machine
+from dsgd_bench.spec.trial import AlgorithmSpec, BudgetSpec, ProblemSpec, Study, Trial
 from dsgd_bench.study import lock, runner, stopping
 from dsgd_bench.study.rank_process import ERROR, READY
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dsgd_bench.analysis import labels
-from dsgd_bench.config import read_study
+from dsgd_bench.config import naming, read_study
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.spec.trial import SlowdownSpec, SlowLinksSpec
 
@@ -33,7 +33,7 @@ def study(tmp_path):
 def test_links_are_slow_beside_or_without_slow_ranks(study):
     (only,) = study("[slowdown]", "links = { ranks = [3], rate = 20e6 }")
     assert only.slowdown.links == SlowLinksSpec(ranks=(3,), rate=20e6)
-    assert only.slowdown_label == "links of rank 3 20 Mbit/s"
+    assert naming.slowdown(only) == "links of rank 3 20 Mbit/s"
     (both,) = study(
         "[slowdown]",
         'kind = "constant"',
@@ -42,21 +42,21 @@ def test_links_are_slow_beside_or_without_slow_ranks(study):
         "ranks = [1]",
         'links = { pairs = ["0-1", "1-2"], seconds = 1e-3 }',
     )
-    assert both.slowdown_label == (
+    assert naming.slowdown(both) == (
         "2x on rank 1, added, links of pairs 0-1, 1-2 1 ms later"
     )
 
 
 def test_links_are_swept_by_rate_by_ranks_and_as_alternatives(study):
     trials = study("[slowdown]", "links = { ranks = [[], [3]], rate = [1e6, 1e9] }")
-    assert {trial.slowdown_label for trial in trials} == {
+    assert {naming.slowdown(trial) for trial in trials} == {
         "all links 1 Mbit/s",
         "all links 1 Gbit/s",
         "links of rank 3 1 Mbit/s",
         "links of rank 3 1 Gbit/s",
     }
     trials = study("[slowdown]", "links = [{}, { rate = 2500.0 }]")
-    assert {trial.slowdown_label for trial in trials} == {
+    assert {naming.slowdown(trial) for trial in trials} == {
         "none",
         "all links 2.5 kbit/s",
     }

@@ -16,7 +16,7 @@ import pytest
 from dsgd_bench import cli, config
 from dsgd_bench.batch.slurm import queue, records, script, submit
 from dsgd_bench.batch.slurm.groups import Order
-from dsgd_bench.config import read_machine, read_study
+from dsgd_bench.config import naming, read_machine, read_study
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import mpi_bugs
 from dsgd_bench.spec.batch import SlurmSpec
@@ -589,7 +589,7 @@ def test_only_what_is_missing_is_sent_when_jobs_have_ended(files, slurm):
     send()
     assert sent(slurm)[2:] == ["0003-4-ranks"]
     listed = order.folder / "jobs" / "0003-4-ranks" / "trials.txt"
-    left = {trial.id: trial.description for trial in by_size[4][1:]}
+    left = {trial.id: naming.description(trial) for trial in by_size[4][1:]}
     assert records.read_trials(listed) == left
 
 
@@ -610,7 +610,7 @@ def test_failed_trials_can_be_sent_alone(files, slurm, capsys):
     send("--failed")
     assert sent(slurm) == [f"0001-{broken.ranks}-ranks"]
     listed = order.folder / "jobs" / sent(slurm)[0] / "trials.txt"
-    assert listed.read_text() == f"{broken.id} {broken.description}\n"
+    assert listed.read_text() == f"{broken.id} {naming.description(broken)}\n"
     assert "not sent: 1 finished, 4 not failed\n" in capsys.readouterr().out
     send("--failed")  # now it is in a job's hands
     assert len(sent(slurm)) == 1

@@ -16,16 +16,10 @@ import pytest
 from dsgd_bench.errors import TraceError
 from dsgd_bench.host import identity
 from dsgd_bench.io import files
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.network import PRESETS
-from dsgd_bench.spec.trial import (
-    AlgorithmSpec,
-    BudgetSpec,
-    Job,
-    Machine,
-    ProblemSpec,
-    Study,
-    Trial,
-)
+from dsgd_bench.spec.trial import AlgorithmSpec, BudgetSpec, ProblemSpec, Study, Trial
 from dsgd_bench.study import lock, runner, simulation
 from dsgd_bench.trace import checkpoint, trials
 

@@ -10,12 +10,12 @@ from dsgd_bench import report, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.verify import verify
 from dsgd_bench.fabric.virtual.fabric import World
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
     ComputeSpec,
-    Job,
-    Machine,
     MeasureSpec,
     OptimizerSpec,
     ProblemSpec,

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from dsgd_bench.errors import HangError
 from dsgd_bench.study import watchdog
-from dsgd_bench.study.watchdog import HangError, Listener, Silence
+from dsgd_bench.study.watchdog import Listener, Silence
 
 
 class Clock:

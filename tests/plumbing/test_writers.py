@@ -14,7 +14,8 @@ from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.replay import figure, whatif
 from dsgd_bench.replay import tables as replays
-from dsgd_bench.spec.trial import Job, Machine
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
 from dsgd_bench.trial.run import Run
 
 

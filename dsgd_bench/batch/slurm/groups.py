@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.spec.batch import SlurmSpec
-from dsgd_bench.spec.trial import Machine, Study, Trial
+from dsgd_bench.spec.machine import Machine
+from dsgd_bench.spec.trial import Study, Trial
 from dsgd_bench.study.plan import Cost
 
 JOBS = "jobs"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from dsgd_bench.batch.slurm import queue, records, states, submit
 from dsgd_bench.batch.slurm.groups import JOBS
+from dsgd_bench.config import naming
 from dsgd_bench.errors import DsgdError, TraceError
-from dsgd_bench.spec.trial import Job, Study
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.trial import Study
 from dsgd_bench.study import lock
 from dsgd_bench.trace import fabric_of, trials
 
@@ -75,7 +77,7 @@ def look(folder: Path, study: Study | None = None) -> Status:
     found = records.read(folder / JOBS)
     told = queue.of_records(found)
     if study is not None:
-        names = {trial.id: trial.description for trial in study.trials}
+        names = {trial.id: naming.description(trial) for trial in study.trials}
     else:
         names = _known(folder, found)
     if not names:
@@ -105,7 +107,7 @@ def _known(folder: Path, found: dict[Path, records.Record]) -> dict[str, str]:
     for path in trials.find(folder):
         if path.parent == folder and path.name not in names:
             try:
-                names[path.name] = Job.read(path / trials.JOB).trial.description
+                names[path.name] = naming.description(Job.read(path / trials.JOB).trial)
             except DsgdError:
                 names[path.name] = "damaged, or written by another dsgd-bench"
     return names

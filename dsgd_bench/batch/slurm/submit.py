@@ -22,6 +22,7 @@ from dsgd_bench.batch.slurm import (
 )
 from dsgd_bench.batch.slurm.answers import Answer
 from dsgd_bench.batch.slurm.groups import JOBS, Group, Order, grouped
+from dsgd_bench.config import naming
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.io import files
 from dsgd_bench.spec.trial import Trial
@@ -239,7 +240,7 @@ def _fill(folder: Path, order: Order, group: Group, text: str) -> None:
     places = {machine / path.name: path for path in copied}
     for place, path in (places | {study: order.study.path}).items():
         files.write_bytes(place, files.read_bytes(path))
-    lines = (f"{trial.id} {trial.description}\n" for trial in group.trials)
+    lines = (f"{trial.id} {naming.description(trial)}\n" for trial in group.trials)
     files.write_text(folder / script.TRIALS, "".join(lines))
     files.write_text(folder / script.SCRIPT, text)
     (folder / script.SCRIPT).chmod(0o755)

@@ -1,0 +1,50 @@
+"""What trials are called in tables and messages."""
+
+from typing import Any
+
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.spec.strict import exact
+from dsgd_bench.spec.trial import AlgorithmSpec, Trial
+
+
+def label(algorithm: AlgorithmSpec) -> str:
+    """Return the algorithm and those of its settings that are not its defaults.
+
+    An algorithm that this version does not have is labeled with all its settings.
+    """
+    known = ALGORITHMS.get(algorithm.kind)
+    defaults = {} if known is None else known.settings
+    words = [algorithm.kind]
+    for key, value in sorted(algorithm.settings.items()):
+        if key not in defaults or _tuple(defaults[key][1]) != value:
+            words.append(value if isinstance(value, str) else f"{key} {value}")
+    return ", ".join(words)
+
+
+def description(trial: Trial) -> str:
+    """Return the trial in a few words."""
+    named = slowdown(trial)
+    slow = "" if named == "none" else f", slow {named}"
+    over = f", {trial.network.name or 'a network'}" if trial.network else ""
+    ranks = f"{trial.ranks} ranks{over}{slow}"
+    return f"{label(trial.algorithm)} on {ranks}, repeat {trial.repeat}"
+
+
+def slowdown(trial: Trial) -> str:
+    """Return the slowdown of a trial in a few words, for tables."""
+    s = trial.slowdown
+    if s.kind == "none" or s.factor == 1:
+        return s.links.label or "none"
+    where = f"rank{'s' * (len(s.ranks) > 1)} {', '.join(map(str, s.ranks))}"
+    how = {
+        "constant": "",
+        "transient": f" with probability {exact(s.probability)}",
+        "heavy-tailed": f" with tail {exact(s.alpha)}",
+    }[s.kind]
+    added = ", added" if s.mode == "added" else ""
+    words = f"{exact(s.factor)}x{how} on {where if s.ranks else 'all ranks'}{added}"
+    return ", ".join(filter(None, (words, s.links.label)))
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
