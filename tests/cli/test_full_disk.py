@@ -145,10 +145,10 @@ WRITERS = {
     "checkpoint": """
 import numpy as np
 from pathlib import Path
-from dsgd_bench import clock
+from dsgd_bench.fabric import ledger
 from dsgd_bench.errors import TraceError
 from dsgd_bench.trace import checkpoint
-rows = np.zeros((0, len(clock.COLUMNS)))
+rows = np.zeros((0, len(ledger.COLUMNS)))
 kept = {"x": np.random.default_rng(0).random(100_000)}
 try:
     saved = checkpoint.Checkpoint(1, 0.1, kept, {}, rows)
@@ -159,8 +159,8 @@ except TraceError as error:
     "profile": """
 from pathlib import Path
 from dsgd_bench.errors import ConfigError
-from dsgd_bench import profile
-measured = profile.Profile(**{name: None for name in profile.Profile.__struct_fields__})
+from dsgd_bench.spec.machine_profile import Profile
+measured = Profile(**{name: None for name in Profile.__struct_fields__})
 try:
     measured.write(Path("disk/profile.json"))
 except ConfigError as error:

@@ -172,11 +172,11 @@ def test_a_shared_memory_that_is_too_small_is_named_with_need_and_room(
 INTERRUPTED = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from dsgd_bench import segments
+from dsgd_bench.host import shared_memory
 how, *command = sys.argv[1:]
 
 def ranks():
-    return sorted(Path("/dev/shm").glob(segments.NOTE + "*"))
+    return sorted(Path("/dev/shm").glob(shared_memory.NOTE + "*"))
 
 run = subprocess.Popen(command, stdout=subprocess.DEVNULL,
     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
@@ -188,7 +188,7 @@ while time.monotonic() < end:
 else:
     sys.exit("the ranks never came")
 before = sorted(os.listdir("/dev/shm"))
-first = int(ranks()[0].name.removeprefix(segments.NOTE))
+first = int(ranks()[0].name.removeprefix(shared_memory.NOTE))
 if how == "rank":
     os.kill(first, signal.SIGKILL)
 elif how == "launcher":
@@ -198,9 +198,9 @@ else:
     os.kill(run.pid, signal.SIGKILL if how == "run" else signal.SIGINT)
 run.wait()
 if how == "run":  # it could remove nothing: whoever comes next does
-    while any(segments._lives(note) for _, note in segments._notes(Path("/dev/shm"))):
+    while any(shared_memory._lives(note) for _, note in shared_memory._notes(Path("/dev/shm"))):
         time.sleep(0.05)
-    segments.sweep()
+    shared_memory.sweep()
 print(before, "->", sorted(os.listdir("/dev/shm")))
 """
 

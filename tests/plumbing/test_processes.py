@@ -133,7 +133,7 @@ def test_an_interrupted_run_leaves_no_orphans_and_says_it_was_interrupted(log, n
         f"""
         import os, signal, sys
         from pathlib import Path
-        from dsgd_bench import processes
+        from dsgd_bench.host import processes
         # a job in the background may have inherited that it ignores Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -84,8 +84,8 @@ def test_hardware_threads_of_one_core_count_once(monkeypatch):
 
 def test_no_mpi_library_is_loaded_or_reported_without_mpi():
     code = (
-        "import sys; from dsgd_bench import provenance, surroundings;"
-        "provenance.collect(); print(surroundings.libmpi(), 'mpi4py' in sys.modules)"
+        "import sys; from dsgd_bench.host import environment, provenance;"
+        "provenance.collect(); print(environment.libmpi(), 'mpi4py' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True

@@ -18,14 +18,14 @@ pytestmark = pytest.mark.skipif(
 RANK = """
 import mmap, os, sys, time
 from pathlib import Path
-from dsgd_bench import segments
+from dsgd_bench.host import shared_memory
 folder, stage = Path(sys.argv[1]), sys.argv[2]
-segments.begin(folder)
+shared_memory.begin(folder)
 file = folder / (sys.argv[3:] or ["mpich_shm_ours_0"])[0]
 file.write_bytes(bytes(4096))
 memory = mmap.mmap(os.open(file, os.O_RDWR), 4096)
 if stage == "recorded":
-    segments.record(folder)
+    shared_memory.record(folder)
 print("up", flush=True)
 time.sleep(60)
 """

@@ -107,7 +107,7 @@ def test_a_rank_that_does_not_move_shows_its_stacks_and_ends_the_job(tmp_path):
     done = run(
         """
         import os, time
-        from dsgd_bench import watchdog
+        from dsgd_bench.study import watchdog
         def end(sentence):
             print(sentence, flush=True)
             os._exit(7)
@@ -125,7 +125,7 @@ def test_a_rank_in_which_no_thread_of_python_runs_is_ended_too():
     done = run(
         """
         import ctypes
-        from dsgd_bench import watchdog
+        from dsgd_bench.study import watchdog
         watchdog.LAST_RESORT = 0.5
         with watchdog.Watchdog(0.4, lambda: 0, print, "rank 3"):
             ctypes.PyDLL(None).sleep(60)
@@ -139,7 +139,7 @@ def test_a_rank_that_others_listen_to_is_not_ended_for_having_been_stopped():
     done = run(
         """
         import os, signal, subprocess, time
-        from dsgd_bench import watchdog
+        from dsgd_bench.study import watchdog
         watchdog.LAST_RESORT = 0.1
         signs = iter(range(10**6))
         with watchdog.Watchdog(0.4, lambda: next(signs), print, "rank 3") as dog:
@@ -158,7 +158,7 @@ def test_a_process_that_hangs_at_its_very_end_is_ended_by_the_system():
     done = run(
         """
         import ctypes, faulthandler
-        from dsgd_bench import watchdog
+        from dsgd_bench.study import watchdog
         watchdog.end_within(0.5)
         ctypes.PyDLL(None).sleep(60)
         """
