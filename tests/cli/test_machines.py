@@ -198,7 +198,8 @@ else:
     os.kill(run.pid, signal.SIGKILL if how == "run" else signal.SIGINT)
 run.wait()
 if how == "run":  # it could remove nothing: whoever comes next does
-    while any(shared_memory._lives(note) for _, note in shared_memory._notes(Path("/dev/shm"))):
+    notes = lambda: shared_memory._notes(Path("/dev/shm"))
+    while any(shared_memory._lives(note) for _, note in notes()):
         time.sleep(0.05)
     shared_memory.sweep()
 print(before, "->", sorted(os.listdir("/dev/shm")))

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,18 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), filename=name_of(path))
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted name of everything a file imports, functions included."""
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the dotted name of everything a file imports, functions included."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -110,43 +117,54 @@ def before() -> dict[str, set[str]]:
 BEFORE = before()
 ROOMS = set(BEFORE)
 
-each_file = pytest.mark.parametrize("path", FILES, ids=name_of)
-
 
 def test_every_file_has_its_place_in_the_direction():
     assert {room_of(path) for path in FILES} - PUBLIC == ROOMS
 
 
-@each_file
-def test_imports_run_one_way(path):
-    room = room_of(path)
+def may_import(room: str) -> set[str]:
     allowed = ROOMS if room == "__main__" else BEFORE.get(room, set())
-    assert rooms_imported(path) <= allowed - APART.get(room, set())
+    return allowed - APART.get(room, set())
 
 
-@pytest.mark.parametrize(("library", "doors"), DOORS.items())
-def test_a_foreign_library_has_one_door(library, doors):
-    users = {
-        name_of(path)
+def test_imports_run_one_way():
+    against = {
+        name_of(path): sorted(rooms_imported(path) - may_import(room_of(path)))
         for path in FILES
-        if library in {name.split(".")[0] for name in imports(path)}
     }
-    assert not {user for user in users if not doors & {user, *parents(user)}}
+    assert {name: rooms for name, rooms in against.items() if rooms} == {}
+
+
+def test_a_foreign_library_has_one_door():
+    past = []
+    for path in FILES:
+        user = name_of(path)
+        libraries = {name.split(".")[0] for name in imports(path)} & DOORS.keys()
+        past += [
+            (user, library)
+            for library in sorted(libraries)
+            if not DOORS[library] & {user, *parents(user)}
+        ]
+    assert past == []
 
 
 def parents(name: str) -> set[str]:
     return {parent.as_posix() for parent in Path(name).parents}
 
 
-@each_file
-def test_no_file_is_too_long_to_read(path):
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+def test_no_file_is_too_long_to_read():
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
 
 
-@each_file
-def test_the_package_never_asserts(path):
-    lines = [n.lineno for n in ast.walk(tree_of(path)) if isinstance(n, ast.Assert)]
-    assert not lines, "an assert vanishes under -O: raise one of dsgd_bench.errors"
+def test_the_package_never_asserts():
+    """An assert vanishes under -O; errors are those of dsgd_bench.errors."""
+    assert [
+        f"{name_of(path)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Assert)
+    ] == []
 
 
 def public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
@@ -157,13 +175,15 @@ def public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
             yield node
 
 
-@each_file
-def test_everything_public_has_a_docstring(path):
-    tree = tree_of(path)
-    missing = [node.name for node in public(tree) if not ast.get_docstring(node)]
-    if tree.body and not ast.get_docstring(tree):
-        missing.append("the module")
-    assert not missing
+def test_everything_public_has_a_docstring():
+    missing = []
+    for path in FILES:
+        tree = tree_of(path)
+        bare = [node.name for node in public(tree) if not ast.get_docstring(node)]
+        if tree.body and not ast.get_docstring(tree):
+            bare.append("the module")
+        missing += [f"{name_of(path)}: {name}" for name in bare]
+    assert missing == []
 
 
 @pytest.mark.parametrize("module", LIGHT)
@@ -190,23 +210,32 @@ ALGORITHM_FILES = [
 ]
 
 
-@pytest.mark.parametrize("path", ALGORITHM_FILES, ids=name_of)
-def test_an_algorithm_is_its_papers_rule_and_nothing_else(path):
+KEPT_ELSEWHERE = {"now", "ledger", "traffic", "time", "perf_counter", "sleep"}
+FOREIGN = {
+    "numpy",
+    "msgspec",
+    "typing",
+    "collections",
+    "functools",
+    "itertools",
+    "math",
+}
+
+
+def test_an_algorithm_is_short():
+    lengths = {
+        name_of(path): len(path.read_text().splitlines()) for path in ALGORITHM_FILES
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > 150} == {}
+
+
+def test_an_algorithm_is_its_papers_rule_and_nothing_else():
     """No clock, no account, no library of messages: the fabric keeps all of that."""
-    assert len(path.read_text().splitlines()) <= 150
-    names = {node.id for node in ast.walk(tree_of(path)) if isinstance(node, ast.Name)}
-    attributes = {
-        node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)
-    }
-    kept_elsewhere = {"now", "ledger", "traffic", "time", "perf_counter", "sleep"}
-    assert not (names | attributes) & kept_elsewhere
-    foreign = {name.partition(".")[0] for name in imports(path)} - {"dsgd_bench"}
-    assert foreign <= {
-        "numpy",
-        "msgspec",
-        "typing",
-        "collections",
-        "functools",
-        "itertools",
-        "math",
-    }
+    beyond = {}
+    for path in ALGORITHM_FILES:
+        nodes = list(ast.walk(tree_of(path)))
+        used = {node.id for node in nodes if isinstance(node, ast.Name)}
+        used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        foreign = {name.partition(".")[0] for name in imports(path)} - {"dsgd_bench"}
+        beyond[name_of(path)] = used & KEPT_ELSEWHERE | foreign - FOREIGN
+    assert {name: words for name, words in beyond.items() if words} == {}
