@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.arrays import Array
 from dsgd_bench.arrays.kernels import Kernels, address
+from dsgd_bench.arrays.vectors import Array
 
 Gemm = Callable[..., None]
 """``gemmEx`` without its handle."""

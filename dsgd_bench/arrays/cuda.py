@@ -6,27 +6,28 @@ MPI, a thread or a process finishes its stream first.
 """
 
 import os
-import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsgd_bench.arrays import Host, maps
+from dsgd_bench.arrays import maps
 from dsgd_bench.arrays.blas import PRECISIONS, Blas
 from dsgd_bench.arrays.cublas import Cublas
+from dsgd_bench.arrays.cuda_environment import (
+    INSTALL,
+    check_installed,
+    prepare_environment,
+)
 from dsgd_bench.arrays.kernels import OPTIONS, Kernels, address, expressions
 from dsgd_bench.arrays.maps import MapKernels
+from dsgd_bench.arrays.vectors import Host
 from dsgd_bench.errors import ConfigError, GpuError
-
-INSTALL = "pip install 'dsgd-bench[cuda12]' or [cuda13], as the driver has it"
 
 MPS_PIPE = "/tmp/nvidia-mps"
 """Folder in which the Multi-Process Service listens, unless its variable says other."""
@@ -37,54 +38,8 @@ LAYERS = Path(__file__).with_name("layers.cu")
 BFLOAT16_SINCE = 80
 """Compute capability of the first GPUs that multiply TF32 and bfloat16."""
 
-
-def _cache_folder() -> str | None:
-    """Return a folder of this host and user alone, None if it cannot be had.
-
-    CuPy's own choice is the home folder, which on a cluster all ranks share; and code
-    that somebody else could have written must not be loaded.
-    """
-    folder = Path(tempfile.gettempdir()) / f"dsgd-bench-{os.getuid()}" / "cupy"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        safe = all(
-            place.stat().st_uid == os.getuid() and not place.is_symlink()
-            for place in (folder, folder.parent)
-        )
-    except OSError:
-        return None
-    return str(folder) if safe else None
-
-
-def prepare_environment() -> None:
-    """Set what CuPy reads when it is imported, unless the user has set it."""
-    os.environ.setdefault("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "1")
-    if "CUPY_CACHE_DIR" not in os.environ and "CUPY_CACHE_IN_MEMORY" not in os.environ:
-        folder = _cache_folder()
-        if folder is None:
-            os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
-        else:
-            os.environ["CUPY_CACHE_DIR"] = folder
-
-
 prepare_environment()
-
-
-def _check_installed() -> None:
-    """Refuse several CuPy packages at once: their files overwrite each other's."""
-    names = {dist.metadata["Name"] or "" for dist in metadata.distributions()}
-    found = sorted(
-        name for name in names if re.fullmatch(r"cupy(-cuda\d+x|-rocm.*)?", name)
-    )
-    if len(found) > 1:
-        raise ConfigError(
-            f"compute.device is 'cuda', but {' and '.join(found)} are installed side "
-            f"by side, which breaks both: pip uninstall {' '.join(found)}, then "
-            + INSTALL
-        )
-
-
-_check_installed()
+check_installed()
 try:
     import cupy
     import cupyx

@@ -6,15 +6,12 @@ the same kernels compiled for the host.
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dsgd_bench.arrays import Array
-
-if TYPE_CHECKING:
-    from dsgd_bench.arrays.updates import Rule
+from dsgd_bench.arrays.vectors import Array, Rule
 
 Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
 """Takes grid, block and arguments, like `cupy.RawKernel`."""
@@ -155,7 +152,7 @@ class Kernels:
     def descend(self, x: Array, g: Array, lr: float, decay: float) -> None:
         self._each("descend", x, float(lr), float(decay), x, g)
 
-    def update(self, x: Array, g: Array, u: Array, rule: "Rule") -> None:
+    def update(self, x: Array, g: Array, u: Array, rule: Rule) -> None:
         self._each("update", x, *_scalars(rule), x, g, u)
 
     def average_and_descend(
@@ -164,7 +161,7 @@ class Kernels:
         self._each("average_and_descend", x, float(lr), float(decay), x, y, g)
 
     def average_and_update(
-        self, x: Array, y: Array, g: Array, u: Array, rule: "Rule"
+        self, x: Array, y: Array, g: Array, u: Array, rule: Rule
     ) -> None:
         self._each("average_and_update", x, *_scalars(rule), x, y, g, u)
 
@@ -266,7 +263,7 @@ class Kernels:
         self._get("mean_loss")((1,), (MOST_THREADS,), (batch, loss))
 
 
-def _scalars(rule: "Rule") -> tuple[float, float, float, int]:
+def _scalars(rule: Rule) -> tuple[float, float, float, int]:
     lr, momentum, decay, nesterov = rule
     return float(lr), float(momentum), float(decay), int(nesterov)
 

@@ -5,12 +5,16 @@ place in a picture. On a GPU each is one kernel, or two where a reduction is lar
 sums are taken in a set order, so results repeat bit for bit.
 """
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.arrays import Array, gpu, on_gpu
+
+if TYPE_CHECKING:
+    from dsgd_bench.arrays.maps import MapKernels
 
 
 def matmul(a: Array, b: Array, out: Array, precision: str = "float32") -> None:
@@ -129,3 +133,12 @@ def cross_entropy(
     scores /= total
     scores[rows, labels] -= 1
     scores /= len(labels)
+
+
+@cache
+def on_maps() -> "MapKernels":
+    """Return the kernels of this process's GPU, compiled when one is first called."""
+    from dsgd_bench.arrays import cuda
+
+    kernels: Any = cuda.map_kernels()
+    return kernels  # type: ignore[no-any-return]

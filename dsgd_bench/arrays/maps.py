@@ -9,14 +9,12 @@ how images, rows and pixels lie in them.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.arrays import Array
 from dsgd_bench.arrays.kernels import TYPES, Kernels, Launch
+from dsgd_bench.arrays.vectors import Array
 
 THREADS = 256
 """Threads of a block, but for convolutions."""
@@ -318,12 +316,3 @@ class Maps:
 def _everywhere(maps: Maps) -> tuple[int, int]:
     """Return a grid with a thread for each element of some maps."""
     return -(-maps.place.length // THREADS), len(maps.flat)
-
-
-@cache
-def on_maps() -> MapKernels:
-    """Return the kernels of this process's GPU, compiled when one is first called."""
-    from dsgd_bench.arrays import cuda
-
-    kernels: Any = cuda.map_kernels()
-    return kernels  # type: ignore[no-any-return]

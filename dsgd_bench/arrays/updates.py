@@ -9,16 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsgd_bench.arrays import Array, Scratch, axpy, blocks, gpu, on_gpu
-
-
-class Rule(NamedTuple):
-    """How a gradient moves a model; `dsgd_bench.trial.optimizer` has the formulas."""
-
-    lr: float
-    momentum: float = 0.0
-    decay: float = 0.0
-    nesterov: bool = False
+from dsgd_bench.arrays import Array, Rule, Scratch, axpy, blocks, gpu, on_gpu
 
 
 class Pair(NamedTuple):

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench import arrays, rng
-from dsgd_bench.arrays import Array, Host, Scratch, layers, updates
-from dsgd_bench.arrays.updates import Pair, Rule
+from dsgd_bench.arrays import Array, Host, Rule, Scratch, layers, updates
+from dsgd_bench.arrays.updates import Pair
 
 Form = Callable[[], None]
 

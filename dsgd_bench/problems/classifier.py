@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench import arrays, rng
 from dsgd_bench.arrays import HOST, Array, Host, Scratch, axpy
-from dsgd_bench.arrays.layers import gather
-from dsgd_bench.arrays.maps import on_maps
+from dsgd_bench.arrays.layers import gather, on_maps
 from dsgd_bench.arrays.recording import Recorder
 from dsgd_bench.problems.base import Judgment, Ready, at_least, dtype_of
 from dsgd_bench.problems.data import Data

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench import arrays
 from dsgd_bench.arrays import Array, Host
-from dsgd_bench.arrays.layers import gather
-from dsgd_bench.arrays.maps import on_maps
+from dsgd_bench.arrays.layers import gather, on_maps
 from dsgd_bench.problems import pictures
 from dsgd_bench.problems.base import Judgment, Ready, dtype_of
 from dsgd_bench.problems.classifier import Batch, Classifier, Setup

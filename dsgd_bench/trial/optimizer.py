@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dsgd_bench.arrays import Array, Scratch, updates
+from dsgd_bench.arrays import Array, Rule, Scratch, updates
 from dsgd_bench.exchanges.resumable import State
 
 
@@ -114,7 +114,7 @@ class Optimizer:
         if u is None:
             updates.descend(x, g, lr, s.weight_decay, self._scratch.step)
             return
-        rule = updates.Rule(lr, s.momentum, s.weight_decay, s.nesterov)
+        rule = Rule(lr, s.momentum, s.weight_decay, s.nesterov)
         updates.update(x, g, u, rule, self._scratch)
 
     def descend(self, x: Array, g: Array, scale: float = 1.0) -> None:

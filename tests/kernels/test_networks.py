@@ -8,7 +8,7 @@ import on_host
 import pytest
 
 from dsgd_bench import arrays
-from dsgd_bench.arrays import HOST, Host, layers, updates
+from dsgd_bench.arrays import HOST, Host, layers, updates, vectors
 from dsgd_bench.arrays.maps import MapKernels
 from dsgd_bench.problems import PROBLEMS
 
@@ -16,6 +16,7 @@ MODULES = (
     arrays,
     updates,
     layers,
+    vectors,
     *(
         importlib.import_module(f"dsgd_bench.problems.{name}")
         for name in (

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dsgd_bench import arrays
-from dsgd_bench.arrays import Scratch, layers, updates
-from dsgd_bench.arrays.updates import Pair, Rule
+from dsgd_bench.arrays import Rule, Scratch, layers, updates
+from dsgd_bench.arrays.updates import Pair
 
 TYPES = ("float32", "float64")
 

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from dsgd_bench.arrays import Array, on_gpu
-from dsgd_bench.arrays.maps import on_maps
+from dsgd_bench.arrays.layers import on_maps
 from dsgd_bench.problems.layers.maps import Maps
 from dsgd_bench.problems.layers.team import team
 

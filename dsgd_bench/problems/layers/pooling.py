@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from dsgd_bench.arrays import Array, on_gpu
-from dsgd_bench.arrays.maps import on_maps
+from dsgd_bench.arrays.layers import on_maps
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems.layers.maps import Maps, Room
 

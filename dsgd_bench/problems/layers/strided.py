@@ -10,8 +10,8 @@ from math import prod
 import numpy as np
 
 from dsgd_bench.arrays import Array, on_gpu
-from dsgd_bench.arrays.layers import matmul
-from dsgd_bench.arrays.maps import Taps, on_maps
+from dsgd_bench.arrays.layers import matmul, on_maps
+from dsgd_bench.arrays.maps import Taps
 from dsgd_bench.problems.layers.maps import Maps, Room
 from dsgd_bench.problems.layers.team import team
 
