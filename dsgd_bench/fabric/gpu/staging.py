@@ -21,7 +21,8 @@ from dsgd_bench.arrays.kernels import address
 from dsgd_bench.fabric.base import Window
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi.fabric import MpiFabric, MpiMessages
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
+    from dsgd_bench.fabric.mpi.messages import MpiMessages
 
 
 Pair = tuple[NDArray[Any], NDArray[Any]]

@@ -3,18 +3,13 @@
 Windows come from ``MPI_Win_allocate`` and stay in one ``MPI_Win_lock_all`` epoch for
 life; operations complete by ``MPI_Win_flush``. ``MPI_Win_create`` or a lock around each
 operation would silently wait for a computing target (measured on MPICH and Open MPI).
-
-Waiting is polite where ranks share cores: a rank gives its core away, because spinning
-ranks keep the one they wait for from running.
 """
 
 import ctypes
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from itertools import zip_longest
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
@@ -24,21 +19,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from dsgd_bench.arrays import Array, finish
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.ledger import Ledger, monotonic
+from dsgd_bench.fabric.ledger import Ledger
+from dsgd_bench.fabric.mpi.communicator import Communicator
 from dsgd_bench.fabric.mpi.helper_thread import HelperThread
+from dsgd_bench.fabric.mpi.messages import MpiMessages
 from dsgd_bench.fabric.mpi.window import MpiWindow
-from dsgd_bench.host import cgroups, environment, identity, network_counters, placement
-
-YIELDING = 5e-3
-"""Seconds that a waiting rank on a shared core looks at its request again and again,
-giving the core away after each look: whoever wakes meanwhile runs at once."""
-
-NAP = 0.2e-3
-"""Seconds between two looks after that: then somebody is slow, and cores are needed.
-
-Both measured with 16 ranks on 2 cores, 20 ms apart: against spinning in the library,
-or napping from the start, the mean step was 1 to 4 ms shorter.
-"""
+from dsgd_bench.host import environment, identity, network_counters, placement
 
 SWITCH_INTERVAL = 1e-3
 """Seconds a Python thread may keep the interpreter while another one wants it."""
@@ -66,7 +52,7 @@ def world() -> "MpiFabric":
     return MpiFabric(MPI.COMM_WORLD)
 
 
-class MpiFabric:
+class MpiFabric(Communicator):
     """One rank's way to the others over an MPI communicator.
 
     Parameters
@@ -88,47 +74,12 @@ class MpiFabric:
                 "this MPI library grants no MPI_THREAD_MULTIPLE, which the "
                 "communication and progress threads need: choose another build of it"
             )
-        self.comm = comm.Dup()
-        self.rank, self.size = self.comm.rank, self.comm.size
-        self.now = monotonic
+        super().__init__(comm)
         self.broken = False
-        self.beats = 0  # meetings that ended: a sign of life for the watchdog
         self.ledger = Ledger(self.now, network_counters.read)
         self.offsets = [0.0] * self.size
-        self.node_cores, self.crowded = self._cores()
-        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        self.near = self._near(node)
-        node.Free()
         self._progress: _ProgressThread | None = None
         sys.setswitchinterval(SWITCH_INTERVAL)
-
-    def _cores(self) -> tuple[float, bool]:
-        """Return how many cores this machine's ranks have, and whether some share one.
-
-        A machine is a running kernel: containers on one have names of their own.
-        """
-        own = identity.kernel(), placement.cpus(), cgroups.quotas()
-        here = [one for one in self.comm.allgather(own) if one[0] == own[0]]
-        allowed, quotas = [one[1] for one in here], [one[2] for one in here]
-        shared = placement.crowded(allowed, quotas=quotas)
-        emulated = placement.SHARED_CORES in os.environ
-        return placement.usable(allowed, quotas), bool(shared) or emulated
-
-    def _near(self, node: MPI.Comm) -> frozenset[int]:
-        """Return the ranks whose windows are plain memory here: those of this node.
-
-        All of them for Intel MPI, whose one-sided requests fail tests of mpi4py.
-        """
-        if "Intel" in self.library:
-            return frozenset(range(self.size))
-        numbers = list(range(node.size))
-        return frozenset(
-            MPI.Group.Translate_ranks(node.group, numbers, self.comm.group)
-        )
-
-    def pause(self, seconds: float) -> None:
-        """Sleep; with 0, only let another rank or thread have the core."""
-        time.sleep(seconds)
 
     def average(self, x: Array) -> None:
         """Replace `x` by its mean over all ranks (``MPI_Allreduce``, in place).
@@ -176,10 +127,6 @@ class MpiFabric:
     def beside(self) -> "HelperThread":
         """Make a thread that works beside the training thread."""
         return HelperThread()
-
-    def barrier(self) -> None:
-        """Wait for everybody; for the harness only."""
-        self.wait(self.comm.Ibarrier())
 
     def gather(self, value: object) -> list[Any]:
         """Return everybody's `value` on every rank; pickles, for the harness only."""
@@ -232,36 +179,6 @@ class MpiFabric:
                 offset = (sent + received) / 2 - stamp[0]
         return offset, shortest / 2
 
-    def wait(self, request: MPI.Request, status: MPI.Status | None = None) -> None:
-        """Wait for `request`, napping between looks where ranks share cores."""
-        if not self.crowded:
-            request.Wait(status)
-        else:
-            self._look(lambda: request.Test(status))
-        self.beats += 1
-
-    def next_source(self, comm: MPI.Intracomm) -> int:
-        """Wait until somebody's message is there to be received; return whose.
-
-        A receive from anybody would do, but over UCX and TCP MPICH 5.0.2 loses those.
-        """
-        status = MPI.Status()
-        if not self.crowded:
-            comm.Probe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
-        else:
-            self._look(lambda: comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status))
-        self.beats += 1
-        return status.source
-
-    def _look(self, done: Callable[[], bool]) -> None:
-        """Look until it is done: yielding the core at first, then napping."""
-        patient_until = self.now() + YIELDING
-        while not done():
-            if self.now() < patient_until:
-                os.sched_yield()
-            else:
-                time.sleep(NAP)
-
     def start_progress(self, period: float = PROGRESS_PERIOD) -> None:
         """Start a thread that enters MPI every `period` seconds, for computing targets.
 
@@ -283,11 +200,6 @@ class MpiFabric:
         fabric = MpiFabric(comm)
         comm.Free()
         return fabric
-
-    @property
-    def library(self) -> str:
-        """Name and version of the MPI library, as it says itself."""
-        return MPI.Get_library_version().partition("\n")[0].strip("\0 ")
 
     def claims_gpu(self) -> bool:
         """Tell whether the library says that it takes vectors on a GPU.
@@ -375,54 +287,6 @@ class _Averaging:
         waited_from = fabric.now()
         fabric.wait(self._request)
         fabric.averaged(self._x, waited_from)
-
-
-class MpiMessages:
-    """`base.Messages` on a communicator of its own, so nothing else can match."""
-
-    def __init__(self, fabric: MpiFabric) -> None:
-        self._fabric = fabric
-        self._comm = fabric.comm.Dup()
-        self._sends: list[MPI.Request] = []
-        self._receives: list[MPI.Request] = []
-        self._status = MPI.Status()
-
-    def send(self, values: NDArray[Any], rank: int) -> None:
-        self._sends.append(self._comm.Isend(values, rank))
-
-    def receive(self, out: NDArray[Any], rank: int) -> None:
-        self._receives.append(self._comm.Irecv(out, rank))
-
-    def arrive(self, landings: Sequence[Callable[[], None] | None] = ()) -> None:
-        """Wait until all that is to be received is here, one message after the other.
-
-        Parameters
-        ----------
-        landings : sequence of callable or None
-            Called once the message of the same number is here; one per message.
-        """
-        for request, landing in zip_longest(self._receives, landings):
-            self._fabric.wait(request)
-            if landing is not None:
-                landing()
-        self._receives.clear()
-
-    def wait(self) -> None:
-        self.arrive()
-        for request in self._sends:
-            self._fabric.wait(request)
-        self._sends.clear()
-
-    def take(self, out: NDArray[Any]) -> tuple[int, int]:
-        source = self._fabric.next_source(self._comm)
-        self._fabric.wait(self._comm.Irecv(out, source), self._status)
-        nbytes = self._status.Get_count(MPI.BYTE)
-        return self._status.source, nbytes // out.itemsize
-
-    def close(self) -> None:
-        self.wait()
-        self._fabric.barrier()
-        self._comm.Free()
 
 
 class _ProgressThread:

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import FabricError
-
-if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi.fabric import MpiFabric
+from dsgd_bench.fabric.mpi.communicator import Communicator
 
 LONG = 32 * 1024
 """Bytes from which on a transfer to another node gets a request of its own."""
@@ -20,7 +18,7 @@ LONG = 32 * 1024
 class MpiWindow:
     """`base.Window` on ``MPI_Win_allocate``, one ``Lock_all`` epoch, ``Flush``."""
 
-    def __init__(self, fabric: "MpiFabric", length: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, fabric: Communicator, length: int, dtype: np.dtype[Any]) -> None:
         self._fabric = fabric
         self._win = self._made(length * dtype.itemsize, dtype.itemsize)
         if self._win.model != MPI.WIN_UNIFIED:
