@@ -15,8 +15,8 @@ from typing import Protocol
 from dsgd_bench import problems, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.errors import DsgdError, FabricError
+from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.fabric.virtual.network import Interconnect
-from dsgd_bench.fabric.virtual.scheduler import World
 from dsgd_bench.host import provenance
 from dsgd_bench.io import files
 from dsgd_bench.problems import Problem

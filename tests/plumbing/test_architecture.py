@@ -31,7 +31,7 @@ APART = {
 
 DOORS = {
     "mpi4py": {"fabric/mpi"},
-    "greenlet": {"fabric/virtual/scheduler.py"},
+    "greenlet": {"fabric/virtual/mailbox.py", "fabric/virtual/scheduler.py"},
     "h5py": {"trace"},
     "cupy": {"arrays/cuda.py", "arrays/memory.py"},
     "cupyx": {"arrays/cuda.py", "arrays/memory.py"},
@@ -93,6 +93,51 @@ def _imports(path: Path) -> Iterator[str]:
             yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
+def module_of(path: Path) -> str:
+    words = ("dsgd_bench", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(words).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def files_imported(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports, for types only included."""
+    found = set()
+    for imported in imports(path):
+        words = imported.split(".")
+        while words and ".".join(words) not in MODULES:
+            words.pop()
+        found.add(".".join(words))
+    return found - {"", module_of(path)}
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Return the sets of nodes that reach each other: Tarjan's algorithm."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = lowest[node] = len(order)
+        stack.append(node)
+        for other in sorted(arrows[node]):
+            if other not in order:
+                visit(other)
+            if other in stack:
+                lowest[node] = min(lowest[node], lowest[other])
+        if lowest[node] == order[node]:
+            start = stack.index(node)
+            found.append(sorted(stack[start:]))
+            del stack[start:]
+
+    for node in arrows:
+        if node not in order:
+            visit(node)
+    return [group for group in found if len(group) > 1]
+
+
 def rooms_imported(path: Path) -> set[str]:
     ours = (name.split(".") for name in imports(path))
     rooms = {words[1] for words in ours if words[0] == "dsgd_bench" and words[1:]}
@@ -125,6 +170,15 @@ def test_every_file_has_its_place_in_the_direction():
 def may_import(room: str) -> set[str]:
     allowed = ROOMS if room == "__main__" else BEFORE.get(room, set())
     return allowed - APART.get(room, set())
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert not circles({module_of(path): files_imported(path) for path in FILES})
+
+
+def test_a_circle_is_found_however_long_it_is():
+    arrows = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"e"}, "e": set()}
+    assert circles(arrows) == [["a", "b", "c"]]
 
 
 def test_imports_run_one_way():

@@ -17,6 +17,7 @@ or checked, so that thousands of them run on a laptop. Times are virtual and nev
 a table with measured ones.
 """
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
 
@@ -28,8 +29,10 @@ from dsgd_bench.errors import FabricError
 from dsgd_bench.fabric.ledger import Ledger
 from dsgd_bench.fabric.virtual.messages import VirtualMessages
 from dsgd_bench.fabric.virtual.network import Interconnect, Network
-from dsgd_bench.fabric.virtual.scheduler import HelperGreenlet, Meeting, World
-from dsgd_bench.fabric.virtual.windows import PricedWindow, VirtualWindow
+from dsgd_bench.fabric.virtual.priced_window import PricedWindow
+from dsgd_bench.fabric.virtual.rank import VirtualRank
+from dsgd_bench.fabric.virtual.scheduler import HelperGreenlet, Schedule
+from dsgd_bench.fabric.virtual.strict_window import VirtualWindow
 
 __all__ = [
     "HelperGreenlet",
@@ -41,21 +44,32 @@ __all__ = [
 ]
 
 
-class VirtualFabric:
+class World(Schedule):
+    """The virtual time that `size` ranks share; see `Schedule` for its parameters."""
+
+    def run(self, work: Callable[["VirtualFabric"], Any]) -> list[Any]:
+        """Run ``work(fabric)`` as every rank; return what each returned, by rank.
+
+        Raises
+        ------
+        FabricError
+            If the ranks break a rule of MPI, or wait for each other forever.
+        """
+        return self.run_ranks(lambda rank: work(VirtualFabric(self, rank)))
+
+
+class VirtualFabric(VirtualRank):
     """One rank's way to the others in a `World`."""
 
     kind = "virtual"
     progress_running = False
 
-    def __init__(self, world: World, rank: int) -> None:
-        self.world = world
-        self.rank, self.size = rank, world.size
+    def __init__(self, world: Schedule, rank: int) -> None:
+        super().__init__(world, rank)
         self.ledger = Ledger(self.now)
         self.ledger.traffic.scale = world.network.scale
         self.offsets = world.zeros
         self.near = frozenset({rank})  # the others are as far as a network can be
-        self._meetings = 0
-        self._carrying_until = 0.0
         self._channels = 0
         self.pause = world.sleep  # a zero pause still lets others run
 
@@ -104,10 +118,6 @@ class VirtualFabric:
         """Make a greenlet that works beside the training one."""
         return HelperGreenlet(self.world)
 
-    def barrier(self) -> None:
-        """Wait for everybody."""
-        self.finish(self.meet("barrier", None))
-
     def gather(self, value: object) -> list[Any]:
         """Return everybody's `value`, by rank: one list for all, not to be changed."""
         meeting = self.meet("gather", value)
@@ -126,48 +136,6 @@ class VirtualFabric:
 
     def start_progress(self) -> None:
         """Nothing to start: transfers progress by themselves."""
-
-    def meet(self, what: str, value: object) -> Meeting:
-        """Enter this rank's next collective without waiting for it."""
-        world, number = self.world, self._meetings
-        self._meetings += 1
-        meeting = world.meetings.setdefault(number, Meeting(what, self.rank))
-        if meeting.what != what:
-            raise FabricError(
-                f"collective {number} is {meeting.what} on rank {meeting.first} but "
-                f"{what} on rank {self.rank}: every rank must call the same ones"
-            )
-        meeting.values[self.rank] = value
-        if len(meeting.values) == self.size:
-            del world.meetings[number]
-            meeting.complete_at = world.time
-            world.alive()
-            for glet in meeting.waiting:
-                world.wake(glet)
-        return meeting
-
-    def finish(
-        self, meeting: Meeting, seconds: float = 0.0, latency: float = 0.0
-    ) -> dict[int, Any]:
-        """Wait until all have entered `meeting`, and until it is through the network.
-
-        What takes some `seconds` there comes after what was started before; `latency`
-        occupies nothing.
-        """
-        world = self.world
-        with world.in_call(self.rank):
-            ready_at = self.all_there(meeting)
-            if seconds:
-                ready_at = max(ready_at, self._carrying_until) + seconds
-                self._carrying_until = ready_at
-            world.sleep_until(ready_at + latency)
-        return meeting.values
-
-    def all_there(self, meeting: Meeting) -> float:
-        """Wait until all have entered `meeting`; return when the last one did."""
-        if meeting.complete_at is None:
-            self.world.park(f"waits in {meeting.what}", meeting.waiting)
-        return meeting.complete_at or 0.0
 
     @property
     def broken(self) -> bool:

@@ -5,70 +5,14 @@ counts on the library to keep what nobody asked for yet ends in a deadlock, by n
 Only simulated networks keep short ones, as libraries do.
 """
 
-from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import FabricError
-from dsgd_bench.fabric.virtual.scheduler import Task, World
-
-if TYPE_CHECKING:
-    from dsgd_bench.fabric.virtual.fabric import VirtualFabric
-
-ANYBODY = -1
-
-
-@dataclass
-class Letter:
-    """One message under way: whose, what, when it left and arrives.
-
-    `may_leave` says whether it was asked for, or is kept by the library until it is.
-    """
-
-    source: int
-    values: NDArray[Any]
-    left: float
-    arrives: float
-    may_leave: bool
-    waiting: list[Task] = field(default_factory=list)
-
-
-@dataclass
-class Request:
-    """One receive that was posted, and the letter it gets."""
-
-    source: int
-    letter: Letter | None = None
-    waiting: list[Task] = field(default_factory=list)
-
-
-@dataclass
-class Box:
-    """What one rank was sent and has not asked for, and what it asked for."""
-
-    letters: list[Letter] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
-    last_arrival: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-
-    def match(self, world: World) -> None:
-        """Hand every request the first letter it may have, in the order posted."""
-        for request in list(self.requests):
-            fits = [
-                letter
-                for letter in self.letters
-                if request.source in (letter.source, ANYBODY)
-            ]
-            if fits:
-                letter = min(fits, key=lambda letter: letter.arrives)
-                self.letters.remove(letter)
-                self.requests.remove(request)
-                request.letter, letter.may_leave = letter, True
-                world.alive()
-                for task in (*letter.waiting, *request.waiting):
-                    world.wake(task)
+from dsgd_bench.fabric.virtual.mailbox import ANYBODY, Box, Letter, Request
+from dsgd_bench.fabric.virtual.rank import VirtualRank
 
 
 class VirtualMessages:
@@ -76,13 +20,13 @@ class VirtualMessages:
 
     Parameters
     ----------
-    fabric : VirtualFabric
-        This rank's fabric.
+    fabric : VirtualRank
+        This rank.
     channel : int
         Number of the channel, the same on every rank.
     """
 
-    def __init__(self, fabric: "VirtualFabric", channel: int) -> None:
+    def __init__(self, fabric: VirtualRank, channel: int) -> None:
         self._fabric, self._world = fabric, fabric.world
         boxes = fabric.world.boxes
         if channel not in boxes:  # the first of the ranks makes them for all
@@ -104,7 +48,15 @@ class VirtualMessages:
         letter = Letter(source, values.copy(), left, arrives, kept)
         box.letters.append(letter)
         self._sends.append((letter, values, self._lent(values)))
-        box.match(world)
+        self._match(box)
+
+    def _match(self, box: Box) -> None:
+        """Hand out what can be handed out; wake what waited for it."""
+        world = self._world
+        for letter, request in box.match():
+            world.alive()
+            for task in (*letter.waiting, *request.waiting):
+                world.wake(task)
 
     def _lent(self, values: NDArray[Any]) -> bytes:
         """Return what a buffer must still hold later, where anybody looks."""
@@ -112,7 +64,7 @@ class VirtualMessages:
 
     def receive(self, out: NDArray[Any], rank: int) -> None:
         self._receives.append((*self._post(out, rank), self._lent(out)))
-        self._mine.match(self._world)
+        self._match(self._mine)
 
     def _post(self, out: NDArray[Any], rank: int) -> tuple[Request, NDArray[Any]]:
         if self._world.strict and out.dtype.kind == "f":
@@ -160,7 +112,7 @@ class VirtualMessages:
 
     def take(self, out: NDArray[Any]) -> tuple[int, int]:
         request, _ = self._post(out, ANYBODY)
-        self._mine.match(self._world)
+        self._match(self._mine)
         letter = self._letter(request)
         if letter.values.size > out.size:
             raise FabricError(

@@ -7,20 +7,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush, heappushpop
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from dsgd_bench import rng
 from dsgd_bench.errors import FabricError
+from dsgd_bench.fabric.virtual.mailbox import Box, Task
 from dsgd_bench.fabric.virtual.network import Interconnect, Network
-
-if TYPE_CHECKING:
-    from dsgd_bench.fabric.virtual.fabric import VirtualFabric
-    from dsgd_bench.fabric.virtual.messages import Box
-
-Task: TypeAlias = greenlet
-"""A rank, or the communication thread of one."""
 
 Word: TypeAlias = tuple[int, int, int]
 """A window, a rank, and an index in its memory."""
@@ -66,8 +60,8 @@ class Meeting:
     result: Any = None
 
 
-class World:
-    """The virtual time that `size` ranks share, and its schedule.
+class Schedule:
+    """The virtual time that `size` ranks share, and who runs when.
 
     Parameters
     ----------
@@ -127,22 +121,18 @@ class World:
         self.boxes: dict[int, list[Box]] = {}
         self.broken = False
 
-    def run(self, work: Callable[["VirtualFabric"], Any]) -> list[Any]:
-        """Run ``work(fabric)`` as every rank; return what each returned, by rank.
+    def run_ranks(self, work: Callable[[int], Any]) -> list[Any]:
+        """Run ``work(rank)`` as every rank; return what each returned, by rank.
 
         Raises
         ------
         FabricError
             If the ranks break a rule of MPI, or wait for each other forever.
         """
-        from dsgd_bench.fabric.virtual.fabric import (
-            VirtualFabric,
-        )  # which is built on this
-
         results: list[Any] = [None] * self.size
 
         def rank_main(rank: int) -> None:
-            results[rank] = work(VirtualFabric(self, rank))
+            results[rank] = work(rank)
             self._left.add(rank)
             self.alive()
 
@@ -325,7 +315,7 @@ class World:
 class _InCall:
     """While it lasts, operations on a rank's memory are performed."""
 
-    def __init__(self, world: World, rank: int) -> None:
+    def __init__(self, world: Schedule, rank: int) -> None:
         self._world, self._rank = world, rank
 
     def __enter__(self) -> None:
@@ -339,7 +329,7 @@ class _InCall:
 class HelperGreenlet:
     """`base.Beside` as a greenlet of the same rank."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Schedule) -> None:
         self._world = world
         self._running = False
         self._joiner: greenlet | None = None
