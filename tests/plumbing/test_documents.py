@@ -9,6 +9,7 @@ from dsgd_bench import graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import STALENESS
 from dsgd_bench.report.numbers import DASH
+from dsgd_bench.report.tables import TIME_COLUMNS
 from dsgd_bench.trace.variables import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +42,7 @@ def test_the_page_on_graphs_says_what_the_graphs_are():
 
 
 def graph_of(entry):
-    """Return what the README says an algorithm runs on."""
+    """Return what the page on algorithms says an algorithm runs on."""
     if "servers" in entry.settings:
         return "servers"
     if "graph" not in entry.settings:
@@ -49,8 +50,13 @@ def graph_of(entry):
     return "undirected" if "undirected" in entry.traits else "any"
 
 
-def test_the_readme_lists_every_algorithm_with_paper_and_graph():
+def test_the_readme_is_short():
     text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150, "move it to docs/"
+
+
+def test_the_page_on_algorithms_lists_all_with_paper_and_graph():
+    text = (ROOT / "docs" / "algorithms.md").read_text()
     row = re.compile(r"^\| `([a-z-]+)` \| .+ \| (.+) \| (.+) \| (\S+) \|$", re.M)
     listed = {name: rest for name, *rest in row.findall(text)}
     assert list(listed) == list(ALGORITHMS), "all, in the order of the table"
@@ -60,7 +66,13 @@ def test_the_readme_lists_every_algorithm_with_paper_and_graph():
         assert (number[0] if entry.paper.startswith("arXiv") else "this suite") in paper
         assert graph == graph_of(entry), name
         awaits = entry.synchronous or "push-sum" in entry.traits
-        assert ("nobody" in waits_for) != awaits, name
+        assert (waits_for in {"no worker", "servers only"}) != awaits, name
+
+
+def test_the_glossary_explains_the_time_columns_and_every_family_of_staleness():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    assert not [name for name in TIME_COLUMNS if f"`{name}`" not in text]
+    assert not [name for name in STALENESS if f"| family `{name}` |" not in text]
 
 
 def test_the_table_of_learning_rates_has_every_algorithm():
