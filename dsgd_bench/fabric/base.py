@@ -1,9 +1,9 @@
 """What a fabric is: the verbs through which ranks meet, on MPI or in virtual time.
 
 `fabric.mpi` measures, `fabric.virtual` simulates and is stricter. Everything built
-above windows (`fabric.replicas`, `fabric.board`, `fabric.progress`) exists once and
-runs on both, so the protocol that thousands of hostile virtual schedules have tried to
-break is the one that runs on the cluster.
+above windows (the room `exchanges`) exists once and runs on both, so the protocol that
+thousands of hostile virtual schedules have tried to break is the one that runs on the
+cluster.
 """
 
 from collections.abc import Callable

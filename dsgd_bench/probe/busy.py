@@ -104,7 +104,7 @@ def remedies(busy: Busy, family: str) -> tuple[str, ...]:
     busy : Busy
         What was found.
     family : str
-        Of the MPI library, one of `known_bugs.LIBRARIES`.
+        Of the MPI library, one of `mpi_bugs.LIBRARIES`.
     """
     said = []
     for pair, flavors in busy.items():

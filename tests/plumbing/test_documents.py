@@ -117,6 +117,17 @@ def test_the_page_on_tests_names_tests_that_are_there_and_every_algorithm():
     assert named | forms >= set(ALGORITHMS)
 
 
+def test_the_page_on_architecture_lists_every_room_and_only_files_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    package = ROOT / "dsgd_bench"
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    named = re.findall(r"^\| `(\w+)/` \| \w", text, re.M)
+    assert sorted(named) == sorted(rooms)
+    files = re.findall(r"`(\w+/[\w/]+\.(?:py|cu))`", text)
+    files = [name for name in files if not name.startswith("tests/")]
+    assert not [name for name in files if not (package / name).exists()]
+
+
 @pytest.mark.parametrize(
     "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
 )
