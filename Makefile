@@ -32,8 +32,8 @@ smoke: install ## run a small study on 4 ranks and print its table
 test: install ## run all tests: without MPI, on 2 to 8 ranks, the commands
 	$(BIN)/python tests/run.py
 
-test-ranks: install ## run those of them that start ranks: all that an MPI library can change
-	$(BIN)/python tests/run.py mpi cli
+test-ranks: install ## run what of them another MPI library can change
+	$(BIN)/python tests/run.py mpi-library cli-library
 
 test-kernels: $(VENV)/kernels ## compile the GPU's kernels, and run them on the CPU
 	$(BIN)/python tests/run.py kernels
@@ -75,11 +75,12 @@ show-gpu-bench-%:
 	@cat build/gpu/$*.txt
 	mv build/gpu/$*.txt build/gpu/$*.json results/gpu/
 
-# Root installs what is missing; without it, tests that cannot run say why.
+# Root installs what is missing; without it, tests that cannot run say why. What does not
+# depend on the MPI library is tested with MPICH.
 test-slurm: install ## run the tests on a virtual Slurm cluster on this machine
 	@command -v slurmctld || test -x /usr/sbin/slurmctld || \
 	    test "$$(id -u)" -ne 0 || jobs/emulate/slurm.sh install
-	$(BIN)/python tests/run.py slurm
+	$(BIN)/python tests/run.py slurm$(if $(filter mpich,$(MPI)),,-library)
 
 test-hosts: install ## run the tests on virtual hosts with slow links
 	@command -v ip || test "$$(id -u)" -ne 0 || { \

@@ -2,13 +2,15 @@
 
     python tests/run.py [serial] [mpi] [cli] [-- options for pytest]
     python tests/run.py [kernels] [gpu] [slurm] [hosts] [-- options for pytest]
+    python tests/run.py [mpi-library] [cli-library] [slurm-library] [-- options]
 
 Those of the second line are run only if named: kernels compiles the GPU's kernels and
 runs them on the host, gpu needs one, slurm and hosts emulate a cluster and a network on
-this machine. All parts are run even if one fails. A test that runs on several ranks
-counts once per launch, with its worst outcome. The last line is ``N passed, N failed, N
-skipped``, and the exit status is 1 if anything failed. Reports of all ranks are left in
-build/tests.
+this machine. Those of the third line are what another MPI library can change, of the
+parts without that word: sentences and exit statuses are checked once. All parts are run
+even if one fails. A test that runs on several ranks counts once per launch, with its
+worst outcome. The last line is ``N passed, N failed, N skipped``, and the exit status
+is 1 if anything failed. Reports of all ranks are left in build/tests.
 
 The same file is the program of every rank: ``python tests/run.py rank N FOLDER``. It
 stops unless there are N ranks: pytest-mpi skips where there are too few, so a launcher
@@ -30,6 +32,9 @@ EVERYTHING = ["tests/contracts", "tests/mpi"]
 PROMISES = ["tests/contracts/test_algorithms.py"]
 ON_RANKS = {2: EVERYTHING, 3: EVERYTHING, 4: EVERYTHING, 5: PROMISES, 8: PROMISES}
 """What is run on how many ranks; 3 and 5 find what holds for powers of two only."""
+ON_RANKS_AGAIN = {2: EVERYTHING, 3: EVERYTHING, 4: EVERYTHING, 5: PROMISES}
+"""The same for another MPI library, where the algorithms are known to be right: 4 and 5
+ranks have more than one partner and a neighbor that is none; 8 would add load only."""
 ON_DEVICE = [*PROMISES, "tests/contracts/test_device.py"]
 STAND_IN = {
     "stand-in:staged": [*ON_DEVICE, "tests/contracts/test_servers.py"],
@@ -43,17 +48,23 @@ STAND_IN = {
 ON_GPU = {way.replace("stand-in", "cuda"): where for way, where in STAND_IN.items()}
 """The same on a real one."""
 DEVICE = "DSGD_BENCH_TEST_DEVICE"
-ALONE = ("cli", "slurm", "hosts", "gpu")
-"""Parts whose tests run one after the other: they start ranks, or share a GPU."""
+ALONE = ("slurm", "slurm-library", "hosts", "gpu")
+"""Parts whose tests run one after the other: they share a cluster, links, or a GPU."""
+TWO_AT_A_TIME = ("cli", "cli-library")
+"""Parts whose tests start ranks, and wait for them most of the time."""
 FOLDERS = {
     "serial": ["tests/contracts", "tests/plumbing"],
     "gpu": ["tests/gpu", "tests/kernels"],
+    "cli-library": ["tests/cli"],
+    "slurm-library": ["tests/slurm"],
 }
 """What a part runs, where that is not the folder of its name."""
 MARKED = {
     "kernels": ["-m", "not gpu"],
     "gpu": ["-m", "gpu"],
     "cli": ["--timeout=600"],  # whole runs, beside whatever else this machine does
+    "cli-library": ["--timeout=600", "-m", "library"],
+    "slurm-library": ["-m", "library"],
 }
 """What of its folders a part runs, where that is not everything."""
 LAUNCH_SECONDS = 300
@@ -70,7 +81,10 @@ def main(words: list[str]) -> int:
     parts, options = words[:cut] or ["serial", "mpi", "cli"], words[cut + 1 :]
     total: Counter[str] = Counter()
     for part in parts:
-        if part == "mpi":
+        if part == "mpi-library":
+            for size, where in ON_RANKS_AGAIN.items():
+                total += on_ranks(size, where, options)
+        elif part == "mpi":
             for size, where in ON_RANKS.items():
                 total += on_ranks(size, where, options)
             for device, where in STAND_IN.items():
@@ -107,7 +121,9 @@ def plain(part: str, options: list[str]) -> Counter[str]:
     """Run the tests that start without MPI in one ordinary process."""
     words = [sys.executable, "-m", "pytest"]
     folders = FOLDERS.get(part, [f"tests/{part}"])
-    if part not in ALONE:
+    if part in TWO_AT_A_TIME:
+        words += ["-n", "2", "--dist", "worksteal"]
+    elif part not in ALONE:
         # virtual time does not care how many tests share the cores
         words += ["-n", "auto", "--dist", "worksteal"]
     return judge(part, words, folders, MARKED.get(part, []) + options, ranks=1)

@@ -30,6 +30,7 @@ def folder_of(dsgd_bench, study: Path, *changes: str) -> Path:
     return dsgd_bench.folder / "results" / study.stem / trial.id
 
 
+@pytest.mark.library
 def test_a_rank_that_raises_ends_the_job_and_shows_its_traceback(dsgd_bench):
     study = dsgd_bench.study()
     folder = folder_of(dsgd_bench, study, LONG)
@@ -43,6 +44,7 @@ def test_a_rank_that_raises_ends_the_job_and_shows_its_traceback(dsgd_bench):
     assert "rank 1 raised" in done.stderr
 
 
+@pytest.mark.library
 def test_a_killed_rank_leaves_every_shard_readable_and_is_run_again(dsgd_bench):
     study = dsgd_bench.study()
     folder = folder_of(dsgd_bench, study, LONG)
@@ -69,6 +71,7 @@ def ran_again(folder: Path) -> bool:
     return not (folder / ERROR).exists() and not (folder / "trace.h5").exists()
 
 
+@pytest.mark.library
 def test_a_rank_that_stops_answering_is_ended_by_the_watchdog(dsgd_bench):
     study = dsgd_bench.study()
     machine = dsgd_bench.machine("watchdog = 4.0\n")
@@ -113,6 +116,7 @@ def test_results_that_cannot_be_written_are_refused_at_once(dsgd_bench):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.library
 def test_a_full_disk_is_said_in_a_sentence(dsgd_bench):
     study = dsgd_bench.study()
     changes = ("study.budget={seconds=4}", "compute.seconds=1e-5")  # many rows
@@ -136,6 +140,7 @@ def test_divergence_is_a_result_and_not_a_crash(dsgd_bench):
     assert not np.isfinite(trace["loss_of_mean"][-1])
 
 
+@pytest.mark.library
 def test_ctrl_c_keeps_finished_trials_and_leaves_no_process(dsgd_bench):
     study = dsgd_bench.study()
     change = "study.repeats=20"
@@ -178,6 +183,7 @@ def test_two_runs_on_one_folder_share_the_work(dsgd_bench):
     assert finished == len(ids), "every trial was run by exactly one of the two"
 
 
+@pytest.mark.library
 @pytest.mark.parametrize(
     "verb",
     [("run", "tiny.toml"), ("doctor-rank", "4", "auto"), ("bench-rank", "average")],

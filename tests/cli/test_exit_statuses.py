@@ -54,6 +54,7 @@ def test_a_trace_that_fails_verification_is_status_3_whatever_the_target(dsgd_be
     assert report.stdout.count('"run_stop"') == 1
 
 
+@pytest.mark.library
 def test_inside_an_mpi_job_the_status_is_the_same(dsgd_bench):
     words = ("run", dsgd_bench.study(), "--set", MISSED)
     done = subprocess.run(

@@ -54,6 +54,7 @@ def folder_of(dsgd_bench, study: Path, *changes: str) -> Path:
     return dsgd_bench.folder / "results" / study.stem / trial.id
 
 
+@pytest.mark.library
 def test_a_rank_that_hangs_after_all_was_done_does_not_spoil_the_trial(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
     folder = folder_of(dsgd_bench, study)
@@ -67,6 +68,7 @@ def test_a_rank_that_hangs_after_all_was_done_does_not_spoil_the_trial(dsgd_benc
     assert list(launched_by(running.pid)) == []
 
 
+@pytest.mark.library
 def test_a_launcher_that_was_stopped_does_not_hold_up_the_study(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
     folder = folder_of(dsgd_bench, study)
@@ -83,6 +85,7 @@ def test_a_launcher_that_was_stopped_does_not_hold_up_the_study(dsgd_bench):
     assert list(launched_by(running.pid)) == []
 
 
+@pytest.mark.library
 def test_ranks_that_all_stop_are_ended_with_their_launcher(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
     folder = folder_of(dsgd_bench, study, LONG)
@@ -99,6 +102,7 @@ def test_ranks_that_all_stop_are_ended_with_their_launcher(dsgd_bench):
     assert list(launched_by(running.pid)) == []
 
 
+@pytest.mark.library
 def test_ctrl_c_to_a_single_rank_ends_the_trial_without_a_traceback(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
     folder = folder_of(dsgd_bench, study, LONG)
@@ -117,6 +121,7 @@ def test_ctrl_c_to_a_single_rank_ends_the_trial_without_a_traceback(dsgd_bench):
     assert list(launched_by(running.pid)) == []
 
 
+@pytest.mark.library
 def test_a_rank_that_stops_between_the_trials_of_one_job_ends_it(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
     broken = dsgd_bench.sabotage("stop-between", 1, study)

@@ -54,6 +54,7 @@ def run(dsgd_bench: Command, machine: Path) -> tuple[str, trace.Trace]:
     return done.stdout, trace.open_trace(path)
 
 
+@pytest.mark.library
 def test_two_machines_of_one_name_are_measured_as_two_of_two_names(dsgd_bench):
     shifted = ("--time", "--monotonic", "5000")
     if not possible("unshare", *shifted, "--uts", "hostname", "other"):
@@ -156,6 +157,7 @@ def small_shm(dsgd_bench):
     return small
 
 
+@pytest.mark.library
 def test_a_shared_memory_that_is_too_small_is_named_with_need_and_room(
     dsgd_bench, small_shm
 ):
@@ -206,6 +208,7 @@ print(before, "->", sorted(os.listdir("/dev/shm")))
 """
 
 
+@pytest.mark.library
 @pytest.mark.parametrize("how", ["rank", "launcher", "run", "interrupt"])
 def test_nothing_is_left_in_shared_memory_whatever_is_killed(
     dsgd_bench, small_shm, how

@@ -20,6 +20,7 @@ def trial_folders(results: Path) -> list[Path]:
     return sorted(path.parent for path in results.glob("*/job.json"))
 
 
+@pytest.mark.library
 def test_run_writes_a_trace_of_every_trial_and_skips_it_next_time(dsgd_bench):
     study = dsgd_bench.study(
         text=dsgd_bench.study().read_text() + '[[algorithm]]\nkind = "allreduce"\n'
@@ -55,6 +56,7 @@ def test_a_trace_opens_in_xarray_with_units_and_adds_up(dsgd_bench):
         assert json.loads(data.attrs["dsgd_progress"])["pairs"]["same_node"]
 
 
+@pytest.mark.library
 def test_a_run_inside_an_mpi_job_uses_the_ranks_it_finds(dsgd_bench):
     study = dsgd_bench.study()
     python = sys.executable
@@ -78,6 +80,7 @@ def test_a_run_inside_an_mpi_job_uses_the_ranks_it_finds(dsgd_bench):
     assert all((steps > 0).all() for steps in ranks)
 
 
+@pytest.mark.library
 def test_a_study_larger_than_the_job_around_it_is_refused_in_one_sentence(dsgd_bench):
     study = dsgd_bench.study()
     python = sys.executable
@@ -115,6 +118,7 @@ def test_list_names_every_algorithm_problem_and_graph(dsgd_bench):
     assert "arXiv:1710.06952" in done.stdout
 
 
+@pytest.mark.library
 def test_doctor_names_the_library_and_what_a_busy_target_does(dsgd_bench):
     done = dsgd_bench("doctor")
     assert done.returncode == 0, done.stdout + done.stderr

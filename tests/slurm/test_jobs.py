@@ -1,5 +1,6 @@
 """What a batch system does to a running study: arrays, dependencies, failures."""
 
+import pytest
 from virtual_cluster import LAUNCHERS, ROOT, STUDY, until
 
 from dsgd_bench.config import read_study
@@ -11,6 +12,7 @@ SABOTAGE = ROOT / "tests" / "cli" / "sabotage"
 RUN = "$PYTHON -m dsgd_bench run {study} --machine {machine}"
 
 
+@pytest.mark.library
 def test_a_rank_that_raises_ends_its_job_and_those_that_depend_on_it(slurm):
     study = slurm.write("tiny.toml", STUDY.replace("0.5", "60"))
     machine = slurm.machine(LAUNCHER)

@@ -8,6 +8,7 @@ from dsgd_bench.study.rank_process import ERROR, READY
 from dsgd_bench.trace import open_trace
 
 
+@pytest.mark.library
 def test_doctor_finds_one_world_on_two_nodes(slurm, launcher):
     machine = slurm.machine(launcher)
     job = slurm.submit(f"$PYTHON -m dsgd_bench doctor -n 4 --machine {machine}")
@@ -17,6 +18,7 @@ def test_doctor_finds_one_world_on_two_nodes(slurm, launcher):
     assert launcher[0] in said, said
 
 
+@pytest.mark.library
 def test_a_tiny_study_runs_over_two_nodes(slurm, launcher):
     machine = slurm.machine(launcher)
     study = slurm.write("tiny.toml", STUDY)
@@ -31,6 +33,7 @@ def test_a_tiny_study_runs_over_two_nodes(slurm, launcher):
     assert list(trace["node"]) == [0, 0, 1, 1]
 
 
+@pytest.mark.library
 @pytest.mark.parametrize("option", [[], ["--mpi=none"]], ids=["no-mpi", "mpi-none"])
 def test_srun_that_starts_worlds_of_one_is_refused_in_a_sentence(slurm, option):
     machine = slurm.machine(["srun", *option, "-n", "{ranks}"])

@@ -64,6 +64,7 @@ def long_study(slurm: Slurm, algorithm: str) -> tuple[Path, Path]:
     return study, folder
 
 
+@pytest.mark.library
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_the_smoke_study_goes_from_template_to_ready(slurm, name):
     study = ROOT / "configs" / "smoke.toml"
@@ -99,6 +100,7 @@ def test_jobs_of_an_array_share_a_folder_and_run_every_trial_once(slurm):
     assert sorted(run) == [*"012345"], "every trial was run, and none twice"
 
 
+@pytest.mark.library
 @pytest.mark.parametrize("algorithm", ["allreduce", "adpsgd"])
 def test_a_job_that_is_told_to_stop_is_requeued_and_resumed(slurm, algorithm):
     study, folder = long_study(slurm, algorithm)
