@@ -34,11 +34,13 @@ from functools import lru_cache
 import numpy as np
 
 from dsgd_bench import graphs
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Bound, Case, Facts, OtherTraffic
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.accelerated import AcceleratedReplicas
 from dsgd_bench.graphs import Graph
-from dsgd_bench.spec.ranges import NotNegative
+from dsgd_bench.spec.ranges import GraphName, NotNegative
 
 
 @lru_cache(maxsize=2)  # simulated, thousands of workers ask for the same ones
@@ -66,19 +68,39 @@ def constants(graph: Graph) -> tuple[float, float]:
     return 0.5 / math.sqrt(chi1 * chi2), 0.5 * math.sqrt(chi1 / chi2)
 
 
+IN_THE_PAPER = OtherTraffic(
+    1.0,
+    "one-sided: whoever starts an exchange moves its partner's momentum copy too,"
+    " which a two-sided exchange need not",
+)
+
+
+def least_time(case: Case) -> Bound:
+    """Move, as `adpsgd`, a model and its momentum copy each way."""
+    seconds = bounds.pairwise(case, 2, beside=False)
+    return Bound(seconds, "max(t + 2M/B, 4M/B)")
+
+
 @algorithm(
     "acid",
-    paper="arXiv:2306.08289, Algorithm 1",
-    traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
-    vectors=6,
-    models_sent=2,
-    staleness="gradients",
+    Facts(
+        paper="arXiv:2306.08289, Algorithm 1",
+        traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
+        vectors=6,
+        waits_for="nobody",
+        models_sent=2,
+        staleness="gradients",
+        bound=least_time,
+        one_sided=True,
+        in_turn=True,
+        other_traffic=IN_THE_PAPER,
+    ),
 )
 def acid(
     x: Array,
     worker: Worker,
     *,
-    graph: str = "ring",
+    graph: GraphName = "ring",
     kappa: NotNegative | None = None,
 ) -> Steps:
     """Yield this worker's model as it was read for each gradient.

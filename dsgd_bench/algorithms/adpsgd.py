@@ -21,20 +21,32 @@ Fixed point  sum_i r_i g_i(x_i) = 0, with r_i the gradients per second of worker
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, PaperTimes
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.replicas import Replicas
+from dsgd_bench.spec.ranges import GraphName
+
+PAPER_TIMES = PaperTimes("adpsgd", {1.0: 1.22, 2.0: 1.28, 10.0: 1.33, 100.0: 1.33})
 
 
 @algorithm(
     "adpsgd",
-    paper="arXiv:1710.06952, Algorithm 1",
-    traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
-    vectors=3,
-    models_sent=1,
-    staleness="gradients",
+    Facts(
+        paper="arXiv:1710.06952, Algorithm 1",
+        traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
+        vectors=3,
+        waits_for="nobody",
+        models_sent=1,
+        staleness="gradients",
+        bound=bounds.after_pair,
+        one_sided=True,
+        in_turn=True,
+        paper_times=PAPER_TIMES,
+    ),
 )
-def adpsgd(x: Array, worker: Worker, *, graph: str = "complete") -> Steps:
+def adpsgd(x: Array, worker: Worker, *, graph: GraphName = "complete") -> Steps:
     """Yield this worker's model as it was read for each gradient.
 
     Parameters

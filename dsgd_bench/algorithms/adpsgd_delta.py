@@ -22,20 +22,36 @@ Fixed point  as `adpsgd`
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
+from dsgd_bench.algorithms.adpsgd import PAPER_TIMES
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Bound, Case, Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.replicas import DifferenceReplicas
+from dsgd_bench.spec.ranges import GraphName
+
+
+def least_time(case: Case) -> Bound | None:
+    """Be as `adpsgd` without locks: equal links are as busy; for others, no bound."""
+    return None if case.links.uneven else bounds.after_pair(case)
 
 
 @algorithm(
     "adpsgd-delta",
-    paper="this suite; after arXiv:1710.06952, Algorithm 1",
-    traits={"asynchronous", "keeps-mean", "undirected"},
-    vectors=5,
-    models_sent=1,
-    staleness="gradients",
+    Facts(
+        paper="this suite; after arXiv:1710.06952, Algorithm 1",
+        traits={"asynchronous", "keeps-mean", "undirected"},
+        vectors=5,
+        waits_for="nobody",
+        models_sent=1,
+        staleness="gradients",
+        bound=least_time,
+        one_sided=True,
+        in_turn=True,
+        paper_times=PAPER_TIMES,
+    ),
 )
-def adpsgd_delta(x: Array, worker: Worker, *, graph: str = "complete") -> Steps:
+def adpsgd_delta(x: Array, worker: Worker, *, graph: GraphName = "complete") -> Steps:
     """Yield this worker's model as it was read for each gradient.
 
     Parameters

@@ -16,20 +16,33 @@ Fixed point  as `adpsgd`
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
+from dsgd_bench.algorithms.adpsgd import PAPER_TIMES
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.replicas import Replicas
+from dsgd_bench.spec.ranges import GraphName
 
 
 @algorithm(
     "adpsgd-overlapped",
-    paper="arXiv:1710.06952, Algorithm 1",
-    traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
-    vectors=3,
-    models_sent=1,
-    staleness="gradients",
+    Facts(
+        paper="arXiv:1710.06952, Algorithm 1",
+        traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
+        vectors=3,
+        waits_for="nobody",
+        models_sent=1,
+        staleness="gradients",
+        bound=bounds.beside_pair,
+        one_sided=True,
+        overlapped_form_of="adpsgd",
+        paper_times=PAPER_TIMES,
+    ),
 )
-def adpsgd_overlapped(x: Array, worker: Worker, *, graph: str = "complete") -> Steps:
+def adpsgd_overlapped(
+    x: Array, worker: Worker, *, graph: GraphName = "complete"
+) -> Steps:
     """Yield this worker's model as it was read for each gradient.
 
     Parameters

@@ -18,24 +18,39 @@ Memory       eight vectors (replica, accumulator twice, copies thrice, gradient,
 Fixed point  as `adpsgd`
 """
 
+from math import inf
+
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
+from dsgd_bench.algorithms.adpsgd import PAPER_TIMES
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.wait_free import HandoverReplicas
-from dsgd_bench.spec.ranges import Seconds
+from dsgd_bench.spec.ranges import GraphName, Seconds
 
 
 @algorithm(
     "adpsgd-waitfree",
-    paper="arXiv:1710.06952, Appendix, Algorithms 2-4",
-    traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
-    vectors=8,
-    models_sent=None,
-    staleness="gradients",
+    Facts(
+        paper="arXiv:1710.06952, Appendix, Algorithms 2-4",
+        traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
+        vectors=8,
+        waits_for="nobody",
+        models_sent=(0.0, inf),
+        staleness="gradients",
+        bound=bounds.alone,
+        one_sided=True,
+        paper_times=PAPER_TIMES,
+    ),
 )
 def adpsgd_waitfree(
-    x: Array, worker: Worker, *, graph: str = "complete", interval: Seconds = 0.001
+    x: Array,
+    worker: Worker,
+    *,
+    graph: GraphName = "complete",
+    interval: Seconds = 0.001,
 ) -> Steps:
     """Yield the copy of this worker's model that the next gradient is taken at.
 

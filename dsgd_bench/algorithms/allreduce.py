@@ -13,16 +13,27 @@ Fixed point  sum_i g_i(x) = 0: the optimum of the mean loss, for any shards
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, PaperTimes
 from dsgd_bench.arrays import Array
+
+PAPER_TIMES = PaperTimes("allreduce", {1.0: 1.47, 2.0: 2.6, 10.0: 11.51, 100.0: 100.4})
 
 
 @algorithm(
     "allreduce",
-    paper="arXiv:1706.02677, section 3",
-    traits={"synchronous", "keeps-mean", "identical"},
-    vectors=3,
-    models_sent=1,
+    Facts(
+        paper="arXiv:1706.02677, section 3",
+        traits={"synchronous", "keeps-mean", "identical"},
+        vectors=3,
+        waits_for="all",
+        models_sent=1,
+        bound=bounds.after_all_reduce,
+        all_reduced=1.0,
+        paper_times=PAPER_TIMES,
+        reference=True,
+    ),
 )
 def allreduce(x: Array, worker: Worker) -> Steps:
     """Yield the model before the first step and after every step.

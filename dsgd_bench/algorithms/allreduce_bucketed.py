@@ -21,7 +21,10 @@ Fixed point  as `allreduce`
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
+from dsgd_bench.algorithms.allreduce import PAPER_TIMES
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.buckets import Buckets
 from dsgd_bench.spec.ranges import Many
@@ -29,10 +32,17 @@ from dsgd_bench.spec.ranges import Many
 
 @algorithm(
     "allreduce-bucketed",
-    paper="arXiv:2006.15704, section 3.2",
-    traits={"synchronous", "keeps-mean", "identical"},
-    vectors=3,
-    models_sent=1,
+    Facts(
+        paper="arXiv:2006.15704, section 3.2",
+        traits={"synchronous", "keeps-mean", "identical"},
+        vectors=3,
+        waits_for="all",
+        models_sent=1,
+        bound=bounds.beside_all_reduce,
+        all_reduced=1.0,
+        overlapped_form_of="allreduce",
+        paper_times=PAPER_TIMES,
+    ),
 )
 def allreduce_bucketed(
     x: Array, worker: Worker, *, bucket_bytes: Many = 256 * 1024

@@ -19,21 +19,27 @@ Fixed point  sum_i r_i g_i(x) = 0, with r_i the gradients per second of worker i
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.parameter_server import Center
-from dsgd_bench.spec.ranges import Count
+from dsgd_bench.spec.ranges import Servers
 
 
 @algorithm(
     "asgd",
-    paper="arXiv:1710.06952, section 1",
-    traits={"asynchronous", "keeps-mean", "center", "in-full"},
-    vectors=3,
-    models_sent=1,
-    staleness="versions",
+    Facts(
+        paper="arXiv:1710.06952, section 1",
+        traits={"asynchronous", "keeps-mean", "center", "in-full"},
+        vectors=3,
+        waits_for="servers",
+        models_sent=1,
+        staleness="versions",
+        bound=bounds.after_server,
+    ),
 )
-def asgd(x: Array, worker: Worker, *, servers: Count = 1) -> Steps:
+def asgd(x: Array, worker: Worker, *, servers: Servers = 1) -> Steps:
     """Yield the model as this worker received it last.
 
     Parameters

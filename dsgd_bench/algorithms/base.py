@@ -19,42 +19,18 @@
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from dsgd_bench import graphs
+from dsgd_bench.algorithms.facts import Facts, Setup
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.graphs import Graph
-
-TRAITS = {
-    "synchronous": "all workers take equally many steps; same result on every fabric",
-    "asynchronous": "nobody waits for all; steps per worker are a result",
-    "keeps-mean": "the mean model, or the center, moves by -lr times the mean gradient",
-    "agrees": "without gradients the replicas meet at their mean",
-    "identical": "all replicas are equal after every step",
-    "drains": "all replicas are equal once what is under way has arrived",
-    "push-sum": "numerators and weights are conserved; the model is their ratio",
-    "center": "the model to be judged lies in parts on server ranks",
-    "in-full": "every gradient moves a model in full: lr is divided by the workers",
-    "undirected": "needs an undirected graph that does not change",
-    "plain": "needs plain SGD: no momentum, weight decay or schedule",
-    "own-momentum": "has a momentum of its own: the optimizer's must be off",
-}
-"""Promises; each has a contract test that every algorithm claiming it must pass."""
-
-
-STALENESS = {
-    "none": "every gradient is applied to the model that it was taken at",
-    "gradients": "gradients of all workers applied between read and update (tau_t)",
-    "versions": "versions of the model at the server between read and update",
-    "steps": "own step minus the step stamp of the oldest message mixed in",
-    "sets": "gradients that exist but that the model read lacked (S_t)",
-}
-"""What the staleness of a gradient means, by family of algorithms."""
+from dsgd_bench.spec.ranges import GraphName, Servers
 
 
 class Worker(Protocol):
@@ -71,9 +47,6 @@ class Worker(Protocol):
     epochs : float
         Epochs done by all workers together, as far as this rank knows; for a
         synchronous algorithm the same on every rank in the same step.
-    lead : int
-        Steps by which a worker may be ahead of rank 0: 1 where all meet in every step.
-        A synchronous algorithm that meets less often, or only its neighbors, sets it.
     lr : float
         The learning rate now, divided by the workers for algorithms ``in-full``.
     state : State
@@ -85,7 +58,6 @@ class Worker(Protocol):
     workers: int
     serves: bool
     epochs: float
-    lead: int
     state: State
 
     @property
@@ -109,12 +81,8 @@ class Worker(Protocol):
     def descend(self, x: Array, g: Array, scale: float = 1.0) -> None:
         """Move `x` by -`scale` lr `g`, in place; the optimizer's state stays."""
 
-    def graph(self, name: str, *, late: int = 0) -> Graph:
-        """Return a graph over the workers whose messages a synchronous step awaits.
-
-        `late` is the number of steps that a message may take; from it and the graph
-        follows how far ahead of each other ranks may be when a run ends.
-        """
+    def graph(self, name: str) -> Graph:
+        """Return a graph over the workers."""
 
     def neighbors(self, graph: str) -> "Neighbors":
         """Return this rank's random neighbors in `graph`."""
@@ -130,44 +98,19 @@ class Neighbors(Protocol):
 Steps = Generator[Array, None, None]
 
 
-Sent = float | Literal["graph"] | Callable[[Mapping[str, Any], int], float] | None
-"""How many models a rank sends per gradient; see `Algorithm`."""
-
-
-def once_in_a_while(settings: Mapping[str, Any], _workers: int) -> float:
-    """Return the models sent by an algorithm that sends one every so many steps."""
-    return float(1 / settings["every"])
-
-
-@dataclass(frozen=True)
-class Algorithm:
+@dataclass(frozen=True, kw_only=True)
+class Algorithm(Facts):
     """One entry of the table: the generator function and what is known about it.
 
     Attributes
     ----------
-    name, paper : str
-        What configurations call it, and where the rule stands.
-    traits : frozenset of str
-        Promises out of `TRAITS`.
-    vectors : int
-        Vectors of the model's size that a rank holds.
-    models_sent : float, "graph" or None
-        Models that a rank hands over to be sent per gradient (and as many that it
-        receives), if there are others; ``"graph"``: one to each neighbor in the setting
-        of that name; a function of all settings and the number of workers; None where
-        their number is a result.
-    staleness : str
-        What the staleness of its gradients means, out of `STALENESS`.
+    name : str
+        What configurations call it.
     steps : callable
         The generator function.
     """
 
     name: str
-    paper: str
-    traits: frozenset[str]
-    vectors: int
-    models_sent: Sent
-    staleness: str
     steps: Callable[..., Steps]
 
     @cached_property
@@ -185,16 +128,17 @@ class Algorithm:
         doc = inspect.getdoc(inspect.getmodule(self.steps)) or ""
         return doc.partition("\n")[0]
 
-    @property
-    def synchronous(self) -> bool:
-        """Whether all workers take equally many steps."""
-        return "synchronous" in self.traits
-
     def servers(self, settings: Mapping[str, Any], ranks: int) -> int:
         """Return how many of the `ranks` are servers; a single rank is none."""
-        if "servers" not in self.settings or ranks == 1:
-            return 0
-        return int(settings.get("servers", self.settings["servers"][1]))
+        given = next(
+            (
+                settings.get(key, default)
+                for key, (type_, default) in self.settings.items()
+                if type_ == Servers
+            ),
+            0,
+        )
+        return 0 if ranks == 1 else int(given)
 
     def graphs(self, settings: Mapping[str, Any], ranks: int) -> dict[str, Graph]:
         """Build the graphs over the workers that the settings name, by setting.
@@ -207,9 +151,9 @@ class Algorithm:
         """
         found = {}
         workers = ranks - self.servers(settings, ranks)
-        for key, (_, default) in self.settings.items():
+        for key, (type_, default) in self.settings.items():
             name = settings.get(key, default)
-            if is_graph(key) and name:
+            if type_ == GraphName and name:
                 try:
                     found[key] = self._accept(graphs.make(name, workers))
                 except ConfigError as error:
@@ -226,6 +170,19 @@ class Algorithm:
             )
         return graph
 
+    def setup(self, settings: Mapping[str, Any], ranks: int) -> Setup:
+        """Return what a trial of so many ranks asks for, defaults filled in.
+
+        Raises
+        ------
+        ConfigError
+            As `graphs`.
+        """
+        defaults = {name: default for name, (_, default) in self.settings.items()}
+        servers = self.servers(settings, ranks)
+        graphs = self.graphs(settings, ranks)
+        return Setup({**defaults, **settings}, graphs, ranks - servers, servers)
+
     def sent(self, settings: Mapping[str, Any], ranks: int) -> float | None:
         """Return the models that a rank sends per gradient on average; None: a result.
 
@@ -234,34 +191,11 @@ class Algorithm:
         ConfigError
             As `graphs`.
         """
-        if ranks == 1:
-            return 0.0
-        if self.models_sent == "graph":
-            return self.graphs(settings, ranks)["graph"].messages_per_step()
-        if callable(self.models_sent):
-            defaults = {name: default for name, (_, default) in self.settings.items()}
-            workers = ranks - self.servers(settings, ranks)
-            return self.models_sent({**defaults, **settings}, workers)
-        return self.models_sent
+        least, most = self.models(self.setup(settings, ranks))
+        return most if least == most else None
 
 
-def is_graph(setting: str) -> bool:
-    """Say whether the values of a setting of this name are names of graphs."""
-    return setting == "graph" or setting.endswith("_graph")
-
-
-def algorithm(
-    name: str,
-    *,
-    paper: str,
-    traits: set[str],
-    vectors: int,
-    models_sent: Sent,
-    staleness: str = "none",
-) -> Callable[[Callable[..., Steps]], Algorithm]:
-    """Make a generator function an entry of the table; see `Algorithm`."""
-    unknown = sorted(traits - TRAITS.keys()) + sorted({staleness} - STALENESS.keys())
-    if unknown:
-        raise ValueError(f"no such traits: {unknown}; see TRAITS and STALENESS")
-    facts = (name, paper, frozenset(traits), vectors, models_sent, staleness)
-    return lambda steps: Algorithm(*facts, steps)
+def algorithm(name: str, facts: Facts) -> Callable[[Callable[..., Steps]], Algorithm]:
+    """Make a generator function an entry of the table; see `Facts`."""
+    known = {field.name: getattr(facts, field.name) for field in fields(facts)}
+    return lambda steps: Algorithm(name=name, steps=steps, **known)

@@ -22,19 +22,38 @@ Fixed point  sum_i r_i g_i(x) = 0, with r_i the gradients per second of worker i
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, Setup
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.sum_replicas import SumReplicas
 from dsgd_bench.spec.ranges import Index
 
 
+def in_one_sum(setup: Setup) -> int:
+    """Return K."""
+    return int(setup.settings["every"]) or setup.workers
+
+
+def fewer_if_slow(setup: Setup) -> tuple[float, float]:
+    """Return no model, where no sum ever arrives, to (n-1)/K."""
+    return 0.0, (setup.workers - 1) / in_one_sum(setup)
+
+
 @algorithm(
     "dasgd",
-    paper="arXiv:2309.03754",
-    traits={"asynchronous", "keeps-mean", "drains", "in-full", "plain"},
-    vectors=6,
-    models_sent=None,
-    staleness="sets",
+    Facts(
+        paper="arXiv:2309.03754",
+        traits={"asynchronous", "keeps-mean", "drains", "in-full", "plain"},
+        vectors=6,
+        waits_for="nobody",
+        models_sent=fewer_if_slow,
+        staleness="sets",
+        bound=bounds.alone,
+        loses_messages=True,
+        summed=in_one_sum,
+        claims={"slow-network"},
+    ),
 )
 def dasgd(x: Array, worker: Worker, *, every: Index = 1) -> Steps:
     """Yield this worker's model as it was read for each gradient.

@@ -18,26 +18,32 @@ from typing import Literal
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.compensation import Compensation
+from dsgd_bench.algorithms.facts import Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.parameter_server import Center
-from dsgd_bench.spec.ranges import Count, NotNegative, ShareBelowOne
+from dsgd_bench.spec.ranges import NotNegative, Servers, ShareBelowOne
 
 
 @algorithm(
     "dcasgd",
-    paper="arXiv:1609.08326, Algorithms 1 and 2",
-    traits={"asynchronous", "center", "in-full"},
-    vectors=4,
-    models_sent=1,
-    staleness="versions",
+    Facts(
+        paper="arXiv:1609.08326, Algorithms 1 and 2",
+        traits={"asynchronous", "center", "in-full"},
+        vectors=4,
+        waits_for="servers",
+        models_sent=1,
+        staleness="versions",
+        bound=bounds.after_server,
+    ),
 )
 def dcasgd(
     x: Array,
     worker: Worker,
     *,
-    servers: Count = 1,
+    servers: Servers = 1,
     variant: Literal["constant", "adaptive"] = "adaptive",
     strength: NotNegative = 2.0,
     memory: ShareBelowOne = 0.95,

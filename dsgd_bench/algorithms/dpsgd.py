@@ -17,19 +17,29 @@ Fixed point  sum_i g_i(x_i) = 0 for the mean of the models, which differ by O(lr
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, to_neighbors, within_reach
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.mixer import Mixer
+from dsgd_bench.spec.ranges import GraphName
 
 
 @algorithm(
     "dpsgd",
-    paper="arXiv:1705.09056, Algorithm 1",
-    traits={"synchronous", "keeps-mean", "agrees", "undirected"},
-    vectors=3,
-    models_sent="graph",
+    Facts(
+        paper="arXiv:1705.09056, Algorithm 1",
+        traits={"synchronous", "keeps-mean", "agrees", "undirected"},
+        vectors=3,
+        waits_for="neighbors",
+        models_sent=to_neighbors,
+        bound=bounds.beside_neighbors,
+        max_skew=within_reach,
+        overlapped_form_of="dpsgd-atc",
+        claims={"absorbs-delays", "slow-network"},
+    ),
 )
-def dpsgd(x: Array, worker: Worker, *, graph: str = "ring") -> Steps:
+def dpsgd(x: Array, worker: Worker, *, graph: GraphName = "ring") -> Steps:
     """Yield this worker's model before the first step and after every step.
 
     Parameters

@@ -16,19 +16,28 @@ Fixed point  sum_i g_i(x_i) = 0; the models differ less than in `dpsgd`
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, to_neighbors, within_reach
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.mixer import Mixer
+from dsgd_bench.spec.ranges import GraphName
 
 
 @algorithm(
     "dpsgd-atc",
-    paper="arXiv:1705.09056, adapt-then-combine form",
-    traits={"synchronous", "keeps-mean", "agrees", "undirected"},
-    vectors=3,
-    models_sent="graph",
+    Facts(
+        paper="arXiv:1705.09056, adapt-then-combine form",
+        traits={"synchronous", "keeps-mean", "agrees", "undirected"},
+        vectors=3,
+        waits_for="neighbors",
+        models_sent=to_neighbors,
+        bound=bounds.after_neighbors,
+        max_skew=within_reach,
+        claims={"absorbs-delays"},
+    ),
 )
-def dpsgd_atc(x: Array, worker: Worker, *, graph: str = "ring") -> Steps:
+def dpsgd_atc(x: Array, worker: Worker, *, graph: GraphName = "ring") -> Steps:
     """Yield this worker's model before the first step and after every step.
 
     Parameters

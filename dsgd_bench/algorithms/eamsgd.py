@@ -18,24 +18,30 @@ from itertools import count
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Steps, Worker, algorithm, once_in_a_while
+from dsgd_bench.algorithms import bounds
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, once_in_a_while
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.parameter_server import Center
-from dsgd_bench.spec.ranges import Count, NotNegative, ShareBelowOne
+from dsgd_bench.spec.ranges import Count, NotNegative, Servers, ShareBelowOne
 
 
 @algorithm(
     "eamsgd",
-    paper="arXiv:1412.6651, Algorithm 2",
-    traits={"asynchronous", "center", "own-momentum"},
-    vectors=6,
-    models_sent=once_in_a_while,
+    Facts(
+        paper="arXiv:1412.6651, Algorithm 2",
+        traits={"asynchronous", "center", "own-momentum"},
+        vectors=6,
+        waits_for="servers",
+        models_sent=once_in_a_while,
+        bound=bounds.beside_server,
+    ),
 )
 def eamsgd(
     x: Array,
     worker: Worker,
     *,
-    servers: Count = 1,
+    servers: Servers = 1,
     every: Count = 1,
     beta: NotNegative = 0.9,
     mu: ShareBelowOne = 0.9,

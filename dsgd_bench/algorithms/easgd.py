@@ -19,24 +19,30 @@ from itertools import count
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Steps, Worker, algorithm, once_in_a_while
+from dsgd_bench.algorithms import bounds
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, once_in_a_while
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.parameter_server import Center
-from dsgd_bench.spec.ranges import Count, NotNegative
+from dsgd_bench.spec.ranges import Count, NotNegative, Servers
 
 
 @algorithm(
     "easgd",
-    paper="arXiv:1412.6651, Algorithm 1",
-    traits={"asynchronous", "center"},
-    vectors=4,
-    models_sent=once_in_a_while,
+    Facts(
+        paper="arXiv:1412.6651, Algorithm 1",
+        traits={"asynchronous", "center"},
+        vectors=4,
+        waits_for="servers",
+        models_sent=once_in_a_while,
+        bound=bounds.beside_server,
+    ),
 )
 def easgd(
     x: Array,
     worker: Worker,
     *,
-    servers: Count = 1,
+    servers: Servers = 1,
     every: Count = 1,
     beta: NotNegative = 0.9,
 ) -> Steps:

@@ -17,17 +17,27 @@ from itertools import count
 
 import numpy as np
 
-from dsgd_bench.algorithms.base import Steps, Worker, algorithm, once_in_a_while
+from dsgd_bench.algorithms import bounds
+from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, once_in_a_while, rarely
 from dsgd_bench.arrays import Array
 from dsgd_bench.spec.ranges import Count
 
 
 @algorithm(
     "localsgd",
-    paper="arXiv:1805.09767, Algorithm 1",
-    traits={"synchronous", "keeps-mean", "agrees"},
-    vectors=3,
-    models_sent=once_in_a_while,
+    Facts(
+        paper="arXiv:1805.09767, Algorithm 1",
+        traits={"synchronous", "keeps-mean", "agrees"},
+        vectors=3,
+        waits_for="all",
+        models_sent=once_in_a_while,
+        bound=bounds.all_reduce_rarely,
+        all_reduced=1.0,
+        max_skew=rarely,
+        overlapped_form_of="allreduce",
+        claims={"absorbs-delays"},
+    ),
 )
 def localsgd(x: Array, worker: Worker, *, every: Count = 8) -> Steps:
     """Yield this worker's model before the first step and after every step.
@@ -42,7 +52,6 @@ def localsgd(x: Array, worker: Worker, *, every: Count = 8) -> Steps:
         Steps H between two averagings; 1 is AllReduce-SGD if there is no momentum.
     """
     g = np.zeros_like(x)
-    worker.lead = every
     for k in count(worker.state.step):
         yield x
         worker.gradient(x, out=g)

@@ -24,26 +24,37 @@ from typing import Literal
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.compensation import Compensation
+from dsgd_bench.algorithms.facts import Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.parameter_server import SynchronousCenter
-from dsgd_bench.spec.ranges import Count, Index, NotNegative, ShareBelowOne
+from dsgd_bench.spec.ranges import Index, NotNegative, Servers, ShareBelowOne
 
 
 @algorithm(
     "odsgd",
-    paper="arXiv:2005.06728, Algorithms 1 and 2",
-    traits={"synchronous", "center"},
-    vectors=7,
-    models_sent=1,
-    staleness="versions",
+    Facts(
+        paper="arXiv:2005.06728, Algorithms 1 and 2",
+        traits={"synchronous", "center"},
+        vectors=7,
+        waits_for="all",
+        models_sent=1,
+        staleness="versions",
+        bound=bounds.beside_round,
+        staleness_limits=(1.0, 1.0),
+        max_skew=2,  # the first step after the warm-up awaits nobody
+        warm_up=lambda setup: setup.settings["warmup"],
+        overlapped_form_of="ssgd",
+        claims={"slow-network"},
+    ),
 )
 def odsgd(  # noqa: PLR0913 (every setting is an argument)
     x: Array,
     worker: Worker,
     *,
-    servers: Count = 1,
+    servers: Servers = 1,
     warmup: Index = 200,
     local: Literal["none", "constant", "adaptive"] = "adaptive",
     local_lr: NotNegative = 1.0,
@@ -78,7 +89,6 @@ def odsgd(  # noqa: PLR0913 (every setting is an argument)
     latest_two = worker.state.keep("global", np.stack([x, x]))
     g, sent = np.zeros_like(x), np.zeros_like(x)
     compensate = Compensation(x, local, strength, memory, worker.state)
-    worker.lead = 2  # the first step after the warm-up awaits nobody
     under_way = False
 
     def answer(center: Array, mean: Array, _last: int) -> Array:

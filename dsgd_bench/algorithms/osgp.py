@@ -30,25 +30,46 @@ from itertools import count
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Bound, Case, Facts, to_neighbors, within_reach
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.push_sum import OverlappedPush
-from dsgd_bench.spec.ranges import Index
+from dsgd_bench.spec.ranges import GraphName, Index
+
+
+def least_time(case: Case) -> Bound:
+    """Send every tau-th step, beside tau gradients; tau = 0 is SGP."""
+    tau = int(case.setup.settings["tau"])
+    if tau == 0:
+        return bounds.after_neighbors(case)
+    seconds = max(case.compute.max(), bounds.mixing(case).max() / tau)
+    rate = "B" if tau == 1 else f"({tau}B)"
+    return Bound(seconds, f"max(t, {bounds.degree(case)}M/{rate})")
 
 
 @algorithm(
     "osgp",
-    paper="arXiv:1811.10792, Algorithm 2",
-    traits={"asynchronous", "push-sum"},
-    vectors=9,
-    models_sent=None,
-    staleness="steps",
+    Facts(
+        paper="arXiv:1811.10792, Algorithm 2",
+        traits={"asynchronous", "push-sum"},
+        vectors=9,
+        waits_for="neighbors, late",
+        models_sent=lambda setup: to_neighbors(setup) / max(setup.settings["tau"], 1),
+        staleness="steps",
+        bound=least_time,
+        staleness_limits=lambda setup: (0.0, setup.settings["tau"]),
+        max_skew=lambda setup: within_reach(setup) * (1 + setup.settings["tau"]),
+        weighted=lambda setup: not setup.settings["biased"],
+        overlapped_form_of="sgp",
+        claims={"absorbs-delays", "slow-network"},
+    ),
 )
 def osgp(
     z: Array,
     worker: Worker,
     *,
-    graph: str = "one-peer-exponential",
+    graph: GraphName = "one-peer-exponential",
     tau: Index = 1,
     biased: bool = False,
 ) -> Steps:
@@ -69,7 +90,7 @@ def osgp(
     """
     g = np.zeros_like(z)
     every = max(tau, 1)
-    topology = worker.graph(graph, late=tau)
+    topology = worker.graph(graph)
     with OverlappedPush(
         worker.fabric, z, topology, tau=tau, weights=not biased, state=worker.state
     ) as push:

@@ -15,16 +15,22 @@ Fixed point  as `localsgd`
 import numpy as np
 
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, rarely
 from dsgd_bench.arrays import Array
 from dsgd_bench.spec.ranges import Count, NotNegative
 
 
 @algorithm(
     "postlocal",
-    paper="arXiv:1808.07217, section 3",
-    traits={"synchronous", "keeps-mean"},
-    vectors=3,
-    models_sent=None,
+    Facts(
+        paper="arXiv:1808.07217, section 3",
+        traits={"synchronous", "keeps-mean"},
+        vectors=3,
+        waits_for="all",
+        models_sent=lambda setup: (1.0 / setup.every, 1.0),
+        all_reduced=1.0,
+        max_skew=rarely,
+    ),
 )
 def postlocal(
     x: Array, worker: Worker, *, every: Count = 8, after: NotNegative = 1.0
@@ -43,7 +49,6 @@ def postlocal(
         Epochs of all workers together in the first phase.
     """
     g = np.zeros_like(x)
-    worker.lead = every
     local = worker.state.keep("local steps", np.zeros(1, np.int64))
     while True:
         yield x

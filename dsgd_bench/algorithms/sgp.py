@@ -26,25 +26,59 @@ from itertools import count
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import (
+    Bound,
+    Case,
+    Facts,
+    Setup,
+    to_neighbors,
+    within_reach,
+)
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.push_sum import Push
-from dsgd_bench.spec.ranges import NotNegative
+from dsgd_bench.spec.ranges import GraphName, NotNegative
+
+
+def sent(setup: Setup) -> float | tuple[float, float]:
+    """Return the out-neighbors, or these and what the first epochs send instead."""
+    later = to_neighbors(setup)
+    if not setup.settings["early_epochs"]:
+        return later
+    early = setup.graphs.get("early_graph", setup.graphs["graph"]).messages_per_step()
+    if setup.settings["early_all_reduce"]:
+        early = 1.0
+    return min(early, later), max(early, later)
+
+
+def least_time(case: Case) -> Bound | None:
+    """Send after each gradient; none is known where the first epochs differ."""
+    if case.setup.settings["early_epochs"]:
+        return None
+    return bounds.after_neighbors(case)
 
 
 @algorithm(
     "sgp",
-    paper="arXiv:1811.10792, Algorithm 1",
-    traits={"synchronous", "push-sum", "keeps-mean"},
-    vectors=5,
-    models_sent="graph",
+    Facts(
+        paper="arXiv:1811.10792, Algorithm 1",
+        traits={"synchronous", "push-sum", "keeps-mean"},
+        vectors=5,
+        waits_for="neighbors",
+        models_sent=sent,
+        bound=least_time,
+        max_skew=within_reach,
+        weighted=lambda setup: setup.settings["weights"],
+        claims={"slow-network"},
+    ),
 )
 def sgp(  # noqa: PLR0913 (every setting is an argument)
     z: Array,
     worker: Worker,
     *,
-    graph: str = "one-peer-exponential",
-    early_graph: str = "",
+    graph: GraphName = "one-peer-exponential",
+    early_graph: GraphName = "",
     early_all_reduce: bool = False,
     early_epochs: NotNegative = 0.0,
     weights: bool = True,

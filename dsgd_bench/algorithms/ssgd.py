@@ -16,20 +16,26 @@ Fixed point  sum_i g_i(x) = 0: the optimum of the mean loss, for any shards
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.parameter_server import SynchronousCenter
-from dsgd_bench.spec.ranges import Count
+from dsgd_bench.spec.ranges import Servers
 
 
 @algorithm(
     "ssgd",
-    paper="arXiv:1710.06952, section 1",
-    traits={"synchronous", "keeps-mean", "identical", "center"},
-    vectors=4,
-    models_sent=1,
+    Facts(
+        paper="arXiv:1710.06952, section 1",
+        traits={"synchronous", "keeps-mean", "identical", "center"},
+        vectors=4,
+        waits_for="all",
+        models_sent=1,
+        bound=bounds.after_round,
+    ),
 )
-def ssgd(x: Array, worker: Worker, *, servers: Count = 1) -> Steps:
+def ssgd(x: Array, worker: Worker, *, servers: Servers = 1) -> Steps:
     """Yield the model before the first step and after every step.
 
     Parameters

@@ -34,21 +34,30 @@ from itertools import count
 
 import numpy as np
 
+from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
+from dsgd_bench.algorithms.facts import Facts, to_neighbors
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.inbox import Newest
-from dsgd_bench.spec.ranges import Count
+from dsgd_bench.spec.ranges import Count, GraphName
 
 
 @algorithm(
     "swift",
-    paper="arXiv:2210.14026, Algorithm 1",
-    traits={"asynchronous", "undirected"},
-    vectors=10,
-    models_sent=None,
-    staleness="steps",
+    Facts(
+        paper="arXiv:2210.14026, Algorithm 1",
+        traits={"asynchronous", "undirected"},
+        vectors=10,
+        waits_for="nobody",
+        models_sent=lambda setup: (0.0, to_neighbors(setup)),
+        staleness="steps",
+        bound=bounds.alone,
+        loses_messages=True,
+    ),
 )
-def swift(x: Array, worker: Worker, *, graph: str = "ring", every: Count = 1) -> Steps:
+def swift(
+    x: Array, worker: Worker, *, graph: GraphName = "ring", every: Count = 1
+) -> Steps:
     """Yield this worker's model, at which its next gradient is taken.
 
     Parameters

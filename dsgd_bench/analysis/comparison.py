@@ -1,7 +1,8 @@
 """The lines of one study's table: every point beside its reference and its baseline.
 
-The *reference* of a point is AllReduce-SGD under the same slowdown and otherwise equal
-settings; the *baseline* is the same algorithm without slowdown.
+The *reference* of a point is AllReduce-SGD, which says so of itself, under the same
+slowdown and otherwise equal settings; the *baseline* is the same algorithm without
+slowdown.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from dsgd_bench.analysis import labels, straggler
 from dsgd_bench.analysis.statistics import Estimate, ratio_of_medians
 from dsgd_bench.analysis.summary import Group
 
-REFERENCE = "allreduce"
+REFERENCE = next(name for name, each in ALGORITHMS.items() if each.reference)
+"""What the reference is called where no line is at hand."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,15 @@ def is_synchronous(kind: str) -> bool | None:
 
 
 def keeps_step(kind: str) -> bool | None:
-    """Return whether one slow worker slows all in the end; None if unknown.
-
-    Besides the synchronous algorithms those whose messages are awaited, however late:
-    OSGP absorbs some steps of delay, but no worker that is always slow.
-    """
+    """Return whether one slow worker slows all in the end; None if unknown."""
     algorithm = ALGORITHMS.get(kind)
-    if algorithm is None:
-        return None
-    return algorithm.synchronous or "push-sum" in algorithm.traits
+    return None if algorithm is None else algorithm.keeps_step
+
+
+def is_reference(kind: str) -> bool:
+    """Return whether other algorithms are compared with this one."""
+    algorithm = ALGORITHMS.get(kind)
+    return algorithm is not None and algorithm.reference
 
 
 def _line(group: Group, groups: Sequence[Group], varying: Sequence[str]) -> Line:
@@ -93,14 +95,14 @@ def _line(group: Group, groups: Sequence[Group], varying: Sequence[str]) -> Line
     optimizer = [key for key in varying if key.startswith("optimizer.")]
     other = [key for key in varying if not key.startswith("optimizer.")]
     words = (row.label, labels.chosen(row.factors, optimizer))
-    reference = _find(group, groups, ignore="algorithm.", algorithm=REFERENCE)
+    reference = _find(group, groups, ignore="algorithm.", reference=True)
     baseline = _find(group, groups, ignore="slowdown.", factor=1.0)
     against_baseline = straggler.measured(group, baseline) if baseline else None
     return Line(
         group=group,
         case=labels.chosen(row.factors, other),
         algorithm=", ".join(word for word in words if word),
-        is_reference=row.algorithm == REFERENCE,
+        is_reference=is_reference(row.algorithm),
         reference_failed=bool(reference and row.target and not reference.reached),
         against_reference=_against(group, reference),
         baseline=baseline,
@@ -115,14 +117,14 @@ def _find(
     groups: Sequence[Group],
     *,
     ignore: str,
-    algorithm: str | None = None,
+    reference: bool = False,
     factor: float | None = None,
 ) -> Group | None:
     """Return the group that differs in nothing but the `ignore`d settings."""
     wanted = _rest(group, ignore)
     for other in groups:
         row = other.first
-        if algorithm not in (None, row.algorithm):
+        if reference and not is_reference(row.algorithm):
             continue
         if factor not in (None, row.slow_factor):
             continue
@@ -136,7 +138,7 @@ def _rest(group: Group, ignore: str) -> dict[str, Any]:
 
 
 def _against(group: Group, reference: Group | None) -> Estimate | None:
-    if reference is None or reference is group:
+    if reference is None or is_reference(group.first.algorithm):
         return None
     name = "time_to_target" if group.first.target else "time_per_epoch"
     return ratio_of_medians(group.values(name), reference.values(name))
@@ -156,4 +158,4 @@ def _kinds(groups: Sequence[Group]) -> list[str]:
     found = {group.first.algorithm for group in groups}
     table = [kind for kind in ALGORITHMS if kind in found]
     rest = sorted(found.difference(table))
-    return sorted(table + rest, key=lambda kind: kind != REFERENCE)
+    return sorted(table + rest, key=lambda kind: not is_reference(kind))

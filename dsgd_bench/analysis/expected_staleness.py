@@ -4,8 +4,10 @@ Symbols: n workers, m of them s times slower.
 """
 
 from collections.abc import Iterator, Sequence
+from math import inf
 
-from dsgd_bench.analysis.comparison import Line, keeps_step
+from dsgd_bench.algorithms.facts import amount
+from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.findings import (
     TOLERANCE,
     Finding,
@@ -13,11 +15,9 @@ from dsgd_bench.analysis.findings import (
     failed,
     judged,
     mean,
-    setting,
     slowed,
     slower,
     split,
-    whole,
 )
 
 ROUNDING = 1e-4
@@ -29,15 +29,18 @@ WEIGHTS = 1e-5
 def bounded(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare staleness with the bound that the rule enforces."""
     for line in lines:
-        row = line.group.first
-        stale = line.group.maximum("staleness_max")
-        if row.algorithm == "osgp" and row.workers > 1:
-            yield judged(line, stale, high=whole(row, "tau"))
-        elif row.algorithm == "odsgd":
-            # after the warm-up, one step with no message, then always one version
-            begun = whole(row, "warmup") + 1 < min(row.steps_per_rank, default=0)
-            low = 1.0 if begun and row.workers > 1 else None
-            yield judged(line, stale, low=low, high=1.0)
+        algorithm, row = entry(line), line.group.first
+        if algorithm is None or (algorithm.staleness == "steps" and row.workers < 2):
+            continue  # who sends no message mixes no old one
+        setup = algorithm.setup(row.settings, row.ranks)
+        least, most = algorithm.stale(setup)
+        if most == inf:
+            continue
+        # after the warm-up, one step with no message, then always what the rule says
+        warm_up = amount(algorithm.warm_up, setup)
+        begun = warm_up + 1 < min(row.steps_per_rank, default=0)
+        low = least if least and begun and row.workers > 1 else None
+        yield judged(line, line.group.maximum("staleness_max"), low=low, high=most)
 
 
 def typical(lines: Sequence[Line]) -> Iterator[Finding]:
@@ -84,11 +87,7 @@ def older_models(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare the age of mixed models with that without slowdown."""
     for line, baseline, _ in slowed(lines):
         algorithm = entry(line)
-        if (
-            algorithm
-            and algorithm.staleness == "steps"
-            and not keeps_step(algorithm.name)
-        ):
+        if algorithm and algorithm.staleness == "steps" and not algorithm.keeps_step:
             before = baseline.median("staleness_mean")
             yield judged(line, line.group.median("staleness_mean"), low=before)
 
@@ -111,7 +110,7 @@ def positive_weights(lines: Sequence[Line]) -> Iterator[Finding]:
         algorithm, row = entry(line), line.group.first
         if not algorithm or "push-sum" not in algorithm.traits:
             continue
-        if setting(row, "weights") is False or setting(row, "biased") is True:
+        if not amount(algorithm.weighted, algorithm.setup(row.settings, row.ranks)):
             continue
         least = min(line.group.values("weight_min"), default=None)
         found = judged(line, least, low=1e-12, why="a weight is not positive")
@@ -128,15 +127,15 @@ def _counts_all(line: Line) -> bool:
     return (
         algorithm is not None
         and algorithm.staleness in families
-        and keeps_step(algorithm.name) is False
+        and not algorithm.keeps_step
     )
 
 
 def _ordinary(line: Line) -> tuple[float, float]:
     """Return n - 1, and what is added where K gradients are sent in one sum."""
-    row = line.group.first
+    algorithm, row = entry(line), line.group.first
     others = row.workers - 1.0
-    if row.staleness_kind != "sets":
+    if algorithm is None:
         return others, others
-    sums = whole(row, "every") or row.workers
+    sums = amount(algorithm.summed, algorithm.setup(row.settings, row.ranks))
     return others, others * (sums + 1) / 2

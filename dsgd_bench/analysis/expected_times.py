@@ -32,22 +32,8 @@ OVERLAP = 0.1
 CLEAR = 4.0
 """Slowdown from which on no difference in quality should make up for waiting."""
 
-BESIDE = {
-    "dpsgd": "dpsgd-atc",
-    "allreduce-bucketed": "allreduce",
-    "localsgd": "allreduce",
-    "odsgd": "ssgd",
-    "osgp": "sgp",
-    "adpsgd-overlapped": "adpsgd",
-}
-"""Algorithms that exchange beside the gradient, or more rarely: the form without."""
-LOCKING = ("adpsgd", "adpsgd-delta", "acid")
 LOCKS = "with one thread an averaging waits for those that hold a replica of the two"
-"""Algorithms that average on the training thread, and what they wait for."""
-ABSORBING = ("dpsgd", "dpsgd-atc", "localsgd", "osgp")
-"""Algorithms that wait for neighbors only, rarely, or late."""
-NETWORKED = ("dpsgd", "sgp", "osgp", "odsgd", "dasgd")
-"""Algorithms of which the papers say what a slow network does to them."""
+"""What those wait for that wait for nobody, but exchange on the training thread."""
 
 
 def all_wait(lines: Sequence[Line]) -> Iterator[Finding]:
@@ -94,11 +80,12 @@ def share_of_work(lines: Sequence[Line]) -> Iterator[Finding]:
 def overlaps(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare an epoch with that of the form that exchanges after each gradient."""
     for line in lines:
-        row = line.group.first
+        algorithm, row = entry(line), line.group.first
+        form = algorithm.overlapped_form_of if algorithm else ""
         for other in lines if row.slow_factor == 1.0 else ():
             beside = other.group.first
             same = (line.case, row.slowdown) == (other.case, beside.slowdown)
-            if same and BESIDE.get(row.algorithm) == beside.algorithm:
+            if same and form == beside.algorithm:
                 own, its = line.group.time_per_epoch, other.group.time_per_epoch
                 ratio = own.value / its.value if own and its else None
                 yield judged(line, ratio, high=1 + OVERLAP)
@@ -124,7 +111,7 @@ def first_to_target(lines: Sequence[Line]) -> Iterator[Finding]:
 
 def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare the price of random delays with AllReduce-SGD's."""
-    shown = [line for line in lines if line.group.first.algorithm in ABSORBING]
+    shown = [line for line in lines if _claims(line, "absorbs-delays")]
     kinds = ("transient", "heavy-tailed")
     random = [
         line for line in shown if line.group.first.factors.get("slowdown.kind") in kinds
@@ -152,7 +139,7 @@ def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
 
 def slow_network(lines: Sequence[Line]) -> Iterator[Finding]:
     """Say what is not compared, where a paper speaks of slow networks."""
-    if any(line.group.first.algorithm in NETWORKED for line in lines):
+    if any(_claims(line, "slow-network") for line in lines):
         slow = any("links" in line.group.first.slowdown for line in lines)
         never = "the study slows workers, never links"
         yield unknown(None, "no paper has these slow links" if slow else never)
@@ -162,9 +149,8 @@ def nobody_waits(lines: Sequence[Line]) -> Iterator[Finding]:
     """Look at the share of waiting where nobody should."""
     for line in lines:
         algorithm = entry(line)
-        free = algorithm and keeps_step(algorithm.name) is False
-        if free and algorithm and "center" not in algorithm.traits:
-            why = f"{LOCKS}; " if algorithm.name in LOCKING else ""
+        if algorithm and algorithm.waits_for == "nobody":
+            why = f"{LOCKS}; " if algorithm.in_turn else ""
             yield judged(
                 line,
                 _waiting(line.group),
@@ -177,9 +163,7 @@ def only_the_server(lines: Sequence[Line]) -> Iterator[Finding]:
     """Look who is waited for where only the server answers."""
     for line, baseline, _ in slowed(lines):
         algorithm, row = entry(line), line.group.first
-        if not algorithm or keeps_step(algorithm.name) is not False:
-            continue
-        if "center" in algorithm.traits:
+        if algorithm and algorithm.waits_for == "servers":
             before = _waiting(baseline) or 0.0
             found = judged(line, _waiting(line.group), high=before + 100 * IDLE)
             rank = line.group.median("waited_for")
@@ -192,7 +176,7 @@ def for_the_slow_one(lines: Sequence[Line]) -> Iterator[Finding]:
     """Look who waits, and for whom, where all keep step."""
     for line, _, _ in slowed(lines):
         algorithm, row = entry(line), line.group.first
-        if not algorithm or not keeps_step(algorithm.name):
+        if not algorithm or not algorithm.keeps_step:
             continue
         slow, others = split(line, "waiting_per_rank")
         if not slow:
@@ -200,10 +184,16 @@ def for_the_slow_one(lines: Sequence[Line]) -> Iterator[Finding]:
             continue
         found = judged(line, 100 * max(slow), high=100 * min(others))
         rank = line.group.median("waited_for")
-        meet = "graph" not in algorithm.settings
+        meet = algorithm.waits_for == "all"
         if meet and rank is not None and rank not in row.slow:
             found = failed(found, f"rank {rank:.0f} was waited for most")
         yield found
+
+
+def _claims(line: Line, claim: str) -> bool:
+    """Return whether a paper says this of the line's algorithm."""
+    algorithm = entry(line)
+    return algorithm is not None and claim in algorithm.claims
 
 
 def _waiting(group: Group) -> float | None:

@@ -2,24 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis.comparison import Line
-from dsgd_bench.analysis.findings import Finding, entry, judged, setting, unknown, whole
+from dsgd_bench.analysis.findings import Finding, entry, judged, unknown
 from dsgd_bench.analysis.summary import Row
 
 EXACT = 0.01
 """Tolerance of a number of models: push-sum weights and headers travel along."""
-
-INSTEAD = {
-    "acid": (
-        1.0,
-        "one-sided: whoever starts an exchange moves its partner's momentum copy too,"
-        " which a two-sided exchange need not",
-    )
-}
-"""Models per gradient of the paper where our form sends another number, and why."""
 
 NO_SIZE = "the trace does not say how large a model is: run again"
 
@@ -32,26 +23,16 @@ def models(
     Parameters
     ----------
     algorithm : Algorithm
-        Its cost: `Algorithm.sent`, or what follows from its rule.
+        What it says that it sends.
     row : Row
         Settings and number of workers.
     exchanges : float or None
         Pairwise exchanges per gradient as measured, where their number is a result.
     """
-    n, kind = row.workers, algorithm.name
-    known = algorithm.sent(row.settings, row.ranks)
-    if known is not None:
-        return known, known
-    if kind == "dasgd":  # fewer if the network is slower
-        return 0.0, (n - 1) / (whole(row, "every") or n)
-    if kind == "postlocal":
-        return 1.0 / whole(row, "every"), 1.0
-    if kind in ("osgp", "swift"):
-        degree = algorithm.graphs(row.settings, row.ranks)["graph"].messages_per_step()
-        if kind == "osgp":
-            degree /= max(whole(row, "tau"), 1)
-        return (degree if kind == "osgp" else 0.0), degree
-    return exchanges or 0.0, exchanges or 0.0
+    least, most = algorithm.models(algorithm.setup(row.settings, row.ranks))
+    if most == inf:  # as many as there are exchanges
+        return exchanges or 0.0, exchanges or 0.0
+    return least, most
 
 
 def per_gradient(lines: Sequence[Line]) -> Iterator[Finding]:
@@ -64,15 +45,11 @@ def per_gradient(lines: Sequence[Line]) -> Iterator[Finding]:
         if not row.model_bytes or sent is None:
             yield unknown(line, NO_SIZE if sent is not None else "no run told")
             continue
-        if setting(row, "early_epochs"):
-            yield unknown(line, "it sends otherwise in its first epochs")
-            continue
         exchanges = line.group.median("exchanges_per_gradient")
         low, high = models(algorithm, row, exchanges)
         why = "the run ended early, or the account of bytes is wrong"
-        if algorithm.name in INSTEAD:
-            low, why = INSTEAD[algorithm.name]
-            high = low
+        if other := algorithm.other_traffic:
+            low, high, why = other.models, other.models, other.why
         slack = _slack(high, row)
         yield judged(
             line,

@@ -8,7 +8,7 @@ from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.statistics import median
-from dsgd_bench.analysis.summary import Group, Row
+from dsgd_bench.analysis.summary import Group
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be judged here"
 """The verdicts."""
@@ -125,18 +125,6 @@ def name(line: Line) -> str:
 def entry(line: Line) -> Algorithm | None:
     """Return what the table of algorithms says about the line's; None if unknown."""
     return ALGORITHMS.get(line.group.first.algorithm)
-
-
-def setting(row: Row, key: str) -> object:
-    """Return one setting of the row's algorithm, its default if the study gave none."""
-    known = ALGORITHMS[row.algorithm].settings
-    return row.settings.get(key, known[key][1] if key in known else None)
-
-
-def whole(row: Row, key: str) -> int:
-    """Return a setting that is a whole number."""
-    value = setting(row, key)
-    return value if isinstance(value, int) else 0
 
 
 def slowed(lines: Sequence[Line]) -> Iterator[tuple[Line, Group, float]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.facts import amount
 from dsgd_bench.analysis.bounds import bound
 from dsgd_bench.analysis.links import Links
 
@@ -24,18 +25,6 @@ FEWEST = 3
 
 PAYLOAD = 1448 / 1514
 """Part of an Ethernet frame of 1500 bytes that TCP, with time stamps, carries."""
-
-ONE_SIDED = (
-    "adpsgd",
-    "adpsgd-overlapped",
-    "adpsgd-waitfree",
-    "adpsgd-delta",
-    "acid",
-)
-"""Whose exchanges are booked, both ways, by the worker that starts them alone."""
-
-ALL_REDUCED = ("allreduce", "allreduce-bucketed", "localsgd", "postlocal")
-"""Who hands over one model, of which a ring sends 2(n - 1)/n."""
 
 
 def read(trace: "Trace") -> dict[str, Any]:
@@ -73,8 +62,11 @@ def time_per_step(trace: "Trace") -> float | None:
 def _warm_up(trial: "Trial") -> int:
     """Return the steps at the start that are those of another algorithm."""
     known = ALGORITHMS.get(trial.algorithm.kind)
-    default = known.settings["warmup"][1] if known and "warmup" in known.settings else 0
-    return int(trial.algorithm.settings.get("warmup", default))
+    if known is None:
+        return 0
+    return int(
+        amount(known.warm_up, known.setup(trial.algorithm.settings, trial.ranks))
+    )
 
 
 def counted_bytes(trace: "Trace") -> float | None:
@@ -90,12 +82,15 @@ def counted_bytes(trace: "Trace") -> float | None:
         A merged trace.
     """
     counted = np.asarray(trace["link_bytes_out"], np.float64)
-    kind, n = trace.trial.algorithm.kind, trace.trial.ranks
+    trial, n = trace.trial, trace.trial.ranks
     sent = float(np.nansum(trace["bytes_out"]) + np.nansum(trace["drain_bytes_out"]))
-    if kind in ONE_SIDED:
-        sent += float(np.nansum(trace["bytes_in"]) + np.nansum(trace["drain_bytes_in"]))
-    if kind in ALL_REDUCED:
-        sent *= 2 * (n - 1) / n
+    if known := ALGORITHMS.get(trial.algorithm.kind):
+        if known.one_sided:
+            into = np.nansum(trace["bytes_in"]) + np.nansum(trace["drain_bytes_in"])
+            sent += float(into)
+        setup = known.setup(trial.algorithm.settings, n)
+        share = amount(known.all_reduced, setup)
+        sent *= (1 - share) + share * 2 * (n - 1) / n
     alone = counted.size == n and bool((trace["node_ranks"] == 1).all())
     if not alone or not np.isfinite(counted).all() or not sent:
         return None

@@ -6,6 +6,7 @@ without slowdown, so that machines of different speed can stand beside each othe
 
 from dataclasses import dataclass
 
+from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.statistics import Estimate, ratio_of_medians
 from dsgd_bench.analysis.summary import Group
 
@@ -35,24 +36,21 @@ class PaperPoint:
     ratio: float
 
 
-PAPER_SECONDS = {
-    "allreduce": {1.0: 1.47, 2.0: 2.6, 10.0: 11.51, 100.0: 100.4},
-    "adpsgd": {1.0: 1.22, 2.0: 1.28, 10.0: 1.33, 100.0: 1.33},
-}
-"""Seconds per epoch by slowdown factor, as the paper prints them."""
 PAPER_RANKS, PAPER_SLOW = 16, 1
 
 
 def paper_points(algorithm: str) -> list[PaperPoint]:
     """Return the paper's figures for an algorithm or its relatives; empty if none.
 
-    All forms of AD-PSGD ("adpsgd-overlapped", ...) are set beside the paper's one.
+    All forms of AD-PSGD are set beside the paper's one.
     """
-    name = algorithm.partition("-")[0]
-    table = PAPER_SECONDS.get(name, {})
+    known = ALGORITHMS.get(algorithm)
+    if known is None or known.paper_times is None:
+        return []
+    table = known.paper_times
     return [
-        PaperPoint(name, factor, seconds, seconds / table[1.0])
-        for factor, seconds in table.items()
+        PaperPoint(table.name, factor, seconds, seconds / table.seconds[1.0])
+        for factor, seconds in table.seconds.items()
     ]
 
 

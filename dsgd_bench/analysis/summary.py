@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.facts import Bound
 from dsgd_bench.analysis import labels, readings, speed
-from dsgd_bench.analysis.bounds import Bound
 from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate, estimate, median
 from dsgd_bench.config import naming

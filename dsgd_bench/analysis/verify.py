@@ -9,7 +9,7 @@ those of rounding and of clocks. (What papers *expect* is another matter:
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 LUCK = 8.0
 """lambda of N. J. Higham and T. Mary (SIAM J. Sci. Comput. 41, 2019): k roundings add
 up to at most lambda sqrt(k) units, except with probability 2 exp(-lambda^2/2)."""
-
-UNREAD = ("swift", "dasgd")
-"""Algorithms that end with messages unread: newer ones, or those after the last read,
-are in nobody's account."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +305,7 @@ def _bytes(s: _Subject) -> Iterator[Check]:
         ):
             why = "each side books what it hands over and what it receives"
             yield _equal(f"bytes {way}", got, sent, "bytes received", why)
-    elif s.algorithm.name in UNREAD:
+    elif s.algorithm.loses_messages:
         why = "a message is booked by whoever reads it, and some are never read"
         yield _at_most("nothing from nowhere", into, out, "bytes received", why)
     else:
@@ -365,12 +361,9 @@ def _staleness(s: _Subject) -> Iterator[Check]:
     stale = stale[np.isfinite(stale)]
     if not stale.size:
         return
-    limits: dict[str, Callable[[], float]] = {
-        "osgp": lambda: float(_setting(s, "tau")),
-        "odsgd": lambda: 1.0,
-    }
-    high = limits.get(s.algorithm.name, lambda: inf)()
-    if s.trace.interruptions and s.algorithm.name == "osgp":
+    setup = s.algorithm.setup(s.trial.algorithm.settings, s.trial.ranks)
+    high = s.algorithm.stale(setup)[1]
+    if s.trace.interruptions and not s.algorithm.synchronous:
         high = inf  # nobody waits for a rank that has stopped: others are ahead then
     yield Check(
         "staleness",
@@ -380,10 +373,6 @@ def _staleness(s: _Subject) -> Iterator[Check]:
         why="no gradient is applied before it is taken"
         + ("" if high == inf else ", and the rule waits for what would be older"),
     )
-
-
-def _setting(s: _Subject, name: str) -> Any:
-    return s.trial.algorithm.settings.get(name, s.algorithm.settings[name][1])
 
 
 CHECKS: tuple[Callable[[_Subject], Iterator[Check]], ...] = (

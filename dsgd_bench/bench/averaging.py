@@ -283,7 +283,7 @@ def compare_steps(fabric: "MpiFabric", options: AverageOptions) -> StepTimes:
     problem = Message(dimension=TINY)
     trial = Trial(
         ranks=fabric.size,
-        algorithm=AlgorithmSpec("adpsgd"),
+        algorithm=AlgorithmSpec(adpsgd.name),
         problem=ProblemSpec("message", batch=1, settings={"dimension": TINY}),
         budget=BudgetSpec(seconds=SLICE),
     )

@@ -145,7 +145,7 @@ def recording(fabric: Fabric, options: RecordingOptions) -> None:
     """Run with and without recording in turns; rank 0 prints. Collective."""
     trial = Trial(
         ranks=fabric.size,
-        algorithm=AlgorithmSpec("adpsgd"),
+        algorithm=AlgorithmSpec(adpsgd.name),
         problem=ProblemSpec("message", batch=1, settings={"dimension": DIMENSION}),
         compute=ComputeSpec("emulated", options.seconds),
         budget=BudgetSpec(steps=options.steps),

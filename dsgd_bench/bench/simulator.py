@@ -10,6 +10,7 @@ from typing import Self
 
 from dsgd_bench import problems, rng
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.adpsgd import adpsgd
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.bench.flags import MIB, Parser, count, ranks
 from dsgd_bench.bench.output import Row, fom, header, spread, table
@@ -60,7 +61,7 @@ class SimulatorOptions:
     """
 
     workers: tuple[int, ...] = (64, 1024, 10_000)
-    algorithm: str = "adpsgd"
+    algorithm: str = adpsgd.name
     dimension: int = 1000
     steps: int = 20
     iterations: int = 3

@@ -10,12 +10,12 @@ from typing import Any
 from msgspec import Struct
 
 from dsgd_bench import algorithms, graphs, problems
-from dsgd_bench.algorithms.base import is_graph
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.spec.network import PRESETS, NetworkSpec
 from dsgd_bench.spec.ranges import (
     AnyNumber,
     FirstSeed,
+    GraphName,
     Index,
     Ranks,
     Repeats,
@@ -117,7 +117,9 @@ def settings(section: str) -> dict[str, Keys]:
     found = {}
     for kind, algorithm in algorithms.ALGORITHMS.items():
         found[kind] = {
-            key: (GRAPH[default == ""], default) if is_graph(key) else (type_, default)
+            key: (GRAPH[default == ""], default)
+            if type_ == GraphName
+            else (type_, default)
             for key, (type_, default) in algorithm.settings.items()
         }
     return found

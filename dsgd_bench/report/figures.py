@@ -314,7 +314,7 @@ def _paper_points(axes: Axes, lines: Lines) -> None:
             [point.factor for point in points],
             [point.ratio for point in points],
             linestyle="",
-            marker="o" if points[0].algorithm == "allreduce" else "D",
+            marker="o" if keeps_step(line.group.first.algorithm) else "D",
             markersize=11,
             markerfacecolor="none",
             color=ink,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dsgd_bench.analysis.bounds import SYMBOLS
+from dsgd_bench.algorithms.bounds import SYMBOLS
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.statistics import ratio_of_medians
 from dsgd_bench.analysis.summary import Row

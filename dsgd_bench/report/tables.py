@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsgd_bench.algorithms.base import STALENESS
+from dsgd_bench.algorithms.facts import STALENESS
 from dsgd_bench.analysis.comparison import REFERENCE, Line
 from dsgd_bench.analysis.summary import Group
 from dsgd_bench.report.numbers import (

@@ -1,4 +1,4 @@
-"""Types of the numbers that a user may give: each has two ends, and they stand here.
+"""Types of what a user may give: a number has two ends, and they stand here.
 
 Beyond its ends a number would overflow, ask for more memory than there is, or never
 come to an end; so it is refused where it is read, in a sentence that names both.
@@ -44,6 +44,12 @@ Count = Annotated[int, Meta(ge=1, le=10**9)]
 
 Index = Annotated[int, Meta(ge=0, le=10**9)]
 """Counts something, perhaps nothing."""
+
+Servers = Annotated[int, Meta(ge=1, le=10**9, title="servers")]
+"""How many ranks, the last ones, serve and compute no gradients."""
+
+GraphName = Annotated[str, Meta(title="graph")]
+"""The name of a graph over the workers; empty where it names none by default."""
 
 Few = Annotated[int, Meta(ge=1, le=10**6)]
 """Counts what each takes memory or a request of its own: threads, jobs, classes."""

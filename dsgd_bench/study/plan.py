@@ -105,9 +105,9 @@ def cost(trial: Trial) -> Cost:
     model = problem.dimension * problem.dtype.itemsize
     settings = trial.algorithm.settings
     sent = algorithm.sent(settings, trial.ranks)
+    graph = algorithm.setup(settings, trial.ranks).graph
     seconds = gradient_time.mean(trial.compute)
     per_rank, memory = _memory(trial, problem, algorithm, seconds)
-    graph = algorithm.graphs(settings, trial.ranks).get("graph")
     return Cost(
         trial=trial,
         model_bytes=model,

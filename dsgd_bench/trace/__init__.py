@@ -63,7 +63,7 @@ class Trace:
     provenance, progress, counts : dict
         As written in the file.
     staleness : str
-        What the variable of that name means: a key of `algorithms.base.STALENESS`.
+        What the variable of that name means: a key of `algorithms.facts.STALENESS`.
     interruptions : list of dict
         When and where the trial was stopped, to go on later.
     epoch_samples, model_bytes : int

@@ -48,7 +48,7 @@ class Facts:
     servers : int
         How many of the ranks, the last ones, are parameter servers.
     staleness : str
-        What staleness means for this algorithm: a key of `algorithms.base.STALENESS`.
+        What staleness means for this algorithm: a key of `algorithms.facts.STALENESS`.
     model_bytes : int
         Size of one model or gradient.
     optimum : float or None

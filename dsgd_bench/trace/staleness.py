@@ -1,6 +1,6 @@
 """How stale every gradient was, where only the clocks of all ranks together can tell.
 
-The definitions are in `dsgd_bench.algorithms.base.STALENESS`, one per family. Versions
+The definitions are in `dsgd_bench.algorithms.facts.STALENESS`, one per family. Versions
 and steps travel with the data and were noted while the run lasted; counts over all
 workers follow from the times of the steps, on the common clock.
 """
@@ -60,7 +60,7 @@ def staleness(kind: str, arrays: dict[str, Table]) -> Table:
     Parameters
     ----------
     kind : str
-        A key of `dsgd_bench.algorithms.base.STALENESS`.
+        A key of `dsgd_bench.algorithms.facts.STALENESS`.
     arrays : dict
         Variables of the trace by name; servers' rows hold NaN samples or none.
     """

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from dsgd_bench import graphs, rng
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Steps
+from dsgd_bench.algorithms.facts import amount
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
@@ -61,7 +62,8 @@ class Worker:
         self.workers = self.size - servers
         self.serves = self.rank >= self.workers
         self.epochs = 0.0
-        self.lead = 1
+        setup = algorithm.setup(trial.algorithm.settings, self.size)
+        self.lead = int(amount(algorithm.max_skew, setup))
         self.problem = problem
         in_full = "in-full" in algorithm.traits and not trial.optimizer.raw_lr
         share = 1 / self.workers if in_full else 1.0
@@ -159,15 +161,9 @@ class Worker:
         """Return the rounds done after so many own steps: a server's are messages."""
         return steps / self.workers if self.serves else float(steps)
 
-    def graph(self, name: str, *, late: int = 0) -> graphs.Graph:
-        """Return a graph over the workers whose messages a synchronous step awaits.
-
-        A rank that has ended a step has had news, at most `late` steps old per hop,
-        from everybody within the graph's reach: nobody is further ahead than that.
-        """
-        graph = graphs.make(name, self.workers)
-        self.lead = max(self.lead, graph.reach() * (1 + late))
-        return graph
+    def graph(self, name: str) -> graphs.Graph:
+        """Return a graph over the workers."""
+        return graphs.make(name, self.workers)
 
     def neighbors(self, graph: str) -> "RandomNeighbors":
         """Return this rank's random neighbors in `graph`."""

@@ -11,7 +11,7 @@ from driving import InTurn, Walk, bowl, flat, start_of, walk
 
 from dsgd_bench import graphs
 from dsgd_bench.algorithms import ALGORITHMS
-from dsgd_bench.algorithms.base import TRAITS
+from dsgd_bench.algorithms.facts import TRAITS
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric

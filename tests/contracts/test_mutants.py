@@ -22,6 +22,7 @@ from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.exchanges.wait_free import HandoverReplicas
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import VirtualWindow
+from dsgd_bench.spec.ranges import GraphName
 
 FAILURES = (AssertionError, FabricError)
 
@@ -227,7 +228,9 @@ def test_a_random_number_without_an_address_is_caught(
 def pairwise(change: Callable[[Replicas, Array, int], None]) -> Any:
     """Return AD-PSGD whose step on the replicas is `change(replicas, g, neighbor)`."""
 
-    def steps(x: Array, worker: Any, *, graph: str = "complete") -> Iterator[Array]:
+    def steps(
+        x: Array, worker: Any, *, graph: GraphName = "complete"
+    ) -> Iterator[Array]:
         g = np.zeros_like(x)
         neighbors = worker.neighbors(graph)
         with Replicas(worker.fabric, x, worker.update) as replicas:

@@ -5,6 +5,7 @@ exists for; beside it stands the test that it must fail.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from conftest import VirtualRanks
 from driving import walk
 
 from dsgd_bench.algorithms import ALGORITHMS
-from dsgd_bench.algorithms.base import Algorithm, Steps
+from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.mixer import Mixer
 from dsgd_bench.exchanges.parameter_server import Center, SynchronousCenter
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.graphs import Graph
+from dsgd_bench.spec.ranges import GraphName, Servers
 from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
 
 FAILURES = (AssertionError, FabricError)
@@ -37,13 +39,11 @@ Breed = Callable[[str, Callable[..., Steps]], None]
 def breed(monkeypatch: pytest.MonkeyPatch) -> Breed:
     """Put a generator function in the place of an algorithm, all else as it was."""
 
-    def replace(kind: str, steps: Callable[..., Steps]) -> None:
-        was = ALGORITHMS[kind]
-        facts = (was.name, was.paper, was.traits, was.vectors, was.models_sent)
-        entry = Algorithm(*facts, was.staleness, steps)
+    def put(kind: str, steps: Callable[..., Steps]) -> None:
+        entry = replace(ALGORITHMS[kind], steps=steps)
         monkeypatch.setitem(ALGORITHMS, kind, entry)
 
-    return replace
+    return put
 
 
 def fails(promise: Callable[..., None], *arguments: Any) -> None:
@@ -70,7 +70,7 @@ def test_row_stochastic_weights_are_caught(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_model_updated_while_it_is_being_sent_is_caught(breed: Breed) -> None:
-    def steps(x: Array, worker: Any, *, graph: str = "ring") -> Iterator[Array]:
+    def steps(x: Array, worker: Any, *, graph: GraphName = "ring") -> Iterator[Array]:
         g = np.zeros_like(x)
         with Mixer(worker.fabric, x, worker.graph(graph)) as mixer:
             while True:
@@ -90,7 +90,7 @@ def test_a_model_updated_while_it_is_being_sent_is_caught(breed: Breed) -> None:
 def server(answer: Callable[..., Array], kind: type[Center] = Center) -> Any:
     """Return a parameter server with an answer of its own."""
 
-    def steps(x: Array, worker: Any, *, servers: int = 1) -> Iterator[Array]:
+    def steps(x: Array, worker: Any, *, servers: Servers = 1) -> Iterator[Array]:
         g = np.zeros_like(x)
 
         def mutated(center: Array, gradient: Array, sender: int) -> Array:
@@ -176,7 +176,12 @@ def elastic(answer: Callable[[Array, Array, float], Array]) -> Any:
     """Return EASGD whose exchange is `answer(center, model, alpha)`."""
 
     def steps(
-        x: Array, worker: Any, *, servers: int = 1, every: int = 1, beta: float = 0.9
+        x: Array,
+        worker: Any,
+        *,
+        servers: Servers = 1,
+        every: int = 1,
+        beta: float = 0.9,
     ) -> Iterator[Array]:
         g, d = np.zeros_like(x), np.zeros_like(x)
         alpha = beta / worker.workers
@@ -213,7 +218,12 @@ def test_two_different_differences_are_caught(breed: Breed) -> None:
 
 def test_a_local_step_left_out_when_exchanging_is_caught(breed: Breed) -> None:
     def steps(
-        x: Array, worker: Any, *, servers: int = 1, every: int = 1, beta: float = 0.9
+        x: Array,
+        worker: Any,
+        *,
+        servers: Servers = 1,
+        every: int = 1,
+        beta: float = 0.9,
     ) -> Iterator[Array]:
         g, d = np.zeros_like(x), np.zeros_like(x)
 
@@ -244,7 +254,7 @@ def delayed(update: Callable[..., None], *, waits: bool = False) -> Any:
     """Return OD-SGD without warm-up whose local update is `update`."""
 
     def steps(
-        x: Array, worker: Any, *, servers: int = 1, warmup: int = 0, local: str = ""
+        x: Array, worker: Any, *, servers: Servers = 1, warmup: int = 0, local: str = ""
     ) -> Iterator[Array]:
         g, sent, latest = np.zeros_like(x), np.zeros_like(x), x.copy()
 
@@ -305,7 +315,6 @@ def test_an_exchange_that_does_not_hide_is_caught(breed: Breed) -> None:
 def test_averaging_gradients_instead_of_models_is_caught(breed: Breed) -> None:
     def steps(x: Array, worker: Any, *, every: int = 8) -> Iterator[Array]:
         g = np.zeros_like(x)
-        worker.lead = every
         step = 0
         while True:
             yield x

@@ -7,7 +7,7 @@ import pytest
 
 from dsgd_bench import graphs
 from dsgd_bench.algorithms import ALGORITHMS
-from dsgd_bench.algorithms.base import STALENESS
+from dsgd_bench.algorithms.facts import STALENESS
 from dsgd_bench.report.numbers import DASH
 from dsgd_bench.report.tables import TIME_COLUMNS
 from dsgd_bench.trace.variables import VARIABLES

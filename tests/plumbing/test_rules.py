@@ -7,8 +7,10 @@ import pytest
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import algorithm
+from dsgd_bench.algorithms.facts import Facts, to_neighbors
 from dsgd_bench.config import read_study
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.spec.ranges import GraphName, Servers
 
 HEAD = """
 [study]
@@ -19,11 +21,11 @@ kind = "quadratic"
 """
 
 
-def walking(x, worker, *, graph: str = "ring", late_graph: str = ""):
+def walking(x, worker, *, graph: GraphName = "ring", late_graph: GraphName = ""):
     yield x
 
 
-def serving(x, worker, *, servers: int = 1, graph: str = "ring"):
+def serving(x, worker, *, servers: Servers = 1, graph: GraphName = "ring"):
     yield x
 
 
@@ -31,9 +33,15 @@ def serving(x, worker, *, servers: int = 1, graph: str = "ring"):
 def study(tmp_path, monkeypatch):
     """Return a function that reads a study of algorithms that are made up."""
 
-    def add(name, steps, *traits, sent="graph"):
-        facts = {"paper": "none", "vectors": 1, "models_sent": sent}
-        entry = algorithm(name, traits={"synchronous", *traits}, **facts)(steps)
+    def add(name, steps, *traits, sent=to_neighbors):
+        facts = Facts(
+            paper="none",
+            traits={"synchronous", *traits},
+            vectors=1,
+            waits_for="neighbors",
+            models_sent=sent,
+        )
+        entry = algorithm(name, facts)(steps)
         monkeypatch.setitem(ALGORITHMS, name, entry)
 
     add("both-ways", walking, "undirected")
