@@ -263,6 +263,10 @@ class Facts:
         What the AD-PSGD paper measured with a slow worker.
     reference : bool
         Whether other algorithms are compared with this one.
+    rule : int
+        Version of the rule. A change that gives the same trial other numbers raises it:
+        results of the rule before are then neither taken for those of this one, nor
+        pooled with them.
     """
 
     paper: str
@@ -286,6 +290,7 @@ class Facts:
     claims: AbstractSet[str] = frozenset()
     paper_times: PaperTimes | None = None
     reference: bool = False
+    rule: int = 1
 
     def __post_init__(self) -> None:
         unknown = [

@@ -18,6 +18,7 @@ from dsgd_bench.analysis import labels, readings, speed
 from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate, estimate, median
 from dsgd_bench.config import naming
+from dsgd_bench.config.identity import trial_id
 
 if TYPE_CHECKING:
     from dsgd_bench.spec.trial import Trial
@@ -303,7 +304,7 @@ def labeled(trial: "Trial", *, study: str, status: str, **measured: Any) -> Row:
     servers = algorithm.servers(settings, trial.ranks) if algorithm else 0
     return Row(
         study=study,
-        trial_id=trial.id,
+        trial_id=trial_id(trial),
         factors=factors,
         algorithm=trial.algorithm.kind,
         label=naming.label(trial.algorithm),

@@ -18,6 +18,7 @@ from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis import labels, readings, values
 from dsgd_bench.analysis.values import RESOLUTION
 from dsgd_bench.config import naming
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.exchanges.termination import COUNT_SHARE
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def verify(trace: "Trace") -> Verification:
                 # a variable that cannot be what it is has been named: that explains it
                 if all(check.passed for check in checks):
                     raise
-    return Verification(trial.id, label, tuple(checks))
+    return Verification(trial_id(trial), label, tuple(checks))
 
 
 class _Subject:

@@ -6,12 +6,13 @@ its numbers are of another machine than the one that was asked for now.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.summary import Row
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.host import provenance
 from dsgd_bench.io.escape import plain
@@ -36,34 +37,34 @@ def sentences(outcome: Outcome, rows: Sequence[Row], of: int) -> Iterator[str]:
     of : int
         How many were asked for.
     """
-    skipped = {trial.id for trial in outcome.skipped}
+    skipped = {trial_id(trial): outcome.places.of(trial) for trial in outcome.skipped}
     if not skipped:
         return
     known = {row.trial_id: row for row in rows}
     times, hosts = [], Counter[str]()
-    for name in skipped:
+    for name, folder in skipped.items():
         origin = known[name].provenance if name in known else {}
-        times.append(_time(origin, outcome.folder / name))
+        times.append(_time(origin, folder))
         hosts.update(_hosts(origin))
     first, last = min(times), max(times)
     when = f"at {first}" if first == last else f"from {first} to {last}"
     where = f" on {_few(sorted(hosts))}" if hosts else ""
     count = f"{len(skipped)} of {_trials(of)}"
     yield f"skipped {count}, as finished before: run {when}{where}"
-    yield from _other_settings(outcome, skipped)
+    yield from _other_settings(skipped.values(), outcome.machine)
 
 
-def _other_settings(outcome: Outcome, skipped: set[str]) -> Iterator[str]:
+def _other_settings(skipped: Iterable[Path], machine: Machine) -> Iterator[str]:
     """Yield in which settings of the machine file trials differ from what is asked."""
     found: Counter[tuple[str, ...]] = Counter()
     unknown = 0
-    for name in skipped:
+    for folder in skipped:
         try:
-            then = Job.read(outcome.folder / name / trials.JOB).machine
+            then = Job.read(folder / trials.JOB).machine
         except DsgdError:
             unknown += 1
         else:
-            found[tuple(differences(then, outcome.machine))] += 1
+            found[tuple(differences(then, machine))] += 1
     for words, count in found.items():
         if words:
             yield (

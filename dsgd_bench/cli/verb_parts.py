@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsgd_bench.config import naming
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import files, printing
 
@@ -58,12 +59,12 @@ def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     from dsgd_bench.cli import earlier
     from dsgd_bench.study import runner
 
-    ids = {trial.id for trial in study.trials}
+    ids = {trial_id(trial) for trial in study.trials}
     for trial, reason in outcome.failed:
         printing.complain(
             f"dsgd-bench: {naming.label(trial.algorithm)} failed: {reason}"
         )
-        for line in runner.log_tail(outcome.folder / trial.id).splitlines():
+        for line in runner.log_tail(outcome.places.of(trial)).splitlines():
             printing.complain(line)
     if outcome.elsewhere:
         printing.line(f"{outcome.elsewhere} trials are being run by another dsgd-bench")
@@ -74,7 +75,7 @@ def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
         )
     ended = bool(outcome.finished or outcome.skipped)
     found = report.read_report(outcome.folder) if ended else report.Report((), "")
-    failed = {trial.id for trial, _ in outcome.failed}
+    failed = {trial_id(trial) for trial, _ in outcome.failed}
     standing = found.standing(ids, failed, outcome.folder)
     printing.lines(earlier.sentences(outcome, standing.rows, len(ids)))
     print_for_machines(standing, mllog=mllog)

@@ -10,11 +10,14 @@ from dsgd_bench.spec.trial import AlgorithmSpec, Trial
 def label(algorithm: AlgorithmSpec) -> str:
     """Return the algorithm and those of its settings that are not its defaults.
 
-    An algorithm that this version does not have is labeled with all its settings.
+    An algorithm that this version does not have is labeled with all its settings. A
+    rule that is not today's is named as well.
     """
     known = ALGORITHMS.get(algorithm.kind)
     defaults = {} if known is None else known.settings
     words = [algorithm.kind]
+    if known is not None and algorithm.rule != known.rule:
+        words.append(f"rule {algorithm.rule}")
     for key, value in sorted(algorithm.settings.items()):
         if key not in defaults or _tuple(defaults[key][1]) != value:
             words.append(value if isinstance(value, str) else f"{key} {value}")

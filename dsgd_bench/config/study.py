@@ -15,8 +15,10 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from dsgd_bench import rng
+from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.config import checks, sweep
 from dsgd_bench.config.checks import check
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.config.sweep import Table
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import user_text
@@ -129,7 +131,7 @@ def listed(study: Study, path: Path) -> Study:
     except ConfigError as error:
         raise ConfigError(f"the list of trials {path} {error}") from None
     ids = {line.partition(" ")[0] for line in lines}
-    kept = tuple(trial for trial in study.trials if trial.id in ids)
+    kept = tuple(trial for trial in study.trials if trial_id(trial) in ids)
     if not kept:
         raise ConfigError(
             f"{path} lists no trial of {study.path}: the study, or this program, has "
@@ -266,12 +268,12 @@ def _trials(table: Table) -> tuple[list[Trial], list[tuple[Trial, str]], int]:
             values = trial.flat() if exclusions else {}
             reasons = [e.reason for e in exclusions if e.covers(values)]
             if reasons:
-                left_out[trial.id] = (trial, reasons[0])
+                left_out[trial_id(trial)] = (trial, reasons[0])
                 continue
             if not checked:  # what is checked is the same for all repeats
                 check(trial)
                 checked = True
-            kept[trial.id] = trial
+            kept[trial_id(trial)] = trial
     if not kept:
         raise ConfigError("exclude leaves no trial: let it match fewer")
     return list(kept.values()), list(left_out.values()), head["seed"]
@@ -363,7 +365,7 @@ def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
         **values["study"],
         seed=seed,
         repeat=repeat,
-        algorithm=_with_settings(AlgorithmSpec, values["algorithm"]),
+        algorithm=_algorithm(values["algorithm"]),
         problem=_with_settings(ProblemSpec, values["problem"]),
         measure=MeasureSpec(target.loss, target.accuracy, values["measure"]["copies"]),
         optimizer=OptimizerSpec(**values["optimizer"]),
@@ -371,6 +373,12 @@ def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
         slowdown=SlowdownSpec(**values["slowdown"]),
         network=_network(table[checks.NETWORK]) if checks.NETWORK in table else None,
     )
+
+
+def _algorithm(values: dict[str, Any]) -> AlgorithmSpec:
+    """Return the algorithm with its settings and the rule that it has now."""
+    spec: AlgorithmSpec = _with_settings(AlgorithmSpec, values)
+    return structs.replace(spec, rule=ALGORITHMS[spec.kind].rule)
 
 
 def _network(table: Any) -> NetworkSpec:

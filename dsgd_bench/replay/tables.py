@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dsgd_bench.bench.output import table
 from dsgd_bench.config import naming
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io.files import write_text
 from dsgd_bench.replay.whatif import Answers
@@ -101,7 +102,7 @@ def write_json(path: Path, answers: Answers) -> None:
     record = answers.record
     content = {
         "trace": str(record.trace.path),
-        "trial": record.trace.trial.id,
+        "trial": trial_id(record.trace.trial),
         "network": answers.network.name,
         "measured": record.epoch,
         "replayed": answers.replayed,

@@ -154,7 +154,7 @@ class Report:
         """
         studies = [study for study in self.studies if home in (None, study.folder)]
         found = [
-            (folder.name, state)
+            (study.ids[folder], state)
             for study in studies
             for folder, state in study.states.items()
         ]

@@ -10,6 +10,7 @@ from dsgd_bench.analysis import servers
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Row, labeled, summarize
 from dsgd_bench.analysis.verify import Verification, verify
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError, DsgdError, TraceError
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
@@ -47,6 +48,8 @@ class Collected:
     states : dict of Path to str
         Every trial's folder: ``finished``, ``failed``, ``unreadable``, ``stopped`` or
         ``missing``.
+    ids : dict of Path to str
+        The trial of every folder in `states`.
     traces : dict of str to Path
         Where the trace of each finished trial lies, by its id.
     copies : list of Path
@@ -64,6 +67,7 @@ class Collected:
     unfinished: list[Path] = field(default_factory=list)
     nameless: list[tuple[Path, str]] = field(default_factory=list)
     states: dict[Path, str] = field(default_factory=dict)
+    ids: dict[Path, str] = field(default_factory=dict)
     traces: dict[str, Path] = field(default_factory=dict)
     copies: list[Path] = field(default_factory=list)
     machines: list[Machine] = field(default_factory=list)
@@ -91,6 +95,7 @@ def collect(folder: Path) -> list[Collected]:
         collected = studies.setdefault((home, fabric), Collected(home, fabric))
         state = trials.state(trial)
         collected.states[trial] = state
+        collected.ids[trial] = trials.id_of(trial)
         if state == trials.FINISHED:
             _add_ready(collected, trial)
         elif state == trials.FAILED:
@@ -175,7 +180,7 @@ def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) 
         if status == "crashed":  # one that is unreadable has been named already
             collected.nameless.append((folder, reason))
         return
-    if _is_copy(collected, folder, job.trial.id):
+    if _is_copy(collected, folder, trial_id(job.trial)):
         return
     collected.rows.append(
         labeled(
@@ -197,7 +202,7 @@ def _open(path: Path) -> Trace:
 def _check_owner(trace: Trace, folder: Path) -> None:
     """Refuse a trace of another trial than was asked of the ranks there."""
     with suppress(ConfigError):  # a trace without what was asked tells all by itself
-        if Job.read(folder / JOB).trial.id != trace.trial.id:
+        if trial_id(Job.read(folder / JOB).trial) != trial_id(trace.trial):
             raise TraceError(f"it is not of the trial that {folder / JOB} asks for")
 
 

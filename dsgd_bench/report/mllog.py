@@ -18,6 +18,7 @@ import numpy as np
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import Row, summarize
 from dsgd_bench.config import naming
+from dsgd_bench.config.identity import trial_id
 
 if TYPE_CHECKING:
     from dsgd_bench.trace import Trace
@@ -83,7 +84,7 @@ def _set_up(log: _Log, trace: "Trace") -> Iterator[str]:
         "opt_name": "sgd",
         "opt_base_learning_rate": trial.optimizer.lr,
         "train_samples": trace.epoch_samples,
-        "dsgd_trial": trial.id,
+        "dsgd_trial": trial_id(trial),
         "dsgd_algorithm": naming.label(trial.algorithm),
         "dsgd_slowdown": labels.slowdown(trial),
         "dsgd_target": labels.target(trial.measure),

@@ -44,6 +44,8 @@ class Study:
         Where its results lie.
     states : mapping of Path to str
         Every trial's folder, and what became of the trial, see `Collected`.
+    ids : mapping of Path to str
+        The trial of each of these folders.
     traces : mapping of str to Path
         Where the trace of each finished trial lies, by its id.
     """
@@ -58,6 +60,7 @@ class Study:
     verified: tuple[Verification, ...] = ()
     folder: Path = Path()
     states: Mapping[Path, str] = field(default_factory=dict)
+    ids: Mapping[Path, str] = field(default_factory=dict)
     traces: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod
@@ -78,6 +81,7 @@ class Study:
             tuple(collected.verified),
             collected.folder,
             collected.states,
+            collected.ids,
             collected.traces,
         )
 

@@ -4,7 +4,6 @@ The defaults stand here and nowhere else. Files are read, and combinations check
 `dsgd_bench.config`.
 """
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,10 +42,14 @@ Pair = Annotated[
 
 
 class AlgorithmSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which algorithm, with all its settings (lists as tuples)."""
+    """Which algorithm, with all its settings (lists as tuples).
+
+    `rule` is the version of the algorithm's rule that is run, or was.
+    """
 
     kind: str
     settings: dict[str, Any] = {}
+    rule: int = 1
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "settings", _tupled(self.settings))
@@ -203,11 +206,6 @@ class Trial(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     budget: BudgetSpec
     measure: MeasureSpec = MeasureSpec()
     network: NetworkSpec | None = None
-
-    @property
-    def id(self) -> str:
-        """Hash of the content, 12 hexadecimal digits."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
         """Return the trial as JSON with sorted keys."""

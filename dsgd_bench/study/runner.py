@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +33,7 @@ from dsgd_bench.study import (
 )
 from dsgd_bench.study.watchdog import Listener, Watchdog
 from dsgd_bench.trace import trials
+from dsgd_bench.trace.trials import Places
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi.fabric import MpiFabric
@@ -89,6 +91,11 @@ class Outcome:
     elsewhere: int = 0
     failed: list[tuple[Trial, str]] = field(default_factory=list)
     stopped: list[Trial] = field(default_factory=list)
+
+    @cached_property
+    def places(self) -> Places:
+        """Where the results of every trial are."""
+        return Places(self.folder)
 
 
 def run_study(
@@ -158,7 +165,7 @@ def _run_one(
 ) -> bool:
     """Run one trial, a number of so many, if nobody else does; tell whether so."""
     trial = job.trial
-    folder = outcome.folder / trial.id
+    folder = outcome.places.of(trial)
     if trials.state(folder) == trials.FINISHED:
         _skip(outcome, trial, display)
         return True
@@ -360,7 +367,9 @@ def run_study_here(
     with rank_process.answering(fabric, machine.watchdog) as watchdog:
         for number, job in enumerate(_jobs(study, machine), 1):
             trial = job.trial
-            folder = outcome.folder / trial.id
+            # not every rank's: their file systems may lag behind each other
+            first = outcome.places.of(trial) if fabric.rank == 0 else None
+            folder = fabric.gather(first)[0]
             with _held_by_first(fabric, job, folder) as state:
                 if state == "run":
                     display.starting(trial, number, len(study.trials))

@@ -8,13 +8,19 @@ verbs look at trials through here, so they count the same.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
-from dsgd_bench.errors import TraceError
+import msgspec
+from msgspec import Struct
+
+from dsgd_bench.config.identity import trial_id
+from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.io import files
-from dsgd_bench.trace import checkpoint
+from dsgd_bench.spec.trial import Trial
+from dsgd_bench.trace import checkpoint, reading
 
 READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"
 """Files by which a trial's folder tells how the trial ended."""
@@ -38,6 +44,76 @@ RECORDS = re.compile(
 )
 """Names of the files that a run leaves in a trial's folder, `MARKS` and `JOB` aside;
 with a number of a process or beginning with a dot: while they were being written."""
+
+
+NAME = re.compile(r"[0-9a-f]{12}")
+"""Names of folders that runs make, now and with every earlier meaning of an id."""
+
+
+class Places:
+    """Where the trials of one study lie, those of earlier versions included.
+
+    A trial's folder is called by its id. Earlier versions had other ids for the same
+    trials, so a folder that is there already is known by the trial inside it; what is
+    finished there is not run again, and what is not goes on there.
+
+    Attributes
+    ----------
+    home : Path
+        Results of the study.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def of(self, trial: Trial) -> Path:
+        """Return the folder of a trial, whether it is there or not."""
+        name = trial_id(trial)
+        folder = self.home / name
+        return folder if _begun(folder) else self._earlier.get(name, folder)
+
+    @cached_property
+    def _earlier(self) -> Mapping[str, Path]:
+        """Folders that are not called by the id of the trial in them, by that id."""
+        with suppress(OSError):  # there is no such folder yet
+            folders = sorted(
+                Path(entry) for entry in os.scandir(self.home) if entry.is_dir()
+            )
+            named = {path: id_of(path) for path in folders if NAME.fullmatch(path.name)}
+            return {name: path for path, name in named.items() if name != path.name}
+        return {}
+
+
+def _begun(folder: Path) -> bool:
+    """Say whether a run has left anything of a trial in its folder."""
+    return any(os.path.lexists(folder / name) for name in (*MARKS, JOB, TRACE))
+
+
+class _Asked(Struct):
+    """The part of a `Job` that every version writes."""
+
+    trial: Trial
+
+
+def trial_in(folder: Path) -> Trial | None:
+    """Return the trial that a folder is of: by its job, or else by its trace."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = files.read_bytes(folder / JOB)
+        return msgspec.json.decode(content, type=_Asked).trial
+    with suppress(TraceError, ConfigError):
+        if (folder / TRACE).exists():
+            with reading.opened(folder / TRACE) as file:
+                return Trial.from_json(file.attrs["dsgd_trial"])
+    return None
+
+
+def id_of(folder: Path) -> str:
+    """Return the id of the trial in a folder; if it cannot be read, the folder's name.
+
+    Folders of finished trials that earlier versions made have other names.
+    """
+    trial = trial_in(folder)
+    return folder.name if trial is None else trial_id(trial)
 
 
 def state(folder: Path) -> str:

@@ -14,6 +14,7 @@ from dsgd_bench import arrays, problems, trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.arrays import Array, Host
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric import preflight, slow_links
@@ -249,7 +250,7 @@ class Run:
         place = fabric.gather(place)[0]
         if place is None:
             return None
-        return trace.checkpoint.read(place, fabric.rank, trial=self.trial.id)
+        return trace.checkpoint.read(place, fabric.rank, trial=trial_id(self.trial))
 
     def _warm_up(self, algorithm: Algorithm, problem: Problem, fabric: Fabric) -> None:
         """Run a few steps of the same trial unobserved: caches, pages, connections."""
@@ -337,7 +338,7 @@ class Run:
                 origin=origin,
                 interruption=interruption,
             ),
-            trial=self.trial.id,
+            trial=trial_id(self.trial),
         )
 
     def _copies(self, x: Array, synchronous: bool) -> Copies:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dsgd_bench.config import read_study
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.host import processes
 from dsgd_bench.study.rank_process import ERROR, READY
 from dsgd_bench.trace import open_trace
@@ -27,7 +28,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
 
 def folder_of(dsgd_bench, study: Path, *changes: str) -> Path:
     (trial,) = read_study(study, changes).trials
-    return dsgd_bench.folder / "results" / study.stem / trial.id
+    return dsgd_bench.folder / "results" / study.stem / trial_id(trial)
 
 
 @pytest.mark.library
@@ -177,7 +178,7 @@ def test_two_runs_on_one_folder_share_the_work(dsgd_bench):
     outputs = [run.communicate(timeout=240) for run in pair]
     assert [run.returncode for run in pair] == [0, 0], outputs
     results = dsgd_bench.folder / "results" / "tiny"
-    ids = {trial.id for trial in read_study(study, [change]).trials}
+    ids = {trial_id(trial) for trial in read_study(study, [change]).trials}
     assert {path.parent.name for path in results.glob(f"*/{READY}")} == ids
     finished = "".join(error for _, error in outputs).count(": finished")
     assert finished == len(ids), "every trial was run by exactly one of the two"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench.config import read_study
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.host import processes
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
@@ -51,7 +52,7 @@ def parent(pid: int) -> int:
 
 def folder_of(dsgd_bench, study: Path, *changes: str) -> Path:
     (trial,) = read_study(study, changes).trials
-    return dsgd_bench.folder / "results" / study.stem / trial.id
+    return dsgd_bench.folder / "results" / study.stem / trial_id(trial)
 
 
 @pytest.mark.library

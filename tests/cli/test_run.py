@@ -10,6 +10,7 @@ import pytest
 import xarray
 
 from dsgd_bench.config import read_study
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.fabric.ledger import SPANS
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
@@ -29,7 +30,7 @@ def test_run_writes_a_trace_of_every_trial_and_skips_it_next_time(dsgd_bench):
     assert first.returncode == 0, first.stderr
     results = dsgd_bench.folder / "results" / "tiny"
     folders = trial_folders(results)
-    assert {f.name for f in folders} == {t.id for t in read_study(study).trials}
+    assert {f.name for f in folders} == {trial_id(t) for t in read_study(study).trials}
     written = {f: (f / "trace.h5").stat().st_mtime_ns for f in folders}
     for word in ("adpsgd", "allreduce", "report.html", "dsgd-bench report"):
         assert word in first.stdout

@@ -11,6 +11,7 @@ import pytest
 from msgspec import structs
 
 from dsgd_bench.cli.display import Silent
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.replay.record import Change, Record, seconds_per_epoch
 from dsgd_bench.replay.scenes import faster, fitted, replay
@@ -52,7 +53,7 @@ def simulated(folder: Path, which: Trial) -> Path:
     """Simulate a trial; return where its trace lies."""
     study = Study("virtual", folder, (which,))
     assert not simulation.simulate_study(study, folder, Silent()).failed
-    return folder / "virtual" / which.id / "trace.h5"
+    return folder / "virtual" / trial_id(which) / "trace.h5"
 
 
 @pytest.mark.parametrize("kind", KINDS)

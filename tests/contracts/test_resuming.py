@@ -17,6 +17,7 @@ from dsgd_bench import trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.verify import verify
 from dsgd_bench.arrays import Array
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import Network, World
@@ -292,18 +293,22 @@ def test_parts_of_a_checkpoint_that_were_exchanged_are_refused(tmp_path: Path) -
     """Each is whole and sealed; only its name is that of the other rank or trial."""
     trials = a_trial("dpsgd", 2), a_trial("allreduce", 2)
     for trial in trials:
-        assert not run(trial, tmp_path / trial.id, At(7))
-    mine, theirs = (tmp_path / each.id / trace.checkpoint.NAME for each in trials)
+        assert not run(trial, tmp_path / trial_id(trial), At(7))
+    mine, theirs = (
+        tmp_path / trial_id(each) / trace.checkpoint.NAME for each in trials
+    )
     first, second = mine / "rank-0000.h5", mine / "rank-0001.h5"
     ours, others = first.read_bytes(), second.read_bytes()
     first.write_bytes(others)
     second.write_bytes(ours)
     with pytest.raises(TraceError, match=r"it is of rank [01] of trial"):
-        run(trials[0], tmp_path / trials[0].id)
+        run(trials[0], tmp_path / trial_id(trials[0]))
     first.write_bytes((theirs / "rank-0000.h5").read_bytes())
     second.write_bytes(others)
-    with pytest.raises(TraceError, match=f"it is of rank 0 of trial {trials[1].id}"):
-        run(trials[0], tmp_path / trials[0].id)
+    with pytest.raises(
+        TraceError, match=f"it is of rank 0 of trial {trial_id(trials[1])}"
+    ):
+        run(trials[0], tmp_path / trial_id(trials[0]))
 
 
 def test_where_nothing_is_to_be_resumed_the_trial_starts_again(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from dsgd_bench.analysis.verify import verify
 from dsgd_bench.cli.display import Silent
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import PROBLEMS
 from dsgd_bench.spec.network import preset
@@ -53,7 +54,9 @@ def simulate(folder: Path, *trials: Trial) -> list[Trace]:
     study = Study("virtual", folder, trials)
     outcome = simulation.simulate_study(study, folder, Silent())
     assert not outcome.failed
-    return [open_trace(folder / "virtual" / each.id / "trace.h5") for each in trials]
+    return [
+        open_trace(folder / "virtual" / trial_id(each) / "trace.h5") for each in trials
+    ]
 
 
 def test_a_model_that_stands_for_a_larger_one_is_accounted_as_that(
@@ -179,6 +182,6 @@ def test_a_trial_that_cannot_be_run_is_marked_and_the_others_go_on(
     bad = trial(problem=ProblemSpec("quadratic", batch=4096))
     study = Study("virtual", tmp_path, (bad, trial()))
     outcome = simulation.simulate_study(study, tmp_path, Silent())
-    assert [each.id for each, _ in outcome.failed] == [bad.id]
+    assert [trial_id(each) for each, _ in outcome.failed] == [trial_id(bad)]
     assert outcome.finished == 1
-    assert "samples" in (tmp_path / "virtual" / bad.id / "ERROR").read_text()
+    assert "samples" in (tmp_path / "virtual" / trial_id(bad) / "ERROR").read_text()

@@ -26,6 +26,7 @@ import numpy as np
 import workers
 
 from dsgd_bench import cli, config, report, trace
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.spec.job import Job
@@ -121,7 +122,7 @@ def prepare(home: Path) -> None:
     (home / "small.toml").write_text(SMALL, encoding="utf-8")
     study = config.read_study(home / "toy.toml")
     command("run", home / "toy.toml", "--results", home / "results")
-    by_kind = {trial.algorithm.kind: trial.id for trial in study.trials}
+    by_kind = {trial.algorithm.kind: trial_id(trial) for trial in study.trials}
     place = home / "results" / "toy"
     for path in place.glob("*.*"):
         path.unlink()

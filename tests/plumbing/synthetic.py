@@ -19,6 +19,7 @@ from dsgd_bench import trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis.comparison import keeps_step
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import (
@@ -224,7 +225,7 @@ def _with_servers(table: np.ndarray, servers: int, name: str) -> np.ndarray:
 
 def save(toy: Toy, study: Path) -> Path:
     """Write a trial's folder as a finished run leaves it; return the folder."""
-    folder = study / toy.trial.id
+    folder = study / trial_id(toy.trial)
     folder.mkdir(parents=True)
     Job(study.name, toy.trial, Machine()).write(folder / "job.json")
     with h5py.File(folder / "trace.h5", "w") as file:
@@ -233,7 +234,7 @@ def save(toy: Toy, study: Path) -> Path:
         file.attrs.update(
             dsgd_schema_version=trace.SCHEMA,
             dsgd_trial=toy.trial.to_json(),
-            dsgd_trial_id=toy.trial.id,
+            dsgd_trial_id=trial_id(toy.trial),
             dsgd_study=study.name,
             dsgd_provenance=json.dumps(toy.provenance),
             dsgd_progress=json.dumps(toy.progress),

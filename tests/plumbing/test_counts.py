@@ -8,6 +8,7 @@ import synthetic
 from dsgd_bench import cli
 from dsgd_bench.batch.slurm import status
 from dsgd_bench.cli import earlier, verb_parts
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
 from dsgd_bench.report import read_report, write_report
 from dsgd_bench.spec.job import Job
@@ -125,10 +126,12 @@ def test_a_finished_trial_with_a_late_error_is_finished_for_all_verbs(tmp_path):
 
 def test_a_copy_of_a_trial_is_named_and_not_counted(tmp_path, capsys):
     folder = run_before(tmp_path / "toy", Machine())
-    shutil.copytree(folder / trial_of(0).id, folder / "0-copy")
-    shutil.copytree(folder / trial_of(1).id, folder / "copies" / trial_of(1).id)
-    fails(folder / trial_of(1).id)
-    shutil.copytree(folder / trial_of(1).id, folder / "~copy")
+    shutil.copytree(folder / trial_id(trial_of(0)), folder / "0-copy")
+    shutil.copytree(
+        folder / trial_id(trial_of(1)), folder / "copies" / trial_id(trial_of(1))
+    )
+    fails(folder / trial_id(trial_of(1)))
+    shutil.copytree(folder / trial_id(trial_of(1)), folder / "~copy")
     assert len(read_report(folder).studies) == 2
     found = next(s for s in read_report(folder).studies if s.name == "toy")
     assert len(found.rows) == 4
@@ -195,7 +198,7 @@ def test_other_machine_file_is_named_with_the_settings_that_differ(tmp_path, cap
     )
     folder = run_before(tmp_path / "toy", then, repeats=3)
     run_before(tmp_path / "toy", now, repeats=0)
-    (folder / trial_of(2).id / trials.JOB).write_text("{")
+    (folder / trial_id(trial_of(2)) / trials.JOB).write_text("{")
     _, out = conclude(capsys, folder, outcome_of(folder, now, range(3)))
     (line,) = [line for line in out.splitlines() if line.startswith("warning: the num")]
     assert "the numbers of 2 skipped trials come from other settings" in line
@@ -214,9 +217,9 @@ def test_a_report_names_what_differs_between_machine_files(tmp_path):
             Machine(env={"OMP_PLACES": "cores", "MY_KEY": "hidden"}),
         ]
     ):
-        job = folder / trial_of(repeat).id / trials.JOB
+        job = folder / trial_id(trial_of(repeat)) / trials.JOB
         Job("toy", trial_of(repeat), machine).write(job)
-    (folder / trial_of(2).id / trials.JOB).write_text("{")
+    (folder / trial_id(trial_of(2)) / trials.JOB).write_text("{")
     text = " ".join(read_report(folder).terminal(columns=100).split())
     assert "different machine files" in text
     assert 'env.OMP_PLACES: "cores" and unset; threads_per_rank: 1 and 2)' in text
@@ -251,10 +254,10 @@ def test_settings_of_machine_files_are_compared_key_by_key(then, now, said):
 
 def test_the_counts_of_a_run_are_those_of_the_trials_asked_for(tmp_path, capsys):
     folder = run_before(tmp_path / "toy", Machine())
-    shutil.rmtree(folder / trial_of(0).id)
-    fails(folder / trial_of(1).id)
-    (folder / trial_of(1).id / trials.JOB).write_text("{")
-    (folder / trial_of(2).id / trials.TRACE).write_text("{")
+    shutil.rmtree(folder / trial_id(trial_of(0)))
+    fails(folder / trial_id(trial_of(1)))
+    (folder / trial_id(trial_of(1)) / trials.JOB).write_text("{")
+    (folder / trial_id(trial_of(2)) / trials.TRACE).write_text("{")
     other = synthetic.save(synthetic.run(synthetic.trial("adpsgd")), folder)
     outcome = outcome_of(folder, Machine(), (2, 3))
     outcome.failed = [(trial_of(1), "rank 1 was killed")]
@@ -276,7 +279,7 @@ def test_the_counts_of_a_run_are_those_of_the_trials_asked_for(tmp_path, capsys)
 
 def test_a_run_in_which_all_failed_counts_them_too(tmp_path, capsys):
     folder = run_before(tmp_path / "toy", Machine(), repeats=1)
-    shutil.rmtree(folder / trial_of(0).id)
+    shutil.rmtree(folder / trial_id(trial_of(0)))
     outcome = runner.Outcome(folder, 0.0, Machine())
     outcome.failed = [(trial_of(repeat), "no disk") for repeat in range(4)]
     code, out = conclude(capsys, folder, outcome)
@@ -288,8 +291,8 @@ def test_a_run_in_which_all_failed_counts_them_too(tmp_path, capsys):
 
 def test_report_and_run_name_the_same_trials_by_one_hash(tmp_path, capsys):
     folder = run_before(tmp_path / "toy", Machine())
-    fails(folder / trial_of(1).id)
-    (folder / trial_of(1).id / trials.JOB).write_text("{")
+    fails(folder / trial_id(trial_of(1)))
+    (folder / trial_id(trial_of(1)) / trials.JOB).write_text("{")
     outcome = outcome_of(folder, Machine(), (0, 2, 3))
     outcome.failed = [(trial_of(1), "rank 1 was killed")]
     _, out = conclude(capsys, folder, outcome)

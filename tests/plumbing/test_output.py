@@ -8,6 +8,7 @@ import pytest
 import synthetic
 
 from dsgd_bench import cli
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.report import fom, mllog, read_report
 from dsgd_bench.trace import open_trace
 
@@ -68,7 +69,7 @@ def test_trials_that_differ_in_nothing_named_get_their_id(tmp_path):
 
 def test_a_crashed_trial_is_counted_and_the_last_line_says_fail(tmp_path):
     folder = study(tmp_path, synthetic.trial(), synthetic.trial(repeat=1))
-    broken = folder / synthetic.trial(repeat=1).id
+    broken = folder / trial_id(synthetic.trial(repeat=1))
     (broken / "READY").unlink()
     (broken / "ERROR").write_text("rank 1 was killed")
     shown = read_report(folder).standing()

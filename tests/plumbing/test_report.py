@@ -11,6 +11,7 @@ import synthetic
 
 from dsgd_bench import report
 from dsgd_bench.analysis.statistics import Estimate
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
 from dsgd_bench.report import numbers, warnings
 from dsgd_bench.report.numbers import DASH, TIMES
@@ -44,7 +45,7 @@ def study(tmp_path):
 
 def one_of(study, **settings):
     """Return the folder of one trial of the study."""
-    return study / synthetic.trial(**settings).id
+    return study / trial_id(synthetic.trial(**settings))
 
 
 def kinds_of(found):

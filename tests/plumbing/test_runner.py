@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import AlgorithmSpec, BudgetSpec, ProblemSpec, Study, Trial
 from dsgd_bench.study import lock, runner, stopping
@@ -31,7 +32,7 @@ def run(results: Path) -> runner.Outcome:
 
 
 def folder_of(results: Path) -> Path:
-    folder = results / "tiny" / TRIAL.id
+    folder = results / "tiny" / trial_id(TRIAL)
     folder.mkdir(parents=True)
     return folder
 
@@ -66,7 +67,7 @@ def test_at_the_end_of_a_job_nothing_is_started(
     monkeypatch.setenv(stopping.FILE, str(tmp_path / "STOP"))
     outcome = run(tmp_path)
     assert outcome.stopped == [TRIAL]
-    assert not (tmp_path / "tiny" / TRIAL.id / "job.json").exists()
+    assert not (tmp_path / "tiny" / trial_id(TRIAL) / "job.json").exists()
 
 
 def test_a_trial_that_another_one_holds_is_left_to_it(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ import h5py
 import pytest
 
 from dsgd_bench import cli, config
-from dsgd_bench.batch.slurm import queue, records, script, submit
+from dsgd_bench.batch.slurm import queue, records, script, status, submit
 from dsgd_bench.batch.slurm.groups import Order
 from dsgd_bench.config import naming, read_machine, read_study
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import mpi_bugs
 from dsgd_bench.spec.batch import SlurmSpec
+from dsgd_bench.spec.job import Job
 from dsgd_bench.study import lock
 
 HERE = Path(__file__).parents[2] / "jobs"
@@ -560,7 +562,9 @@ def test_a_job_keeps_what_it_reads_as_it_was(files, slurm):
     machine = read_machine(folder / "machine" / "machine.toml")
     assert machine.slurm.ranks_per_node == 3
     listed = records.read_trials(folder / "trials.txt")
-    assert list(listed) == [trial.id for trial in study.trials if trial.ranks == 4]
+    assert list(listed) == [
+        trial_id(trial) for trial in study.trials if trial.ranks == 4
+    ]
     text = (folder / "job.sh").read_text()
     assert "--set study.repeats=2 " in text
     assert str(folder) in text
@@ -589,12 +593,12 @@ def test_only_what_is_missing_is_sent_when_jobs_have_ended(files, slurm):
     send()
     assert sent(slurm)[2:] == ["0003-4-ranks"]
     listed = order.folder / "jobs" / "0003-4-ranks" / "trials.txt"
-    left = {trial.id: naming.description(trial) for trial in by_size[4][1:]}
+    left = {trial_id(trial): naming.description(trial) for trial in by_size[4][1:]}
     assert records.read_trials(listed) == left
 
 
 def mark(order, trial, name, text=""):
-    folder = order.folder / trial.id
+    folder = order.folder / trial_id(trial)
     folder.mkdir(parents=True)
     (folder / name).write_text(text)
     if name == "READY":
@@ -610,12 +614,52 @@ def test_failed_trials_can_be_sent_alone(files, slurm, capsys):
     send("--failed")
     assert sent(slurm) == [f"0001-{broken.ranks}-ranks"]
     listed = order.folder / "jobs" / sent(slurm)[0] / "trials.txt"
-    assert listed.read_text() == f"{broken.id} {naming.description(broken)}\n"
+    assert listed.read_text() == f"{trial_id(broken)} {naming.description(broken)}\n"
     assert "not sent: 1 finished, 4 not failed\n" in capsys.readouterr().out
     send("--failed")  # now it is in a job's hands
     assert len(sent(slurm)) == 1
     send()  # the rest
     assert len(sent(slurm)) == 3
+
+
+def rename_to_earlier(order):
+    """Give every trial's folder a name of an earlier version; return the names."""
+    places = {}
+    for number, trial in enumerate(order.study.trials):
+        folder = order.folder / trial_id(trial)
+        if folder.exists():
+            Job(order.study.name, trial, order.machine).write(folder / "job.json")
+            places[trial_id(trial)] = f"{number:012x}"
+            folder.rename(order.folder / places[trial_id(trial)])
+    return places
+
+
+def test_what_an_earlier_version_finished_is_neither_sent_nor_missing(files, slurm):
+    order = order_of(files)
+    done, broken = order.study.trials[:2]
+    mark(order, done, "READY")
+    mark(order, broken, "ERROR", "it broke\n")
+    assert len(rename_to_earlier(order)) == 2
+    found = submit.missing(order)
+    assert found.finished == 1
+    assert sum(len(group.trials) for group in found.groups) == 5
+    asked = status.look(order.folder, order.study)
+    assert asked.counts == {"finished": 1, "failed": 1, "missing": 4}
+    assert asked.reasons == {trial_id(broken): "it broke"}
+    assert status.look(order.folder).counts == {"finished": 1, "failed": 1}
+
+
+def test_what_a_job_of_an_earlier_version_holds_is_not_sent_again(files, slurm):
+    order = order_of(files)
+    held = order.study.trials[0]
+    mark(order, held, "STOPPED")
+    (was,) = rename_to_earlier(order).values()
+    send()
+    for path in order.folder.glob("jobs/*/submitted.json"):
+        path.write_text(path.read_text().replace(trial_id(held), was))
+    (slurm / "queue").write_text("101|RUNNING\n102|RUNNING\n")
+    assert submit.missing(order).held == 6
+    assert status.look(order.folder, order.study).counts == {"queued": 6}
 
 
 def test_what_sbatch_refuses_is_not_recorded(files, slurm, capsys):
@@ -757,7 +801,7 @@ def test_status_counts_every_trial_once_and_says_why_some_failed(files, slurm, c
         ]
         assert re.search(r"101 +completed +1 +1 +3 +1 ", out)
         assert re.search(r"102 +running +4 +2 +3 +0 ", out)
-        assert f"({four[0].id}) failed: rank 3 raised ValueError: [x]\n" in out
+        assert f"({trial_id(four[0])}) failed: rank 3 raised ValueError: [x]\n" in out
         assert "more" not in out
 
 
@@ -786,7 +830,9 @@ def test_a_study_can_be_cut_down_to_some_ranks(files):
 def test_a_study_can_be_cut_down_to_a_list_of_trials(files):
     study = read_study(files / "study.toml")
     path = files / "trials.txt"
-    path.write_text(f"{study.trials[2].id} what it is\n\n{study.trials[0].id}\n")
+    path.write_text(
+        f"{trial_id(study.trials[2])} what it is\n\n{trial_id(study.trials[0])}\n"
+    )
     kept = config.listed(study, path).trials
     assert kept == (study.trials[0], study.trials[2])  # in the study's order
     path.write_text("0123456789ab\n")

@@ -3,6 +3,7 @@
 import pytest
 
 from dsgd_bench.config import read_study
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError
 
 BASE = {
@@ -197,8 +198,8 @@ def test_all_algorithms_of_a_repeat_share_its_seed(study):
 
 
 def test_more_repeats_leave_the_first_ones_as_they_were(study):
-    few = {t.id for t in study(study=BASE["study"] + "\nrepeats = 2").trials}
-    many = {t.id for t in study(study=BASE["study"] + "\nrepeats = 5").trials}
+    few = {trial_id(t) for t in study(study=BASE["study"] + "\nrepeats = 2").trials}
+    many = {trial_id(t) for t in study(study=BASE["study"] + "\nrepeats = 5").trials}
     assert few < many
 
 

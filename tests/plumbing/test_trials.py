@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
 from dsgd_bench.host import identity
 from dsgd_bench.io import files
@@ -130,7 +131,7 @@ def test_a_run_leaves_foreign_files_in_a_linked_trial_folder(tmp_path: Path) -> 
     far = tmp_path / "far"
     found = with_foreign_files(far)
     made(tmp_path / "tiny")
-    (tmp_path / "tiny" / trial().id).symlink_to(far)
+    (tmp_path / "tiny" / trial_id(trial())).symlink_to(far)
     assert simulate(tmp_path).finished == 1
     assert holds(far, found)
     assert (far / trials.TRACE).exists()
@@ -142,7 +143,7 @@ def test_a_linked_folder_with_names_like_ours_that_no_run_made_is_refused(
     far = made(tmp_path / "far")
     (far / trials.LOG).write_text(NOTES)
     made(tmp_path / "tiny")
-    (tmp_path / "tiny" / trial().id).symlink_to(far)
+    (tmp_path / "tiny" / trial_id(trial())).symlink_to(far)
     ((_, reason),) = simulate(tmp_path).failed
     assert f"is a link to {far}, where log.txt lies but no job.json" in reason
     assert (far / trials.LOG).read_text() == NOTES
@@ -207,13 +208,13 @@ def test_a_foreign_file_in_a_checkpoint_survives_it(tmp_path: Path) -> None:
 
 def test_one_odd_trial_does_not_keep_the_others_from_running(tmp_path: Path) -> None:
     made(tmp_path / "tiny")
-    (tmp_path / "tiny" / trial(1).id).symlink_to(tmp_path / "nowhere" / "else")
-    (tmp_path / "tiny" / trial(2).id).write_text(NOTES)
+    (tmp_path / "tiny" / trial_id(trial(1))).symlink_to(tmp_path / "nowhere" / "else")
+    (tmp_path / "tiny" / trial_id(trial(2))).write_text(NOTES)
     outcome = simulate(tmp_path, repeats=4)
     assert outcome.finished == 2
     assert {each.repeat for each, _ in outcome.failed} == {1, 2}
     assert all("cannot be written" in reason for _, reason in outcome.failed)
-    assert (tmp_path / "tiny" / trial(2).id).read_text() == NOTES
+    assert (tmp_path / "tiny" / trial_id(trial(2))).read_text() == NOTES
 
 
 # -------------------------------------------- who writes there, and when
@@ -260,7 +261,7 @@ def test_whatever_is_written_into_a_trials_folder_is_written_under_its_claim(
     tmp_path: Path,
 ) -> None:
     """By the contract, not by luck: probes and clocks of others were cleared away."""
-    folder = tmp_path / "tiny" / trial().id
+    folder = tmp_path / "tiny" / trial_id(trial())
     with watched(folder) as early:
         made(folder, "probe")
         assert set(early) == {".", "probe"}, "the watch sees what is written"

@@ -4,6 +4,7 @@ import pytest
 from virtual_cluster import LAUNCHERS, ROOT, STUDY, until
 
 from dsgd_bench.config import read_study
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.study.rank_process import ERROR
 
 LAUNCHER = next(iter(LAUNCHERS.values()), [])
@@ -17,7 +18,7 @@ def test_a_rank_that_raises_ends_its_job_and_those_that_depend_on_it(slurm):
     study = slurm.write("tiny.toml", STUDY.replace("0.5", "60"))
     machine = slurm.machine(LAUNCHER)
     (trial,) = read_study(study).trials
-    folder = slurm.folder / "results" / "tiny" / trial.id
+    folder = slurm.folder / "results" / "tiny" / trial_id(trial)
     broken = f"raise:1:{folder / 'rank-0001.h5'}"
     job = slurm.submit(
         f"export PYTHONPATH={SABOTAGE}:$PYTHONPATH DSGD_TEST_SABOTAGE={broken}\n"

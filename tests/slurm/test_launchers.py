@@ -4,6 +4,7 @@ import pytest
 from virtual_cluster import STUDY
 
 from dsgd_bench.config import read_study
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.study.rank_process import ERROR, READY
 from dsgd_bench.trace import open_trace
 
@@ -26,7 +27,7 @@ def test_a_tiny_study_runs_over_two_nodes(slurm, launcher):
     ended = slurm.wait(job)
     assert ended["JobState"] == "COMPLETED", slurm.output(job)
     (trial,) = read_study(study).trials
-    folder = slurm.folder / "results" / "tiny" / trial.id
+    folder = slurm.folder / "results" / "tiny" / trial_id(trial)
     assert (folder / READY).exists()
     trace = open_trace(folder / "trace.h5")
     assert (trace["steps_done"] > 0).all()
@@ -44,7 +45,7 @@ def test_srun_that_starts_worlds_of_one_is_refused_in_a_sentence(slurm, option):
     said = slurm.output(job)
     assert "Traceback" not in said
     (trial,) = read_study(study).trials
-    folder = slurm.folder / "results" / "tiny" / trial.id
+    folder = slurm.folder / "results" / "tiny" / trial_id(trial)
     reason = (folder / ERROR).read_text()
     assert "4 ranks were asked for, but this MPI job has size 1" in reason
     assert "--mpi" in reason

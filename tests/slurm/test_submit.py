@@ -8,6 +8,7 @@ import pytest
 from virtual_cluster import FAMILY, GOOD, LAUNCHERS, ROOT, STUDY, Slurm, until
 
 from dsgd_bench.config import read_study
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.study.rank_process import ERROR, READY
 from dsgd_bench.trace import open_trace
 
@@ -52,7 +53,7 @@ def submit(slurm: Slurm, study: Path, path: Path, *words: object) -> list[str]:
 
 def folders(slurm: Slurm, study: Path, *changes: str) -> list[Path]:
     trials = read_study(study, changes).trials
-    return [slurm.folder / "results" / study.stem / trial.id for trial in trials]
+    return [slurm.folder / "results" / study.stem / trial_id(trial) for trial in trials]
 
 
 def long_study(slurm: Slurm, algorithm: str) -> tuple[Path, Path]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from dsgd_bench.batch.slurm import queue, records, states, submit
 from dsgd_bench.batch.slurm.groups import JOBS
 from dsgd_bench.config import naming
-from dsgd_bench.errors import DsgdError, TraceError
-from dsgd_bench.spec.job import Job
+from dsgd_bench.config.identity import trial_id
+from dsgd_bench.errors import TraceError
 from dsgd_bench.spec.trial import Study
 from dsgd_bench.study import lock
 from dsgd_bench.trace import fabric_of, trials
@@ -76,11 +76,8 @@ def look(folder: Path, study: Study | None = None) -> Status:
     """
     found = records.read(folder / JOBS)
     told = queue.of_records(found)
-    if study is not None:
-        names = {trial.id: naming.description(trial) for trial in study.trials}
-    else:
-        names = _known(folder, found)
-    if not names:
+    known = _asked(folder, study) if study is not None else _known(folder, found)
+    if not known:
         raise TraceError(
             f"{folder} has no trial and no job: name the folder of a study, such as "
             "results/smoke, or the study file with --results"
@@ -91,26 +88,44 @@ def look(folder: Path, study: Study | None = None) -> Status:
     for record, state in status.jobs:
         for trial in record.trials:
             hands.setdefault(trial, set()).add(state)
-    for name, words in names.items():
-        state = _state(folder / name, hands.get(name, set()))
+    for name, (words, place) in known.items():
+        jobs = hands.get(name, set()) | hands.get(place.name, set())
+        state = _state(place, jobs)
         status.trials[name] = (words, state)
         if state == "failed":
-            status.reasons[name] = trials.reason(folder / name).splitlines()[0]
+            status.reasons[name] = trials.reason(place).splitlines()[0]
     return status
 
 
-def _known(folder: Path, found: dict[Path, records.Record]) -> dict[str, str]:
+Known = dict[str, tuple[str, Path]]
+"""Id of a trial -> what it is in words, and its folder."""
+
+
+def _asked(folder: Path, study: Study) -> Known:
+    """Return the trials of a study."""
+    places = trials.Places(folder)
+    return {
+        trial_id(trial): (naming.description(trial), places.of(trial))
+        for trial in study.trials
+    }
+
+
+def _known(folder: Path, found: dict[Path, records.Record]) -> Known:
     """Return all trials that the folder tells of: those of jobs, and those begun."""
-    names: dict[str, str] = {}
+    words: dict[str, str] = {}
     for path in found:
-        names |= records.trials_of(path)
+        words |= records.trials_of(path)
+    known = {name: (said, folder / name) for name, said in words.items()}
     for path in trials.find(folder):
-        if path.parent == folder and path.name not in names:
-            try:
-                names[path.name] = naming.description(Job.read(path / trials.JOB).trial)
-            except DsgdError:
-                names[path.name] = "damaged, or written by another dsgd-bench"
-    return names
+        if path.parent != folder or path.name in known:
+            continue
+        name = trials.id_of(path)
+        if trials.state(folder / name) != trials.MISSING:
+            name = path.name  # it is the copy of another folder
+        trial = trials.trial_in(path)
+        said = "damaged, or written by another dsgd-bench"
+        known[name] = (naming.description(trial) if trial else said, path)
+    return known
 
 
 def _state(folder: Path, jobs: set[str]) -> str:

@@ -23,10 +23,12 @@ from dsgd_bench.batch.slurm import (
 from dsgd_bench.batch.slurm.answers import Answer
 from dsgd_bench.batch.slurm.groups import JOBS, Group, Order, grouped
 from dsgd_bench.config import naming
+from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.io import files
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.study import plan, rank_process
+from dsgd_bench.trace import trials
 
 REMEDIES = {
     "account": "mend slurm.account",
@@ -102,12 +104,14 @@ def missing(order: Order, *, failed: bool = False) -> Missing:
     unsure = _taken(found, told, states.unsure)
     counts = dict.fromkeys(("finished", "held", "unsure", "other"), 0)
     left: list[Trial] = []
+    places = trials.Places(order.folder)
     for trial in order.study.trials:
-        folder = order.folder / trial.id
+        folder = places.of(trial)
+        names = {trial_id(trial), folder.name}  # the latter of an earlier version
         if (folder / rank_process.READY).exists():
             counts["finished"] += 1
-        elif trial.id in taken:
-            counts["unsure" if trial.id in unsure else "held"] += 1
+        elif names & taken:
+            counts["unsure" if names & unsure else "held"] += 1
         elif failed and not (folder / rank_process.ERROR).exists():
             counts["other"] += 1
         else:
@@ -192,7 +196,7 @@ def _record(order: Order, group: Group) -> records.Record:
         nodes=group.nodes,
         jobs=group.jobs,
         time=group.slurm.time,
-        trials=tuple(trial.id for trial in group.trials),
+        trials=tuple(trial_id(trial) for trial in group.trials),
         name=script.unique_name(order, group),
         cluster=os.environ.get(calls.CLUSTERS, ""),
     )
@@ -240,7 +244,9 @@ def _fill(folder: Path, order: Order, group: Group, text: str) -> None:
     places = {machine / path.name: path for path in copied}
     for place, path in (places | {study: order.study.path}).items():
         files.write_bytes(place, files.read_bytes(path))
-    lines = (f"{trial.id} {naming.description(trial)}\n" for trial in group.trials)
+    lines = (
+        f"{trial_id(trial)} {naming.description(trial)}\n" for trial in group.trials
+    )
     files.write_text(folder / script.TRIALS, "".join(lines))
     files.write_text(folder / script.SCRIPT, text)
     (folder / script.SCRIPT).chmod(0o755)
