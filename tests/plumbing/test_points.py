@@ -7,7 +7,10 @@ from dataclasses import replace
 import msgspec
 import pytest
 import synthetic
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from dsgd_bench import config
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import combine, labeled
 from dsgd_bench.cli import display
@@ -47,6 +50,56 @@ def test_six_digits_are_not_enough_to_make_two_settings_one_point(tmp_path, caps
         assert f"adpsgd, lr {lr} " in plan
         assert f"adpsgd, lr {lr}" == algorithms[place]
         assert sum(f"optimizer.lr={lr}," in name for name in names.values()) == 2
+
+
+def test_two_rates_of_a_study_are_two_points_in_all_that_a_report_has(
+    tmp_path, monkeypatch
+):
+    """From the study file on: table, summary.csv, figures of merit and legends."""
+    path = tmp_path / "toy.toml"
+    path.write_text(
+        """
+        [study]
+        ranks = 4
+        budget = { seconds = 4.0 }
+        [problem]
+        kind = "softmax"
+        [optimizer]
+        lr = [0.1234567, 0.1234568]
+        [algorithm]
+        kind = "adpsgd"
+        """
+    )
+    for each in config.read_study(path).trials:
+        like = msgspec.structs.replace(trial(), optimizer=each.optimizer)
+        synthetic.save(synthetic.run(like, moments=60), tmp_path / "toy")
+    drawn = texts_drawn(monkeypatch)
+    found = write_report(tmp_path / "toy")
+    with (tmp_path / "toy" / "summary.csv").open() as file:
+        points = [record["algorithm"] for record in csv.DictReader(file)]
+    assert sorted(points) == ["adpsgd, lr 0.1234567", "adpsgd, lr 0.1234568"]
+    naming = [texts for texts in drawn if any("adpsgd" in text for text in texts)]
+    assert len(naming) >= 2, "the losses and the times, at least"
+    merits = "\n".join(found.standing().lines())
+    for point in points:
+        assert f"{point} " in found.terminal(columns=200)
+        assert all(point in texts for texts in naming)
+        rate = point.removeprefix("adpsgd, lr ")
+        called = f"adpsgd,ranks=4,slowdown=none,optimizer.lr={rate},seed=0"
+        assert merits.count(f"FOM loss[{called}]") == 1
+
+
+def texts_drawn(monkeypatch):
+    """Return a list that gets the legends and labels of each figure that is drawn."""
+    drawn = []
+    save = Figure.savefig
+
+    def savefig(figure, *args, **more):
+        drawn.append({text.get_text() for text in figure.findobj(Text)})
+        return save(figure, *args, **more)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return drawn
 
 
 @pytest.mark.parametrize(
