@@ -184,7 +184,7 @@ def _read_measured(arguments: argparse.Namespace) -> "tuple[Study, Machine]":
 
 def _run_in_job(arguments: argparse.Namespace) -> int:
     from dsgd_bench.cli.display import study_display
-    from dsgd_bench.study import rank_process, runner
+    from dsgd_bench.study import inside_job, rank_process
 
     rank_process.prepare_process()
     fabric = rank_process.meet()
@@ -192,7 +192,7 @@ def _run_in_job(arguments: argparse.Namespace) -> int:
     try:
         study, machine = _read_measured(arguments)
         with study_display(study, silent=fabric.rank > 0) as display:
-            outcome = runner.run_study_here(
+            outcome = inside_job.run_study_here(
                 study, machine, arguments.results, display, fabric
             )
         with rank_process.busy(fabric):  # figures of many trials may take their time

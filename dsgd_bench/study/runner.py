@@ -1,14 +1,14 @@
 """Runs a study: one trial after the other, skipping what is finished.
 
-Either this process starts the ranks of each trial with the machine's launcher, or, if
-it is itself a rank of an MPI job, all ranks run the trials together. A trial's folder
-tells how far it is, see `trials`.
+This process starts the ranks of each trial with the machine's launcher. If it is itself
+a rank of an MPI job, all ranks run the trials together: see `inside_job`. A trial's
+folder tells how far it is, see `trials`.
 """
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dsgd_bench import trace
 from dsgd_bench.config import naming
-from dsgd_bench.errors import DsgdError, HangError, LaunchError, TraceError
+from dsgd_bench.errors import DsgdError, HangError, TraceError
 from dsgd_bench.host import processes, shared_memory
 from dsgd_bench.io import files, printing
 from dsgd_bench.spec.job import Job
@@ -31,12 +31,13 @@ from dsgd_bench.study import (
     stale_segments,
     stopping,
 )
-from dsgd_bench.study.watchdog import Listener, Watchdog
+from dsgd_bench.study.decision import Decision, decide
+from dsgd_bench.study.watchdog import Listener
 from dsgd_bench.trace import trials
 from dsgd_bench.trace.trials import Places
 
 if TYPE_CHECKING:
-    from dsgd_bench.fabric.mpi.fabric import MpiFabric
+    pass
 
 JOB, LOG = trials.JOB, trials.LOG
 
@@ -127,11 +128,11 @@ def run_study(
     TraceError
         If the results folder cannot be written.
     """
-    outcome = _begun(results / study.name, machine)
+    outcome = begun(results / study.name, machine)
     if start is None:
         shared_memory.sweep()  # after a run that was killed itself
         stale_segments.remove(machine)
-    jobs = _jobs(study, machine)
+    jobs = jobs_of(study, machine)
     left, again = list(enumerate(jobs, 1)), True
     while left and again:
         before = outcome.finished
@@ -148,7 +149,8 @@ def run_study(
     return outcome
 
 
-def _jobs(study: Study, machine: Machine) -> list[Job]:
+def jobs_of(study: Study, machine: Machine) -> list[Job]:
+    """Return what the ranks of every trial are given, in the order of the study."""
     most = max((trial.ranks for trial in study.trials), default=0)
     return [
         Job(study.name, trial, machine, largest=trial.ranks == most)
@@ -167,65 +169,58 @@ def _run_one(
     trial = job.trial
     folder = outcome.places.of(trial)
     if trials.state(folder) == trials.FINISHED:
-        _skip(outcome, trial, display)
+        pass_over(Decision.SKIP, folder, outcome, trial, display)
         return True
     try:
         with lock.held(folder) as ours:
-            if trials.state(folder) == trials.FINISHED:
-                _skip(outcome, trial, display)
-            elif not ours:
-                display.ended(trial, ELSEWHERE)
-                return False
-            elif reason := _failed_meanwhile(folder, outcome.since):
-                _note(outcome, trial, reason, display)
-            elif stopping.due(job.machine.stop_margin):
-                _note(outcome, trial, rank_process.STOPPED, display)
-            else:
+            decision = decide(job, folder, outcome.since, ours=ours)
+            if decision is Decision.RUN:
                 display.starting(trial, *place)
-                _note(outcome, trial, _started(start, job, folder), display)
+                note(outcome, trial, _started(start, job, folder), display)
+            else:
+                pass_over(decision, folder, outcome, trial, display)
+            return decision is not Decision.LEAVE
     except TraceError as error:  # of this folder: the other trials do not depend on it
-        _note(outcome, trial, str(error), display)
+        note(outcome, trial, str(error), display)
     return True
+
+
+def pass_over(
+    decision: Decision, folder: Path, outcome: Outcome, trial: Trial, display: Display
+) -> None:
+    """Note a trial that is not run now, by what was decided of it."""
+    if decision is Decision.SKIP:
+        outcome.skipped.append(trial)
+        display.ended(trial, "skipped")
+    elif decision is Decision.LEAVE:
+        display.ended(trial, ELSEWHERE)
+    elif decision is Decision.GIVE_UP:
+        note(outcome, trial, trials.reason(folder), display)
+    else:
+        note(outcome, trial, rank_process.STOPPED, display)
 
 
 def _started(start: Start, job: Job, folder: Path) -> str:
     """Run a trial in its folder, which is held; return why it ended early."""
     try:
-        _prepare(folder)
+        prepare(folder)
         return start(job, folder)
     except TraceError as error:
         return rank_process.first_error(folder, str(error))
 
 
-def _begun(folder: Path, machine: Machine) -> Outcome:
+def begun(folder: Path, machine: Machine) -> Outcome:
     """Make the study's folder, and see that it can be written."""
     stopping.refuse_past()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TraceError(_unwritable(folder, error)) from None
-    _prepare(folder)
+    prepare(folder)
     return Outcome(folder, lock.now_there(folder), machine)
 
 
-def _skip(outcome: Outcome, trial: Trial, display: Display) -> None:
-    outcome.skipped.append(trial)
-    display.ended(trial, "skipped")
-
-
-def _failed_meanwhile(folder: Path, since: float) -> str:
-    """Return why another dsgd-bench of this time failed with a trial, or nothing.
-
-    The elements of a job array would all try it one after the other.
-    """
-    try:
-        recent = (folder / rank_process.ERROR).stat().st_mtime > since
-    except OSError:
-        return ""
-    return trials.reason(folder) if recent else ""
-
-
-def _note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None:
+def note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None:
     """Note how a trial ended: `reason` is nothing, ``STOPPED``, or why it failed."""
     if reason == rank_process.STOPPED:
         outcome.stopped.append(trial)
@@ -240,7 +235,7 @@ def _note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None
 
 def _launch(job: Job, folder: Path) -> str:
     """Run one trial with the launcher; return why it ended early, or nothing."""
-    _clear(job, folder)
+    clear(job, folder)
     job.write(folder / JOB)
     ranks, machine = job.trial.ranks, job.machine
     command = launch.command(folder / JOB, ranks, machine, sys.executable)
@@ -305,7 +300,7 @@ def _why_ended(status: int, trial: Trial, folder: Path) -> str:
     return reason
 
 
-def _clear(job: Job, folder: Path) -> None:
+def clear(job: Job, folder: Path) -> None:
     """Remove what the last run of a trial left, but for what it goes on from."""
     trials.clear(folder, checkpoints=job.machine.when_stopped != "resume")
 
@@ -327,7 +322,7 @@ def log_tail(folder: Path) -> str:
     return ""
 
 
-def _prepare(folder: Path) -> None:
+def prepare(folder: Path) -> None:
     """See that a folder that is held can be written, without leaving anything."""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
@@ -341,81 +336,3 @@ def _unwritable(folder: Path, error: OSError) -> str:
         f"the results folder {folder} cannot be written ({error}): choose another "
         "with --results, or free some space"
     )
-
-
-def run_study_here(
-    study: Study,
-    machine: Machine,
-    results: Path,
-    display: Display,
-    fabric: "MpiFabric",
-) -> Outcome:
-    """Run the study on the ranks of the MPI job that this process is one of.
-
-    Raises
-    ------
-    LaunchError
-        If a trial asks for more ranks than the job has.
-    """
-    largest = max((trial.ranks for trial in study.trials), default=0)
-    if largest > fabric.size:
-        raise LaunchError(
-            f"study {study.name} asks for {largest} ranks but this MPI job has "
-            f"{fabric.size}: start it with mpiexec -n {largest}, or without mpiexec"
-        )
-    outcome = _begun(results / study.name, machine)
-    with rank_process.answering(fabric, machine.watchdog) as watchdog:
-        for number, job in enumerate(_jobs(study, machine), 1):
-            trial = job.trial
-            # not every rank's: their file systems may lag behind each other
-            first = outcome.places.of(trial) if fabric.rank == 0 else None
-            folder = fabric.gather(first)[0]
-            with _held_by_first(fabric, job, folder) as state:
-                if state == "run":
-                    display.starting(trial, number, len(study.trials))
-                    reason = _on_ranks(fabric, job, folder, watchdog)
-                    _note(outcome, trial, reason, display)
-                elif state == rank_process.STOPPED:
-                    _note(outcome, trial, state, display)
-                elif state == trials.FINISHED:
-                    _skip(outcome, trial, display)
-                else:
-                    outcome.elsewhere += 1
-                    display.ended(trial, state)
-    return outcome
-
-
-def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -> str:
-    """Run one trial on the first ranks of the job; the others wait.
-
-    Returns ``STOPPED`` if it was, else nothing: what fails ends the whole job.
-    """
-    if fabric.rank == 0:
-        job.write(folder / JOB)
-    part = fabric.part(range(job.trial.ranks))
-    with rank_process.in_trial(watchdog, fabric, part, folder, job.machine.watchdog):
-        if part is not None:
-            work: Callable[[], None] = lambda: rank_process.run_trial(part, job, folder)  # noqa: E731
-            rank_process.guarded(part, folder, work)
-            part.close()
-        fabric.barrier()
-    stopped: bool = fabric.gather((folder / rank_process.STOPPED).exists())[0]
-    return rank_process.STOPPED if stopped else ""
-
-
-@contextmanager
-def _held_by_first(fabric: "MpiFabric", job: Job, folder: Path) -> Iterator[str]:
-    """Let rank 0 hold the folder and decide for all what becomes of the trial."""
-    if fabric.rank:
-        yield fabric.gather(None)[0]
-        return
-    with lock.held(folder) as ours:
-        state = "run" if ours else ELSEWHERE
-        if trials.state(folder) == trials.FINISHED:
-            state = trials.FINISHED
-        elif ours and stopping.due(job.machine.stop_margin):
-            state = rank_process.STOPPED
-        elif ours:
-            _prepare(folder)
-            _clear(job, folder)
-        yield fabric.gather(state)[0]

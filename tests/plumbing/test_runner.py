@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench.config.identity import trial_id
+from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import AlgorithmSpec, BudgetSpec, ProblemSpec, Study, Trial
 from dsgd_bench.study import lock, runner, stopping
+from dsgd_bench.study.decision import Decision, decide
 from dsgd_bench.study.rank_process import ERROR, READY
 
 TRIAL = Trial(
@@ -75,3 +77,37 @@ def test_a_trial_that_another_one_holds_is_left_to_it(tmp_path: Path) -> None:
         outcome = run(tmp_path)
     assert outcome.elsewhere == 1
     assert not outcome.failed
+
+
+@pytest.mark.parametrize(
+    ("mark", "ours", "ends", "expected"),
+    [
+        (READY, True, False, Decision.SKIP),
+        (READY, False, True, Decision.SKIP),
+        (ERROR, False, False, Decision.LEAVE),
+        (ERROR, True, True, Decision.GIVE_UP),
+        ("", True, True, Decision.STOP),
+        ("", True, False, Decision.RUN),
+    ],
+)
+def test_one_decision_is_made_of_a_trial_for_ranks_that_are_started_or_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mark: str,
+    ours: bool,
+    ends: bool,
+    expected: Decision,
+) -> None:
+    folder = folder_of(tmp_path)
+    if mark:
+        (folder / mark).touch()
+    monkeypatch.setattr(stopping, "due", lambda _: ends)
+    assert decide(Job("tiny", TRIAL, REFUSING), folder, 0.0, ours=ours) is expected
+
+
+def test_a_trial_that_failed_before_this_run_began_is_run(tmp_path: Path) -> None:
+    error = folder_of(tmp_path) / ERROR
+    error.touch()
+    since = error.stat().st_mtime + 1
+    job = Job("tiny", TRIAL, REFUSING)
+    assert decide(job, error.parent, since, ours=True) is Decision.RUN

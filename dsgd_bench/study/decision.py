@@ -1,0 +1,50 @@
+"""Whether a trial is run now: one decision, for ranks started here and for those found.
+
+Until they shared it, a study inside an MPI job tried what others had just failed with.
+"""
+
+import enum
+from pathlib import Path
+
+from dsgd_bench.spec.job import Job
+from dsgd_bench.study import rank_process, stopping
+from dsgd_bench.trace import trials
+
+
+class Decision(enum.Enum):
+    """What becomes of a trial that is next."""
+
+    RUN = enum.auto()
+    SKIP = enum.auto()
+    """It is finished."""
+
+    LEAVE = enum.auto()
+    """Another dsgd-bench holds its folder."""
+
+    GIVE_UP = enum.auto()
+    """It failed since this run began, in another dsgd-bench."""
+
+    STOP = enum.auto()
+    """The job around ends."""
+
+
+def decide(job: Job, folder: Path, since: float, *, ours: bool) -> Decision:
+    """Return what becomes of a trial whose folder is `ours`, or somebody else's.
+
+    The elements of a job array would all try a trial that fails, one after the other.
+    """
+    if trials.state(folder) == trials.FINISHED:
+        return Decision.SKIP
+    if not ours:
+        return Decision.LEAVE
+    if _failed_since(folder, since):
+        return Decision.GIVE_UP
+    return Decision.STOP if stopping.due(job.machine.stop_margin) else Decision.RUN
+
+
+def _failed_since(folder: Path, since: float) -> bool:
+    """Say whether a trial has failed after some time of the file system's clock."""
+    try:
+        return (folder / rank_process.ERROR).stat().st_mtime > since
+    except OSError:
+        return False

@@ -1,0 +1,89 @@
+"""Runs a study on the ranks of the MPI job that this process is one of."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsgd_bench.errors import LaunchError
+from dsgd_bench.spec.job import Job
+from dsgd_bench.spec.machine import Machine
+from dsgd_bench.spec.trial import Study
+from dsgd_bench.study import lock, rank_process, runner
+from dsgd_bench.study.decision import Decision, decide
+from dsgd_bench.study.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from dsgd_bench.fabric.mpi.fabric import MpiFabric
+
+
+def run_study_here(
+    study: Study,
+    machine: Machine,
+    results: Path,
+    display: runner.Display,
+    fabric: "MpiFabric",
+) -> runner.Outcome:
+    """Run the study on the ranks of the MPI job that this process is one of.
+
+    Raises
+    ------
+    LaunchError
+        If a trial asks for more ranks than the job has.
+    """
+    largest = max((trial.ranks for trial in study.trials), default=0)
+    if largest > fabric.size:
+        raise LaunchError(
+            f"study {study.name} asks for {largest} ranks but this MPI job has "
+            f"{fabric.size}: start it with mpiexec -n {largest}, or without mpiexec"
+        )
+    outcome = runner.begun(results / study.name, machine)
+    with rank_process.answering(fabric, machine.watchdog) as watchdog:
+        for number, job in enumerate(runner.jobs_of(study, machine), 1):
+            trial = job.trial
+            # not every rank's: their file systems may lag behind each other
+            first = outcome.places.of(trial) if fabric.rank == 0 else None
+            folder = fabric.gather(first)[0]
+            with _held_by_first(fabric, job, folder, outcome.since) as decision:
+                if decision is Decision.RUN:
+                    display.starting(trial, number, len(study.trials))
+                    reason = _on_ranks(fabric, job, folder, watchdog)
+                    runner.note(outcome, trial, reason, display)
+                else:
+                    outcome.elsewhere += decision is Decision.LEAVE
+                    runner.pass_over(decision, folder, outcome, trial, display)
+    return outcome
+
+
+def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -> str:
+    """Run one trial on the first ranks of the job; the others wait.
+
+    Returns ``STOPPED`` if it was, else nothing: what fails ends the whole job.
+    """
+    if fabric.rank == 0:
+        job.write(folder / runner.JOB)
+    part = fabric.part(range(job.trial.ranks))
+    with rank_process.in_trial(watchdog, fabric, part, folder, job.machine.watchdog):
+        if part is not None:
+            work: Callable[[], None] = lambda: rank_process.run_trial(part, job, folder)  # noqa: E731
+            rank_process.guarded(part, folder, work)
+            part.close()
+        fabric.barrier()
+    stopped: bool = fabric.gather((folder / rank_process.STOPPED).exists())[0]
+    return rank_process.STOPPED if stopped else ""
+
+
+@contextmanager
+def _held_by_first(
+    fabric: "MpiFabric", job: Job, folder: Path, since: float
+) -> Iterator[Decision]:
+    """Let rank 0 hold the folder and decide for all what becomes of the trial."""
+    if fabric.rank:
+        yield fabric.gather(None)[0]
+        return
+    with lock.held(folder) as ours:
+        decision = decide(job, folder, since, ours=ours)
+        if decision is Decision.RUN:
+            runner.prepare(folder)
+            runner.clear(job, folder)
+        yield fabric.gather(decision)[0]
