@@ -43,6 +43,13 @@ class Ranks(Protocol):
     def most(self) -> int:
         """The largest number of ranks."""
 
+    def some(self, cases: list[Any]) -> list[Any]:
+        """Return those of many cases that are worth a launch of ranks here.
+
+        All in virtual time. On MPI, where what differs between them (the graphs, say)
+        is computed and not exchanged, the first, the middle and the last.
+        """
+
     def together(
         self, size: int, work: Work, *, seed: int = 0, **network: Any
     ) -> list[Any]:
@@ -56,6 +63,9 @@ class Ranks(Protocol):
 class VirtualRanks:
     kind = "virtual"
     most = max(SIZES)
+
+    def some(self, cases: list[Any]) -> list[Any]:
+        return cases
 
     def together(
         self, size: int, work: Work, *, seed: int = 0, **network: Any
@@ -71,6 +81,10 @@ class MpiRanks:
         from mpi4py import MPI
 
         return int(MPI.COMM_WORLD.size)
+
+    def some(self, cases: list[Any]) -> list[Any]:
+        chosen = sorted({0, len(cases) // 2, len(cases) - 1})
+        return [cases[index] for index in chosen]
 
     def together(
         self, size: int, work: Work, *, seed: int = 0, **network: Any
