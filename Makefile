@@ -17,6 +17,9 @@ comma := ,
 EXTRAS := test$(if $(filter system,$(MPI)),,$(comma)$(MPI))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Installs of several environments at once would write dsgd_bench.egg-info together.
+ALONE := $(if $(shell command -v flock),flock setup.cfg)
+
 .PHONY: help install smoke test test-ranks test-kernels test-gpu show-gpu test-slurm
 .PHONY: test-hosts fuzz chaos check format clean
 .DEFAULT_GOAL := help
@@ -125,14 +128,14 @@ $(VENV)/installed: setup.cfg
 	    echo "MPI=system, but there is no mpiexec on the PATH; load the site's MPI" \
 	    "module, or take MPI=mpich" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --editable ".[$(EXTRAS)]"
+	$(ALONE) $(BIN)/pip install --quiet --editable ".[$(EXTRAS)]"
 	@touch $@
 
 # An extra on top of what is installed: .venv/kernels, .venv/cuda13
 $(VENV)/kernels $(VENV)/cuda12 $(VENV)/cuda13 $(VENV)/torch: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable ".[$(@F)]"
+	$(ALONE) $(BIN)/pip install --quiet --editable ".[$(@F)]"
 	@touch $@
 
 $(VENV)/checked: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(ALONE) $(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@
