@@ -61,7 +61,7 @@ def usage(base: str) -> str:
 
 
 def make(name: str, size: int) -> Graph:
-    """Build the graph called `name` over `size` ranks; everybody can be reached.
+    """Build the graph called `name` over `size` ranks; every rank can be reached.
 
     Raises
     ------

@@ -123,7 +123,7 @@ class Graph:
         found: list[Edges] = []
         for phase in self.phases:
             if isinstance(phase[0], Others):
-                found.append(phase)  # everybody hears from all others, too
+                found.append(phase)  # every rank hears from all others, too
                 continue
             senders: list[list[int]] = [[] for _ in phase]
             for rank, targets in enumerate(phase):
@@ -266,8 +266,8 @@ class Graph:
         Raises
         ------
         ConfigError
-            Naming the first of them. Where all hear of rank 0, and it of all, everybody
-            hears of everybody: so it takes two walks, not one from each rank.
+            Naming the first of them. Where all hear of rank 0, and it of all, each
+            hears of each: so it takes two walks, not one from each rank.
         """
         heard = self._walk(self.phases[0])
         hears = self._walk(self._sources[0])
@@ -285,7 +285,7 @@ class Graph:
         return found
 
     def reach(self) -> int:
-        """Return the steps after which everybody has news of everybody.
+        """Return the dissemination time: steps until every rank has news of all.
 
         It holds from whatever step of the cycle one starts; 0 for a single rank.
 

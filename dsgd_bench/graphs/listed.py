@@ -29,7 +29,7 @@ def file(size: int, *path: str) -> Graph:
     ------
     ConfigError
         If the file cannot be read or a line of it is wrong; the words follow the name
-        of the graph. Whether everybody can be reached is not examined.
+        of the graph. Whether every rank can be reached is not examined.
     """
     name = ":".join(path)
     lines = user_text.read(Path(name), limit=LARGEST_FILE).splitlines()

@@ -129,7 +129,7 @@ def complete(size: int) -> Graph:
 
 
 def star(size: int) -> Graph:
-    """Rank 0 next to every other, and nobody else next to anybody."""
+    """Rank 0 next to every other rank, and no other edges."""
     center = tuple(range(1, size))
     return Graph("", ((center, *((0,) for _ in center)),))
 

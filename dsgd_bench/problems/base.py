@@ -106,7 +106,7 @@ class Problem(Protocol):
         """
 
     def evaluate(self, x: Array) -> Judgment:
-        """Judge a model; called while no clock runs, so it may allocate."""
+        """Evaluate a model; called while no clock runs, so it may allocate."""
 
 
 def dtype_of(name: str) -> np.dtype[Any]:

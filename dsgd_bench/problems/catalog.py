@@ -76,7 +76,7 @@ class DataSet:
         What is downloaded.
     files : tuple of File
         The same, unpacked: taken where a packed file is not there. What counts is their
-        content: a packed file may have been packed again by somebody else.
+        content: a packed file may have been packed again elsewhere.
     parse : callable
         From the content of the unpacked files by name to training and held-out parts.
     """
@@ -172,7 +172,7 @@ def _contents(data_set: DataSet, place: Path) -> dict[str, bytes]:
             except FormatError:
                 _check(content, file, str(path))  # says more, if it is another file
                 raise
-            if _md5(content) != file.md5:  # packed by somebody else: what is in it?
+            if _md5(content) != file.md5:  # packed elsewhere: what is in it?
                 _check_inner(data_set, path, inner)
             found |= inner
     for file in data_set.files:

@@ -1,4 +1,4 @@
-"""What all networks on labeled data have in common: batches, loss, judging.
+"""What all networks on labeled data have in common: batches, loss, evaluation.
 
 Formula   f(x) = mean over samples of -log softmax(scores)[label] + (c / 2) ||x||^2
 
@@ -27,7 +27,7 @@ SMALL = 512
 """Samples of a batch that is made to see what it takes."""
 
 CHUNK = 4096
-"""Samples judged at a time, which bounds the memory that judging needs."""
+"""Samples evaluated at a time, which bounds the memory that evaluation needs."""
 
 
 class Batch:
@@ -209,7 +209,7 @@ class Classifier:
 
     @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self, x: Array) -> Judgment:
-        """Judge a model by all training samples and by the held-out ones."""
+        """Evaluate a model by all training samples and by the held-out ones."""
         data = self._data
         held = _there(data.held_inputs, data.held_labels, self._device)
         batches = self._batches_for(x)
@@ -248,11 +248,11 @@ class Classifier:
         return loss, correct
 
     def _batches_for(self, x: Array) -> dict[int, Batch]:  # noqa: ARG002
-        """Begin to judge a model: return networks for it, by batch size."""
+        """Begin to evaluate a model: return networks for it, by batch size."""
         return {}
 
     def _prepare(self, network: Network) -> None:
-        """Get another network ready for the model that is judged."""
+        """Get another network ready for the model that is evaluated."""
 
     def _enter(self, network: Network, rows: Array) -> None:
         """Let a network read some samples."""

@@ -15,10 +15,10 @@ from dsgd_bench.problems.data import Size
 from dsgd_bench.problems.layers import Builder, Maps, Network, Normalization, team
 
 JUDGED = 128
-"""Pictures judged at a time."""
+"""Pictures evaluated at a time."""
 
 STATISTICS = 16
-"""Batches of training pictures from which statistics are taken before judging."""
+"""Batches of training pictures from which statistics are taken before evaluation."""
 
 
 class Pictures(Batch):
@@ -85,7 +85,7 @@ class Convolutional(Classifier):
             return super().gradient(x, indices, out, ready)
 
     def evaluate(self, x: Array) -> Judgment:
-        """Judge a model by all training samples and by the held-out ones."""
+        """Evaluate a model by all training samples and by the held-out ones."""
         with team().alone():
             return super().evaluate(x)
 

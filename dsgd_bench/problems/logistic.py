@@ -55,7 +55,7 @@ class Logistic:
     dtype : str
         ``"float32"`` or ``"float64"``.
     device : Host
-        Where to compute; models are judged on the host.
+        Where to compute; models are evaluated on the host.
 
     Raises
     ------
@@ -141,7 +141,7 @@ class Logistic:
 
     @np.errstate(over="ignore", invalid="ignore", under="ignore")
     def evaluate(self, x: Array) -> Judgment:
-        """Judge a model by all training samples and by the held-out ones."""
+        """Evaluate a model by all training samples and by the held-out ones."""
         data, x = self._data, host(x)
         loss, correct = 0.0, 0
         for part, scores in _scores(x, data.inputs):

@@ -93,7 +93,7 @@ class MLP(Classifier):
                 values[k + 1],
                 builder.part(n * m + m),
                 error=errors[k + 1],
-                back=errors.get(k),  # nobody wants that of the inputs
+                back=errors.get(k),  # that of the inputs is never used
                 relu=k + 2 < len(self._widths),
                 precision=builder.precision,
             )

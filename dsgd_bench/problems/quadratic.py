@@ -125,7 +125,7 @@ class Quadratic:
 
     @np.errstate(over="ignore", invalid="ignore")
     def evaluate(self, x: Array) -> Judgment:
-        """Judge a model by the formula: exact, and never below the optimum."""
+        """Evaluate a model by the formula: exact, and never below the optimum."""
         h = host(self._h)
         excess = 0.5 * float(h @ np.square(host(x) - self._mean))
         return Judgment(loss=self._lowest + excess, accuracy=float("nan"))

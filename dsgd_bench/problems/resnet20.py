@@ -13,7 +13,7 @@ Start     weights normal with variance 2 / (values that one is made of), gamma =
 Optimum   unknown; the loss is not convex
 
 Batch normalization makes the loss of a sample depend on its batch. Statistics are those
-of this rank's batch; models are judged with statistics taken from training data.
+of this rank's batch; models are evaluated with statistics taken from training data.
 """
 
 from dataclasses import replace

@@ -38,7 +38,7 @@ def allow_tf32(allowed: bool) -> None:
     """Let a GPU round float32 to TF32 where it multiplies, or not.
 
     By the names that all versions have: since PyTorch 2.9 there are others, too, but
-    whoever then asks for the old ones, as its compiler does, gets an error.
+    code that then asks for the old ones, as its compiler does, gets an error.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

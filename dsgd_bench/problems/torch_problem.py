@@ -38,7 +38,7 @@ SEED_BITS = 2**64 - 1
 """Those of a seed that torch takes."""
 
 CHUNK = 256
-"""Samples judged at a time, which bounds the memory that judging needs."""
+"""Samples evaluated at a time, which bounds the memory that evaluation needs."""
 
 ESTIMATED = 4096
 """Training samples, at most, from which running statistics are estimated."""
@@ -153,7 +153,7 @@ class TorchProblem:
             return float(loss.item())  # on a GPU: complete
 
     def evaluate(self, x: Array) -> Judgment:
-        """Judge a model by all training samples and by the held-out ones."""
+        """Evaluate a model by all training samples and by the held-out ones."""
         if on_gpu(x) != (self._device.kind == "cuda"):
             x = self._device.put(x)
         self._views.forget()

@@ -52,7 +52,7 @@ install_packages() {
     say "installed $(slurmctld -V)"
 }
 
-# Hold the folder until the process ends, so that nobody starts or stops beside us.
+# Hold the folder until the process ends, so that no other call starts or stops beside this one.
 hold() {
     [ "${#DIR}" -le 80 ] || die "STATE_DIR is too long for sockets: $DIR"
     while :; do

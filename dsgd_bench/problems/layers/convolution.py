@@ -52,8 +52,8 @@ class Convolution:
     size : int
         Height and width of the neighborhood, odd.
     back : Maps, optional
-        Receives the gradient of `source`, and is like it; nothing where nobody wants
-        it. At the edges it is left with anything.
+        Receives the gradient of `source`, and is like it; nothing where it is not
+        used. At the edges it is left with anything.
     adds : bool
         Whether the gradient is added to what `back` holds.
     precision : str

@@ -30,7 +30,7 @@ class Dense:
     error : array, like `out`
         The gradient of `out`; used up. May be `out` itself where there is no ReLU.
     back : array, like `rows`, optional
-        Receives the gradient of `rows`; nothing where nobody wants it.
+        Receives the gradient of `rows`; nothing where it is not used.
     relu : bool
         Whether a ReLU follows; then `out` is used up on the way back.
     precision : str

@@ -7,7 +7,7 @@ Start     gamma = 1, beta = 0
 
 The statistics are those of this rank's batch, computed in two passes: the variance is
 the mean square of what is left when the mean is taken away. No running statistics are
-kept, as they are no part of the model that ranks exchange; before a model is judged
+kept, as they are no part of the model that ranks exchange; before a model is evaluated
 they are taken from training data, at that very model (Y. Wu and J. Johnson, "Rethinking
 'Batch' in BatchNorm", arXiv:2105.07576, section 3).
 
