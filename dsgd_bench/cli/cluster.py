@@ -11,7 +11,7 @@ from dsgd_bench.batch.slurm import options, records, script
 from dsgd_bench.batch.slurm import submit as sending
 from dsgd_bench.batch.slurm.groups import JOBS, Group, Order
 from dsgd_bench.batch.slurm.status import STATES, Status, look
-from dsgd_bench.cli.display import console, duration
+from dsgd_bench.cli.console import console, duration
 from dsgd_bench.io import printing
 from dsgd_bench.spec.trial import Study
 
@@ -37,7 +37,7 @@ def submit(order: Order, *, failed: bool) -> None:
             printing.lines([sent])
 
 
-def rehearse(order: Order, *, failed: bool) -> None:
+def dry_run(order: Order, *, failed: bool) -> None:
     """Print the scripts that `submit` would send, and what they would cost."""
     missing = sending.missing(order, failed=failed)
     for text in _scripts(order, missing):

@@ -1,18 +1,24 @@
-"""What several verbs have in common: words, exit statuses, how a study is concluded."""
+"""What several verbs have in common: words, exit statuses, reading, concluding."""
 
 import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from dsgd_bench.config import naming
 from dsgd_bench.config.identity import trial_id
-from dsgd_bench.errors import ConfigError
+from dsgd_bench.errors import ConfigError, LaunchError
 from dsgd_bench.io import files, printing
+from dsgd_bench.spec.machine import Machine
 
 if TYPE_CHECKING:
     from dsgd_bench.report import Standing
+    from dsgd_bench.spec.network import NetworkSpec
     from dsgd_bench.spec.trial import Study
     from dsgd_bench.study.runner import Outcome
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a verb is added to the command line."""
 
 FAILED, REFUSED, INVALID, MISSED, STOPPED, INTERRUPTED = 1, 2, 3, 4, 75, 130
 """Exit statuses: a trial failed; the command asks for what cannot be; a finished trial
@@ -53,6 +59,43 @@ def add_mllog(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def add_machine(verb: argparse.ArgumentParser) -> None:
+    """Add the word that names a machine file."""
+    verb.add_argument("--machine", type=Path, help="machine file, see jobs/")
+
+
+def read(arguments: argparse.Namespace) -> tuple["Study", Machine]:
+    """Read a study and a machine file, and refuse what cannot be.
+
+    Raises
+    ------
+    ConfigError
+        If one of them asks for something that cannot be built.
+    """
+    from dsgd_bench import config
+    from dsgd_bench.study import plan
+
+    study = config.read_study(arguments.study, arguments.set)
+    if getattr(arguments, "ranks", None):
+        study = config.on_ranks(study, arguments.ranks)
+    if getattr(arguments, "trials", None):
+        study = config.listed(study, arguments.trials)
+    plan.costs(study)  # refuses what cannot be built, before anything is started
+    named = getattr(arguments, "machine", None)
+    machine = config.read_machine(named) if named else Machine()
+    plan.check_patience(study, machine)
+    return study, machine
+
+
+def read_measured(arguments: argparse.Namespace) -> tuple["Study", Machine]:
+    """Read a study that is to run on MPI."""
+    from dsgd_bench import config
+
+    study, machine = read(arguments)
+    config.check_measured(study)
+    return study, machine
+
+
 def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     """Write and print the report of what there is; say what failed."""
     from dsgd_bench import report
@@ -89,11 +132,49 @@ def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
     return status if whole or status not in (0, MISSED) else FAILED
 
 
+def foresee_bugs(study: "Study", machine: Machine, nodes: int = 1) -> None:
+    """Say which bugs of this environment's MPI library a study can meet."""
+    from dsgd_bench.host import mpi_bugs
+    from dsgd_bench.study import launch
+
+    ranks = max(trial.ranks for trial in study.trials)
+    try:
+        variables = launch.variables(ranks, machine, sys.executable)
+    except LaunchError:
+        return  # a plan needs no MPI library
+    for sentence in mpi_bugs.foreseen(ranks, nodes, variables):
+        printing.complain(f"dsgd-bench: known bug: {sentence}")
+
+
 def print_for_machines(standing: "Standing", *, mllog: bool) -> None:
     """Print what other programs read, before anything is drawn or written."""
     printing.lines(standing.lines())
     if mllog:
         printing.lines(standing.mllog())
+
+
+def network(name: str, ranks: int) -> "NetworkSpec":
+    """Return a preset by its name, or the network that a machine profile describes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such preset and no such file, or the profile does not fit.
+    """
+    from dsgd_bench.io import user_text
+    from dsgd_bench.spec.network import PRESETS
+    from dsgd_bench.spec.strict import nearest
+
+    if name in PRESETS:
+        return PRESETS[name]
+    if not user_text.is_there(Path(name)):
+        raise ConfigError(
+            f"--profile is {name[:80]}, which is neither a file nor a network: name a "
+            f"machine profile, or one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
+        )
+    from dsgd_bench.spec import machine_profile
+
+    return machine_profile.read(Path(name)).network(ranks)
 
 
 def check_target(option: str, path: Path | None, *, folder: bool = False) -> None:

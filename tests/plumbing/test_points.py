@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from dsgd_bench import config
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import combine, labeled
-from dsgd_bench.cli import display
+from dsgd_bench.cli import plan_table
 from dsgd_bench.report import fom, write_report
 from dsgd_bench.spec.strict import exact, nearly
 from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec, SlowLinksSpec, Study
@@ -41,7 +41,7 @@ def test_six_digits_are_not_enough_to_make_two_settings_one_point(tmp_path, caps
     with (tmp_path / "toy" / "summary.csv").open() as file:
         algorithms = [record["algorithm"] for record in csv.DictReader(file)]
     names = fom.names(found.studies[0].rows)
-    display.print_plan(Study("toy", tmp_path / "toy.toml", tuple(trials)))
+    plan_table.print_plan(Study("toy", tmp_path / "toy.toml", tuple(trials)))
     plan = capsys.readouterr().out
     svg = " ".join(path.name for path in found.files)
     assert "loss.png" in svg

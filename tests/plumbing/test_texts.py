@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench import config
-from dsgd_bench.cli.virtual_verbs import network
+from dsgd_bench.cli.verb_parts import network
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.graphs import make
 from dsgd_bench.io import user_text

@@ -1,18 +1,17 @@
-"""The verbs that run in virtual time."""
+"""The verb ``simulate``: a study in virtual time, in this process."""
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsgd_bench.bench import flags
-from dsgd_bench.cli.rank_verbs import Verbs
 from dsgd_bench.cli.verb_parts import (
+    Verbs,
     add_mllog,
     add_results,
     add_study,
-    check_target,
     conclude,
+    network,
 )
 from dsgd_bench.host import environment
 from dsgd_bench.io import printing
@@ -30,7 +29,8 @@ def _ranks(text: str) -> list[int]:
     return [flags.ranks(word) for word in text.split(",")]
 
 
-def _simulate(verbs: Verbs) -> None:
+def add(verbs: Verbs) -> None:
+    """Add the verb to the command line."""
     verb = verbs.add_parser(
         "simulate",
         help="run a study in virtual time, thousands of ranks in this process",
@@ -69,7 +69,8 @@ def _simulate(verbs: Verbs) -> None:
 def simulate(arguments: argparse.Namespace) -> int:
     """Simulate a study in this process, skipping what is finished, and report."""
     environment.limit_threads()
-    from dsgd_bench.cli.display import print_plan, study_display
+    from dsgd_bench.cli.display import study_display
+    from dsgd_bench.cli.plan_table import print_plan
     from dsgd_bench.study import plan, simulation
 
     study = _read(arguments)
@@ -129,100 +130,3 @@ def _resampled(path: str) -> str:
     values = {"mode": "resampled", "trace": path, "distribution": "constant"}
     words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     return f"compute={{{', '.join([*words, 'seconds=0.0', 'variation=0.0'])}}}"
-
-
-def network(name: str, ranks: int) -> "NetworkSpec":
-    """Return a preset by its name, or the network that a machine profile describes.
-
-    Raises
-    ------
-    ConfigError
-        If there is no such preset and no such file, or the profile does not fit.
-    """
-    from dsgd_bench.errors import ConfigError
-    from dsgd_bench.io import user_text
-    from dsgd_bench.spec.network import PRESETS
-    from dsgd_bench.spec.strict import nearest
-
-    if name in PRESETS:
-        return PRESETS[name]
-    if not user_text.is_there(Path(name)):
-        raise ConfigError(
-            f"--profile is {name[:80]}, which is neither a file nor a network: name a "
-            f"machine profile, or one of {', '.join(PRESETS)}{nearest(name, PRESETS)}"
-        )
-    from dsgd_bench.spec import machine_profile
-
-    return machine_profile.read(Path(name)).network(ranks)
-
-
-def _worker_ranks(text: str) -> tuple[int, ...]:
-    """Return the numbers in a word such as "0,3"."""
-    return tuple(flags.rank(word) for word in text.split(","))
-
-
-def _replay(verbs: Verbs) -> None:
-    verb = verbs.add_parser(
-        "replay",
-        help="who cost what in a run, and what if a rank were not slow or the network "
-        "faster",
-    )
-    verb.add_argument("trace", type=Path, help="trace.h5 of a run")
-    verb.add_argument(
-        "--without-slow",
-        type=_worker_ranks,
-        default=(),
-        metavar="RANK,...",
-        help="what if these ranks were as fast as the others",
-    )
-    verb.add_argument(
-        "--faster-network",
-        type=float,
-        metavar="K",
-        help="what if the network were K times faster",
-    )
-    verb.add_argument(
-        "--profile",
-        metavar="P",
-        help="replay over this preset or machine profile (default: a network that is "
-        "fitted to the trace)",
-    )
-    verb.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write all numbers"
-    )
-    verb.add_argument(
-        "--figure", type=Path, metavar="FILE", help="also draw them: .png, .svg or .pdf"
-    )
-    verb.set_defaults(verb=replay)
-
-
-def replay(arguments: argparse.Namespace) -> int:
-    """Replay a run in virtual time with one thing after the other changed; print."""
-    environment.limit_threads()
-    check_target("--json", arguments.json, folder=True)
-    check_target("--figure", arguments.figure, folder=True)
-    from dsgd_bench.replay import figure, tables, whatif
-    from dsgd_bench.trace import open_trace
-
-    if arguments.figure is not None:
-        figure.check(arguments.figure)
-    over = None
-    if arguments.profile is not None:
-        ranks = open_trace(arguments.trace).trial.ranks
-        over = network(arguments.profile, ranks)
-    answers = whatif.ask(
-        arguments.trace,
-        network=over,
-        without_slow=arguments.without_slow,
-        times=arguments.faster_network,
-    )
-    printing.lines(tables.lines(answers))
-    if arguments.json is not None:
-        tables.write_json(arguments.json, answers)
-    if arguments.figure is not None:
-        figure.write(arguments.figure, answers)
-    return 0
-
-
-VIRTUAL = (_simulate, _replay)
-"""Each adds one verb."""

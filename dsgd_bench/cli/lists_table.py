@@ -1,0 +1,65 @@
+"""The tables of ``list``: algorithms, problems and graphs."""
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.cli.console import console
+from dsgd_bench.errors import ConfigError
+from dsgd_bench.graphs import EXAMPLES, GRAPHS, make, usage
+from dsgd_bench.problems import PROBLEMS, settings
+
+LISTED_RANKS = (4, 8, 16)
+"""Numbers of ranks for which graphs are listed."""
+
+
+def print_lists() -> None:
+    """Print algorithms, problems and graphs, with settings and papers."""
+    out = console()
+    table = Table("algorithm", "what", "settings", "traits", box=box.SIMPLE_HEAD)
+    for name, entry in ALGORITHMS.items():
+        shown = ", ".join(f"{k}={v[1]}" for k, v in entry.settings.items())
+        cited = Text(f"{entry.summary}\n{entry.paper}")
+        table.add_row(name, cited, shown, ", ".join(sorted(entry.traits)))
+    out.print(table)
+    table = Table("problem", "what", "settings", box=box.SIMPLE_HEAD)
+    for name, kind in PROBLEMS.items():
+        shown = ", ".join(f"{k}={v[1]}" for k, v in settings(name).items())
+        table.add_row(name, (kind.__doc__ or "").partition(";")[0], shown)
+    out.print(table)
+    at = ", ".join(map(str, LISTED_RANKS))
+    headings = (
+        "graph",
+        "what",
+        f"spectral gap\nat {at}",
+        f"messages per step\nat {at}",
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(Text(heading))
+    for name, builder in GRAPHS.items():
+        what = (builder.__doc__ or "").partition("\n")[0]
+        table.add_row(usage(name), what, *_graph_numbers(name))
+    out.print(table)
+    drawn = " and ".join(name for name in EXAMPLES if ":" in name)
+    out.print(
+        f"A message is a model. Numbers of random graphs are those of {drawn}; "
+        "- where a graph cannot have so many ranks."
+    )
+
+
+def _graph_numbers(base: str) -> tuple[str, str]:
+    """Return spectral gaps and messages per step at `LISTED_RANKS`."""
+    names = [name for name in EXAMPLES if name.partition(":")[0] == base]
+    gaps, messages = [], []
+    for ranks in LISTED_RANKS if names else ():
+        try:
+            graph = make(names[0], ranks)
+        except ConfigError:
+            gaps.append("-")
+            messages.append("-")
+        else:
+            gaps.append(f"{graph.spectral_gap():.3f}")
+            messages.append(f"{graph.messages_per_step():.3g}")
+    return ", ".join(gaps) or "-", ", ".join(messages) or "-"
