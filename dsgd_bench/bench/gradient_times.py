@@ -5,12 +5,10 @@ the others are from ours is said in the table. Then they take turns, in stretche
 least `SLICE` seconds, each stretch with the same batches.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +16,9 @@ from numpy.typing import NDArray
 from dsgd_bench import arrays, rng
 from dsgd_bench.analysis.statistics import median, ratio_of_medians
 from dsgd_bench.arrays import Array, Host
-from dsgd_bench.arrays.blas import PRECISIONS
 from dsgd_bench.bench.cases import CASES, SAMPLES, Case
-from dsgd_bench.bench.flags import Parser, count
 from dsgd_bench.bench.floors import Floor, copy_bandwidth, matmul_rate
+from dsgd_bench.bench.gradient_options import ProblemOptions
 from dsgd_bench.bench.output import (
     Row,
     command,
@@ -57,101 +54,6 @@ APART = {"float64": 1e-8, "float32": 1e-2, "tf32": 0.1, "bfloat16": 0.2}
 """How far, relative to ours, another gradient may be before it is an error. Float32 is
 usually within 1e-5; a unit that rounding turns on or off makes a thousandth. The other
 two round what they multiply to 10 and 7 bits, in every layer."""
-
-
-@dataclass(frozen=True)
-class ProblemOptions:
-    """What ``dsgd-bench bench problems`` was asked.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Networks, of `CASES`.
-    device : str
-        ``"cpu"`` or ``"cuda"``.
-    batches : tuple of int
-        Batch sizes; empty for that of the network.
-    dtype, precision : str
-        Element type, and how a GPU multiplies float32.
-    threads : int
-        Threads of linear algebra, of ours and of torch.
-    torch, compiled : bool
-        Whether to compare with PyTorch, and with what it compiles.
-    json : Path or None
-        Where to write all numbers.
-    iterations, warm_up, percentiles, full, words, ranks
-        As in `AverageOptions`; always one rank.
-    """
-
-    names: tuple[str, ...] = tuple(CASES)
-    device: str = "cpu"
-    batches: tuple[int, ...] = ()
-    dtype: str = "float32"
-    precision: str = "float32"
-    threads: int = 1
-    torch: bool = True
-    compiled: bool = True
-    iterations: int = 20
-    warm_up: int = 2
-    percentiles: tuple[float, ...] = ()
-    full: bool = False
-    json: Path | None = None
-    words: tuple[str, ...] = ()
-    ranks: int = 1
-
-    @classmethod
-    def from_argv(cls, words: Sequence[str]) -> Self:
-        """Read the words of a command line; wrong ones end the program, as usual."""
-        parser = Parser("problems", iterations=cls.iterations, warm_up=cls.warm_up)
-        add = parser.add_argument
-        add("--device", choices=("cpu", "cuda"), default=cls.device)
-        add(
-            "--problem",
-            dest="names",
-            type=networks,
-            metavar="NAME,...",
-            default=cls.names,
-            help=f"some of {', '.join(CASES)} (default: all)",
-        )
-        add(
-            "--batch",
-            dest="batches",
-            type=counts,
-            metavar="N,...",
-            default=(),
-            help="samples of a gradient (default: one size for each network)",
-        )
-        add("--dtype", choices=("float32", "float64"), default=cls.dtype)
-        add(
-            "--precision",
-            choices=PRECISIONS,
-            default=cls.precision,
-            help="how a GPU multiplies float32",
-        )
-        add("--threads", type=count, metavar="N", default=cls.threads)
-        add("--no-torch", dest="torch", action="store_false")
-        add("--no-compile", dest="compiled", action="store_false")
-        parser.add_json()
-        return cls(**vars(parser.parse_args(words)), words=tuple(words))
-
-
-def networks(text: str) -> tuple[str, ...]:
-    """Read "mlp,resnet20" as names of `CASES`."""
-    names = tuple(text.split(","))
-    for name in names:
-        if name not in CASES:
-            raise argparse.ArgumentTypeError(
-                f"{name!r} is no network here; choose from {', '.join(CASES)}"
-            )
-    return names
-
-
-def counts(text: str) -> tuple[int, ...]:
-    """Read "32,128" as batch sizes."""
-    found = tuple(count(word) for word in text.split(","))
-    if max(found) > SAMPLES:
-        raise argparse.ArgumentTypeError(f"{text}: there are {SAMPLES} samples")
-    return found
 
 
 Form = Callable[[NDArray[np.intp]], float]

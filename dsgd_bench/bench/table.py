@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsgd_bench.bench.averaging import AverageOptions, average
-from dsgd_bench.bench.gradient_times import ProblemOptions, gradients
+from dsgd_bench.bench.gradient_options import ProblemOptions
+from dsgd_bench.bench.gradient_times import gradients
 from dsgd_bench.bench.kernel_floor import KernelOptions, kernels
 from dsgd_bench.bench.record import RecordingOptions, recording
 from dsgd_bench.bench.simulator import SimulatorOptions, simulator

@@ -1,19 +1,25 @@
 """From a figure to its files: a PNG, and pictures for both papers of the page."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.io import files
 from dsgd_bench.io.escape import plain
 from dsgd_bench.report import looks
 
 Plan: TypeAlias = tuple[Path, Callable[[], Figure], str]
 """Where a figure goes, what draws it, and its caption."""
+
+Lines: TypeAlias = Sequence[Line]
+"""What a figure shows: points of a study."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +59,12 @@ def draw(path: Path, drawn: Callable[[], Figure], caption: str) -> Drawing:
     # labels stand in comments, where an escape sequence would make it no SVG
     svg = "\n".join(map(plain, text.getvalue().split("\n")))
     return Drawing(path, caption, svg, looks.darkened(svg))
+
+
+def plain_log(axis: Axis) -> None:
+    """Label a log axis with plain numbers: 0.2, 0.5, 1, 2, 5, 10."""
+    low, high = axis.get_view_interval()
+    if low > 0.0 and high / low < 2e3:  # else they would not fit
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())

@@ -14,10 +14,11 @@ from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Group, Row, combine
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.host import placement
-from dsgd_bench.report import tables, warnings
+from dsgd_bench.report import provenance_warnings, tables, warnings
 from dsgd_bench.report.collect import Collected
+from dsgd_bench.report.evidence import Evidence
 from dsgd_bench.report.tables import Table
-from dsgd_bench.report.warnings import Caution, Evidence
+from dsgd_bench.report.warnings import Caution
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Study:
         found: dict[str, Counter[str]] = {}
         for group in self.groups:
             for row in group.rows:
-                facts = warnings.facts(row.provenance)
+                facts = provenance_warnings.facts(row.provenance)
                 places = placement.lines(fact(row.provenance, "placement") or ())
                 facts |= {f"node {host}": text for host, text in places.items()}
                 for name, value in facts.items():

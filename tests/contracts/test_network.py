@@ -17,7 +17,8 @@ from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.ledger import COLUMNS
 from dsgd_bench.fabric.virtual import allreduce_cost
 from dsgd_bench.fabric.virtual.fabric import World
-from dsgd_bench.fabric.virtual.network import Crowd, Interconnect, Network, Port
+from dsgd_bench.fabric.virtual.network import Interconnect, Network
+from dsgd_bench.fabric.virtual.ports import Crowd, Port
 from dsgd_bench.spec.network import (
     AllReduceSpec,
     BackgroundSpec,

@@ -3,7 +3,8 @@
 import pytest
 
 from dsgd_bench.bench.cases import CASES
-from dsgd_bench.bench.gradient_times import APART, ProblemOptions, gradients
+from dsgd_bench.bench.gradient_options import ProblemOptions
+from dsgd_bench.bench.gradient_times import APART, gradients
 from dsgd_bench.fabric.virtual.fabric import World
 
 pytestmark = pytest.mark.gpu

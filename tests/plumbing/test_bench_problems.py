@@ -11,9 +11,9 @@ import pytest
 from dsgd_bench.arrays import HOST
 from dsgd_bench.bench.cases import CASES, Product, resnet20
 from dsgd_bench.bench.floors import Floor
+from dsgd_bench.bench.gradient_options import ProblemOptions
 from dsgd_bench.bench.gradient_times import (
     DASH,
-    ProblemOptions,
     Timed,
     gradients,
     interleaved,

@@ -13,7 +13,7 @@ from dsgd_bench import report
 from dsgd_bench.analysis.statistics import Estimate
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
-from dsgd_bench.report import numbers, warnings
+from dsgd_bench.report import numbers, provenance_warnings
 from dsgd_bench.report.numbers import DASH, TIMES
 from dsgd_bench.report.warnings import CHECKS
 
@@ -292,7 +292,7 @@ def test_six_fine_runs_of_every_point_need_no_warning(tmp_path):
 
 
 def test_provenance_that_changes_with_every_run_is_not_compared():
-    facts = warnings.facts(synthetic.PROVENANCE)
+    facts = provenance_warnings.facts(synthetic.PROVENANCE)
     assert facts["software.packages.numpy"] == "2.4.0"
     assert "time_utc" not in facts
     assert next(iter(CHECKS)) == "crashed"
