@@ -61,10 +61,12 @@ class Worker(Protocol):
     state: State
 
     @property
-    def lr(self) -> float: ...
+    def lr(self) -> float:
+        """The learning rate now, see above."""
 
     @property
-    def fabric(self) -> Fabric: ...
+    def fabric(self) -> Fabric:
+        """The way of this rank to the others."""
 
     def gradient(
         self, x: Array, out: Array, ready: Callable[[slice], None] | None = None

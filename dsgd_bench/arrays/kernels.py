@@ -78,7 +78,7 @@ def expressions() -> Iterator[str]:
 
 
 class Kernels:
-    """Launches the kernels; their methods are described where `dsgd_bench.arrays` is.
+    """Launches the kernels; what they do is described where they are called.
 
     Nothing is complete on return, and nothing is checked: arguments are contiguous and
     fit each other.
@@ -141,43 +141,55 @@ class Kernels:
     # --- vectors
 
     def axpy(self, a: float, x: Array, y: Array) -> None:
+        """Compute ``y <- y + a x``; see `arrays.axpy`."""
         self._each("axpy", y, float(a), x, y)
 
     def average(self, x: Array, y: Array) -> None:
+        """Compute ``y <- (x + y) / 2``; see `arrays.average`."""
         self._each("average", y, x, y)
 
     def average_both(self, x: Array, y: Array) -> None:
+        """Compute ``x, y <- (x + y) / 2``; see `updates.average_both`."""
         self._each("average_both", x, x, y)
 
     def descend(self, x: Array, g: Array, lr: float, decay: float) -> None:
+        """Compute ``x <- x - lr (g + decay x)``; see `updates.descend`."""
         self._each("descend", x, float(lr), float(decay), x, g)
 
     def update(self, x: Array, g: Array, u: Array, rule: Rule) -> None:
+        """Move `x` by a gradient with momentum; see `updates.update`."""
         self._each("update", x, *_scalars(rule), x, g, u)
 
     def average_and_descend(
         self, x: Array, y: Array, g: Array, lr: float, decay: float
     ) -> None:
+        """Average, then descend; see `updates.average_and_descend`."""
         self._each("average_and_descend", x, float(lr), float(decay), x, y, g)
 
     def average_and_update(
         self, x: Array, y: Array, g: Array, u: Array, rule: Rule
     ) -> None:
+        """Average, then update; see `updates.average_and_update`."""
         self._each("average_and_update", x, *_scalars(rule), x, y, g, u)
 
     def debias(self, x: Array, w: Array, z: Array) -> None:
+        """Compute ``z <- x / w``; see `updates.debias`."""
         self._each("debias", z, x, w, z)
 
     def half_difference(self, x: Array, y: Array, out: Array) -> None:
+        """Compute ``out <- (y - x) / 2``; see `updates.half_difference`."""
         self._each("half_difference", out, x, y, out)
 
     def accumulate(self, a: float, x: Array, y: Array) -> None:
+        """Compute ``y <- y + a x`` atomically; see `updates.accumulate`."""
         self._each("accumulate", y, float(a), x, y)
 
     def exchange_halves(self, x: Array, y: Array) -> None:
+        """Exchange half the difference; see `updates.exchange_halves`."""
         self._each("exchange_halves", x, x, y)
 
     def compensate(self, g: Array, x: Array, before: Array, strength: float) -> None:
+        """Bring a late gradient up to date; see `updates.compensate`."""
         self._each("compensate", g, float(strength), g, x, before)
 
     def compensate_adaptively(
@@ -188,10 +200,12 @@ class Kernels:
         mean_square: Array,
         rates: tuple[float, float, float],
     ) -> None:
+        """Do so at the rate of `updates.compensate_adaptively`."""
         scalars = map(float, rates)
         self._each("compensate_adaptively", g, *scalars, g, x, before, mean_square)
 
     def to_bfloat16(self, x: Array, out: NDArray[np.uint16]) -> None:
+        """Round float32 to bfloat16, kept as 16-bit words."""
         n = x.size
         if n:
             blocks = min(-(-n // THREADS), MOST_BLOCKS)
@@ -202,6 +216,7 @@ class Kernels:
     def gather(
         self, rows: NDArray[Any], indices: NDArray[np.int64], out: NDArray[Any]
     ) -> None:
+        """Compute ``out <- rows[indices]``; see `layers.gather`."""
         batch, samples = len(indices), len(rows)
         nbytes = out.nbytes // batch if batch else 0
         if not nbytes:
@@ -217,15 +232,19 @@ class Kernels:
         self._get(f"gather<{UNITS[unit]}>")(grid, (THREADS,), arguments)
 
     def add_bias(self, h: Array, b: Array) -> None:
+        """Add `b` to every row; see `layers.add_bias`."""
         self._each("add_bias", h, b.size, h, b)
 
     def bias_relu(self, h: Array, b: Array) -> None:
+        """Add `b` to every row, and cut at 0; see `layers.bias_relu`."""
         self._each("bias_relu", h, b.size, h, b)
 
     def bias_backward(self, error: Array, db: Array) -> None:
+        """Sum `error` over its rows into `db`; see `layers.bias_backward`."""
         self._sum("bias_backward", error, db, error)
 
     def bias_relu_backward(self, error: Array, h: Array, db: Array) -> None:
+        """Do so where `h` is positive; see `layers.bias_relu_backward`."""
         self._sum("bias_relu_backward", error, db, error, h)
 
     def _sum(self, name: str, error: Array, db: Array, *arguments: Array) -> None:
@@ -251,6 +270,7 @@ class Kernels:
     def cross_entropy(
         self, scores: Array, labels: NDArray[np.int64], loss: NDArray[np.float64]
     ) -> None:
+        """Turn scores into their gradient; see `layers.cross_entropy`."""
         batch, classes = scores.shape
         kernel = self._of("cross_entropy", scores)
         arguments = (batch, classes, scores, labels, loss)

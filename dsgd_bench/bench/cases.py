@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from dsgd_bench import problems
 from dsgd_bench.arrays import Host
 from dsgd_bench.problems import Problem, data, pictures
 from dsgd_bench.problems.data import Data, Size
+from dsgd_bench.spec.trial import ProblemSpec
 
 CLASSES = 10
 SAMPLES = 2048
@@ -81,7 +83,9 @@ class Case:
             **sizes,
             **self.settings,
         }
-        return problems.make(_Spec(self.kind, dtype, settings), 0, device=device)
+        asked = {"kind": self.kind, "dtype": dtype, "settings": settings}
+        spec = msgspec.convert(asked, ProblemSpec)
+        return problems.make(spec, 0, device=device)
 
     def samples(self, dtype: np.dtype[Any]) -> Data:
         """Return the samples of our problem, on the host."""
@@ -101,13 +105,6 @@ class Case:
         """Return the bytes that one gradient reads and writes, at least."""
         numbers = 2 * problem.dimension + batch * math.prod(self.shape)
         return numbers * problem.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class _Spec:
-    kind: str
-    dtype: str
-    settings: Mapping[str, Any]
 
 
 def dense(*widths: int) -> list[Product]:

@@ -55,6 +55,7 @@ def vector_cases(device: Host, nbytes: int, dtype: str) -> Iterator[Case]:
     n = max(1, nbytes // np.dtype(dtype).itemsize)
     x, y, g, u, z = (device.put(random.random(n).astype(dtype)) for _ in range(5))
     yield from _models(x, y, g, u, z)
+    yield from _differences(x, y, z)
     yield from _learned(x, y, g, u)
     yield from _layers(device, x, y)
 
@@ -86,14 +87,6 @@ def _models(x: Array, y: Array, g: Array, u: Array, z: Array) -> Iterator[Case]:
     def debias() -> None:
         z[...] = x / w
 
-    def half() -> None:
-        z[...] = (y - x) / 2
-
-    def halves() -> None:
-        d = (y - x) / 2
-        x[...] += d
-        y[...] -= d
-
     def average_and_update() -> None:
         both()
         _update(x, g, u)
@@ -108,10 +101,23 @@ def _models(x: Array, y: Array, g: Array, u: Array, z: Array) -> Iterator[Case]:
         7 * size,
     )
     yield Case("de-bias", lambda: updates.debias(x, w, z), debias, 2 * size)
+    yield Case("accumulate", lambda: updates.accumulate(LR, x, y, one), axpy, 3 * size)
+
+
+def _differences(x: Array, y: Array, z: Array) -> Iterator[Case]:
+    one, size = Scratch(x), x.nbytes
+
+    def half() -> None:
+        z[...] = (y - x) / 2
+
+    def halves() -> None:
+        d = (y - x) / 2
+        x[...] += d
+        y[...] -= d
+
     yield Case(
         "half difference", lambda: updates.half_difference(x, y, z), half, 3 * size
     )
-    yield Case("accumulate", lambda: updates.accumulate(LR, x, y, one), axpy, 3 * size)
     yield Case(
         "exchange halves", lambda: updates.exchange_halves(x, y, one), halves, 4 * size
     )

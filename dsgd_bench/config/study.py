@@ -1,4 +1,4 @@
-"""What to run and where, read from TOML: study file -> trials, machine file.
+"""What to run, read from TOML: study file -> trials.
 
 A study file (``configs/``) says *what*, a machine file (``jobs/``) says *where*.
 Everything wrong in them is found here, before a rank is launched, and said in one
@@ -19,12 +19,11 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.config import checks, sweep
 from dsgd_bench.config.checks import check
 from dsgd_bench.config.identity import trial_id
+from dsgd_bench.config.machine import load
 from dsgd_bench.config.sweep import Table
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import user_text
 from dsgd_bench.spec import strict
-from dsgd_bench.spec.batch import SET, SlurmSpec, meant, never
-from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.network import NetworkSpec, preset
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
@@ -44,7 +43,6 @@ __all__ = [
     "AlgorithmSpec",
     "BudgetSpec",
     "ComputeSpec",
-    "Machine",
     "MeasureSpec",
     "OptimizerSpec",
     "ProblemSpec",
@@ -54,7 +52,6 @@ __all__ = [
     "Study",
     "Trial",
     "check",
-    "read_machine",
     "read_study",
 ]
 
@@ -91,7 +88,7 @@ def read_study(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Stud
     """
     path = Path(path)
     try:
-        table = sweep.override(_load(path), overrides)
+        table = sweep.override(load(path), overrides)
         trials, excluded, seed = _trials(table)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -174,77 +171,6 @@ def check_measured(study: Study) -> None:
             f"{study.path}: its trials have a [network], so they are not run but "
             "simulated: use dsgd-bench simulate, or leave the table out"
         )
-
-
-def read_machine(path: str | PathLike[str]) -> Machine:
-    """Read a machine file.
-
-    Raises
-    ------
-    ConfigError
-        In one sentence, if it cannot be read or something in it is wrong.
-    """
-    path = Path(path)
-    try:
-        machine = Machine(**strict.read_table(_load(path), strict.keys_of(Machine), ""))
-        _check_names(machine)
-        if not any("{ranks}" in word for word in machine.launcher):
-            raise ConfigError(
-                "launcher must have the word {ranks} where the number of ranks belongs"
-            )
-        if machine.slurm is None:
-            return machine
-        _check_slurm(machine.slurm, machine.stop_margin)
-        template = str(_template(path.resolve().parent, machine.slurm.template))
-        slurm = structs.replace(machine.slurm, template=template)
-        return structs.replace(machine, slurm=slurm)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _check_names(machine: Machine) -> None:
-    """Refuse names that no environment can have."""
-    for name in machine.env:
-        if not name or "=" in name:
-            raise ConfigError(
-                f"env has the name {name!r}, which no environment variable can have: a "
-                "name is not empty and has no equals sign"
-            )
-
-
-def _check_slurm(slurm: SlurmSpec, stop_margin: float) -> None:
-    for word in slurm.options:
-        if instead := SET.get(meant(word)):
-            raise ConfigError(
-                f"slurm.options has {word}, which every job script sets by itself: "
-                f"{instead}, and leave it out here"
-            )
-        if why := never(word):
-            raise ConfigError(f"slurm.options has {word}: {why}; leave it out")
-    if slurm.seconds <= stop_margin:
-        raise ConfigError(
-            f"slurm.time is {slurm.time}, not longer than stop_margin "
-            f"({stop_margin:g} s), so that jobs would stop at once: make it longer"
-        )
-
-
-def _template(folder: Path, name: str) -> Path:
-    """Return the path of a job template that must lie in `folder`."""
-    path = folder / name
-    if path.parent != folder or not (user_text.is_there(path) and path.is_file()):
-        beside = ", ".join(sorted(found.name for found in folder.glob("*.sbatch.j2")))
-        raise ConfigError(
-            f"slurm.template is {name}, which is no file beside the machine file: "
-            + (f"choose one of {beside}" if beside else "put it there")
-        )
-    return path
-
-
-def _load(path: Path) -> Table:
-    try:
-        return user_text.toml(user_text.read(path))
-    except ConfigError as error:
-        raise ConfigError(f"the file {error}") from None
 
 
 def _trials(table: Table) -> tuple[list[Trial], list[tuple[Trial, str]], int]:

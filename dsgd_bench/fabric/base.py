@@ -41,22 +41,44 @@ class Window(Protocol):
     memory: NDArray[Any]
     local: NDArray[Any]
 
-    def within_reach(self, rank: int) -> NDArray[Any] | None: ...
+    def within_reach(self, rank: int) -> NDArray[Any] | None:
+        """Return the vector of another rank if this one can compute on it."""
 
-    def get(self, rank: int, part: slice, out: NDArray[Any]) -> None: ...
-    def getting(
-        self, rank: int, part: slice, out: NDArray[Any]
-    ) -> Callable[[], None]: ...
-    def put(self, values: NDArray[Any], rank: int, part: slice) -> None: ...
-    def fetch(self, rank: int, part: slice, out: NDArray[Any]) -> None: ...
-    def accumulate(self, values: NDArray[Any], rank: int, part: slice) -> None: ...
-    def add(self, value: int, rank: int, index: int) -> int: ...
-    def read(self, rank: int, index: int) -> int: ...
-    def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int: ...
-    def rest(self, rank: int, index: int, seen: int, seconds: float) -> None: ...
-    def flush(self, rank: int) -> None: ...
-    def sync(self) -> None: ...
-    def free(self) -> None: ...
+    def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
+        """Start to copy a part of the vector of `rank` to `out`."""
+
+    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
+        """Start a `get`; return what waits for it alone."""
+
+    def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
+        """Start to copy `values` to a part of the vector of `rank`."""
+
+    def fetch(self, rank: int, part: slice, out: NDArray[Any]) -> None:
+        """Start a `get` that is atomic per element."""
+
+    def accumulate(self, values: NDArray[Any], rank: int, part: slice) -> None:
+        """Start to add `values` to a part of the vector of `rank`."""
+
+    def add(self, value: int, rank: int, index: int) -> int:
+        """Add to a word; return what it was before. Complete on return."""
+
+    def read(self, rank: int, index: int) -> int:
+        """Return a word."""
+
+    def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int:
+        """Replace a word if it is `old`; return what it was. Complete on return."""
+
+    def rest(self, rank: int, index: int, seen: int, seconds: float) -> None:
+        """Wait between two tries of a word that was `seen`, `seconds` by polling."""
+
+    def flush(self, rank: int) -> None:
+        """Wait until all that was started on the vector of `rank` is done."""
+
+    def sync(self) -> None:
+        """Let this rank see what others have written to its memory."""
+
+    def free(self) -> None:
+        """Give the memory back; collective."""
 
 
 class Messages(Protocol):
@@ -131,7 +153,8 @@ class Fabric(Protocol):
     near: frozenset[int]
 
     @property
-    def broken(self) -> bool: ...
+    def broken(self) -> bool:
+        """Whether some rank failed: nobody can be met any more."""
 
     def now(self) -> float:
         """Return this rank's clock in seconds; only differences mean anything."""

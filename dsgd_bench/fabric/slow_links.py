@@ -24,13 +24,14 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric, Messages, Window
+from dsgd_bench.spec.trial import SlowLinksSpec
 
 WORD = 8
 """Bytes of a control word."""
@@ -40,27 +41,14 @@ BITS = 8
 OUT, IN = "out", "in"
 
 
-class LinkSettings(Protocol):
-    """What a trial says about slow links; `spec.trial.SlowLinksSpec` is one."""
-
-    @property
-    def ranks(self) -> tuple[int, ...]: ...
-    @property
-    def pairs(self) -> tuple[str, ...]: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def rate(self) -> float: ...
-
-
-def slowed(fabric: Fabric, settings: LinkSettings) -> Fabric:
+def slowed(fabric: Fabric, settings: SlowLinksSpec) -> Fabric:
     """Return `fabric` with slow links, or itself where no link is slow.
 
     Parameters
     ----------
     fabric : Fabric
         This rank's fabric.
-    settings : LinkSettings
+    settings : SlowLinksSpec
         Which links, and how slow. No ranks and no pairs named: all are meant.
     """
     if fabric.size == 1 or not (settings.seconds or settings.rate):
@@ -75,11 +63,11 @@ class SlowLinks:
     ----------
     fabric : Fabric
         What really carries everything.
-    settings : LinkSettings
+    settings : SlowLinksSpec
         Which links, and how slow.
     """
 
-    def __init__(self, fabric: Fabric, settings: LinkSettings) -> None:
+    def __init__(self, fabric: Fabric, settings: SlowLinksSpec) -> None:
         self._fabric = fabric
         self.seconds = settings.seconds
         self._per_byte = BITS / settings.rate if settings.rate else 0.0
@@ -200,7 +188,7 @@ class SlowLinks:
 
 
 class SlowWindow:
-    """A window whose transfers with slow ranks take their time until `flush`."""
+    """`base.Window` whose transfers with slow ranks take their time until `flush`."""
 
     def __init__(self, links: SlowLinks, window: Window) -> None:
         self._links, self._window = links, window
@@ -272,7 +260,7 @@ class SlowWindow:
 
 
 class SlowMessages:
-    """A channel whose messages from slow ranks arrive when their link has let them.
+    """`base.Messages` that arrive from slow ranks when their link has let them.
 
     Before every message over a slow link goes a stamp, on a channel of its own: when
     the last byte leaves the sender, on rank 0's clock.

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 from dsgd_bench.arrays import HOST, Host
 from dsgd_bench.errors import ConfigError
@@ -18,6 +18,7 @@ from dsgd_bench.problems.resnet20 import ResNet20
 from dsgd_bench.problems.shards import Batches
 from dsgd_bench.problems.softmax import Softmax
 from dsgd_bench.problems.torch_kind import torch_module
+from dsgd_bench.spec.trial import ProblemSpec
 
 __all__ = ["PROBLEMS", "Batches", "Judgment", "Problem", "make", "settings"]
 
@@ -35,17 +36,6 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
 
 NOT_SETTINGS = ("seed", "dtype", "device")
 """Arguments that every problem has, and that a trial gives elsewhere."""
-
-
-class Spec(Protocol):
-    """The part of a trial that describes its problem."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def settings(self) -> Mapping[str, Any]: ...
 
 
 def settings(kind: str) -> dict[str, tuple[Any, Any]]:
@@ -71,12 +61,12 @@ def _settings_of(problem: Callable[..., Problem]) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def make(spec: Spec, seed: int, *, device: Host = HOST) -> Problem:
+def make(spec: ProblemSpec, seed: int, *, device: Host = HOST) -> Problem:
     """Build the problem of a trial: the same on every rank.
 
     Parameters
     ----------
-    spec : Spec
+    spec : ProblemSpec
         Its kind, element type and settings.
     seed : int
         Seed of the trial.

@@ -11,27 +11,26 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import msgspec
 
-from dsgd_bench.errors import ConfigError, DsgdError, LaunchError
+from dsgd_bench.errors import DsgdError, LaunchError
 from dsgd_bench.host import (
     environment,
-    identity,
     mpi_bugs,
     processes,
     provenance,
     shared_memory,
 )
 from dsgd_bench.io import files, printing
-from dsgd_bench.io.escape import plain
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch, stopping
+from dsgd_bench.study.rank_checks import check_links
 from dsgd_bench.study.watchdog import STARTING, Listener, Watchdog, end_within
 from dsgd_bench.trace import trials
 from dsgd_bench.trial.run import Run
@@ -220,34 +219,6 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
             said = f"stopped on purpose: it {then} next time\n"
             files.write_text(folder / STOPPED, said)
         fabric.barrier()
-
-
-def check_links(machine: Machine, names: Sequence[str]) -> None:
-    """Refuse names in ``[links]`` that mean no host of this trial or Slurm job.
-
-    Parameters
-    ----------
-    machine : Machine
-        The machine file.
-    names : sequence of str
-        The host of every rank.
-
-    Raises
-    ------
-    ConfigError
-        If there is such a name: the bounds of the report would be those of other links.
-    """
-    there = [*names, *identity.in_list(os.environ.get("SLURM_JOB_NODELIST", ""))]
-    if strange := identity.unknown(machine.links.hosts, there):
-        raise ConfigError(
-            f"links.hosts of the machine file names {_listed(strange)}, and the ranks "
-            f"of this trial run on {_listed(dict.fromkeys(names))}: name those (case "
-            "does not matter, and host1 means host1.any.domain), or leave the name out"
-        )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(plain, names))
 
 
 def warn_of_bugs(origin: dict[str, Any]) -> list[str]:

@@ -6,25 +6,12 @@ asynchronous ones look at the clock or at a shared count of gradients.
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from dsgd_bench.exchanges.termination import COUNT_SHARE, NEVER, Board
+from dsgd_bench.spec.trial import BudgetSpec
 
 COUNT_PERIOD = 0.01
 """Seconds after which an asynchronous rank reports its steps to the shared count."""
-
-
-class BudgetSettings(Protocol):
-    """What a trial says about its end; `spec.trial.BudgetSpec` is one."""
-
-    @property
-    def seconds(self) -> float | None: ...
-    @property
-    def steps(self) -> int | None: ...
-    @property
-    def samples(self) -> int | None: ...
-    @property
-    def epochs(self) -> float | None: ...
 
 
 class Budget:
@@ -32,7 +19,7 @@ class Budget:
 
     Parameters
     ----------
-    settings : BudgetSettings
+    settings : BudgetSpec
         Whatever is used up first ends the run. `steps` are per rank: an asynchronous
         run ends after that many gradients per rank on average.
     board : Board
@@ -67,7 +54,7 @@ class Budget:
 
     def __init__(  # noqa: PLR0913 (each is one fact of the run)
         self,
-        settings: BudgetSettings,
+        settings: BudgetSpec,
         board: Board,
         *,
         batch: int,

@@ -44,15 +44,7 @@ def judge(
         one process has thousands of ranks, all would take too long.
     """
     serves = fabric.rank >= fabric.size - servers
-    last = max(fabric.gather(final[1]))
-    distance = max(fabric.gather(copies.distance))
-    # no more moments than copies, where long steps left the first distance as it was
-    copies.thin_to(max(last / copies.capacity, distance))
-    moments = [
-        k * copies.distance for k in range(math.floor(last / copies.distance) + 1)
-    ]
-    if moments[-1] < last:
-        moments.append(last)
+    moments = _moments(fabric, copies, final[1])
     result = Judgments(*(np.full(len(moments), np.nan) for _ in fields(Judgments)))
     there = problem.initial()
 
@@ -84,3 +76,17 @@ def judge(
                 result.accuracy_of_mean[m] = best.accuracy
                 result.norm_of_mean[m] = float(np.linalg.norm(mean))
     return result
+
+
+def _moments(fabric: Fabric, copies: Copies, end: float) -> list[float]:
+    """Return the positions at which all ranks are judged; this one ended at `end`."""
+    last = max(fabric.gather(end))
+    distance = max(fabric.gather(copies.distance))
+    # no more moments than copies, where long steps left the first distance as it was
+    copies.thin_to(max(last / copies.capacity, distance))
+    moments = [
+        k * copies.distance for k in range(math.floor(last / copies.distance) + 1)
+    ]
+    if moments[-1] < last:
+        moments.append(last)
+    return moments

@@ -10,45 +10,15 @@ as in I. Sutskever et al., ICML 2013, in the form that deep learning libraries u
 """
 
 import math
-from typing import Protocol
 
 import numpy as np
 
 from dsgd_bench.arrays import Array, Rule, Scratch, updates
 from dsgd_bench.exchanges.resumable import State
+from dsgd_bench.spec.trial import OptimizerSpec, ScheduleSpec
 
 
-class ScheduleSettings(Protocol):
-    """What a trial says about the learning rate over time."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def at(self) -> tuple[float, ...]: ...
-    @property
-    def factor(self) -> float: ...
-    @property
-    def length(self) -> float: ...
-    @property
-    def warmup(self) -> float: ...
-
-
-class OptimizerSettings(Protocol):
-    """What a trial says about the optimizer; `spec.trial.OptimizerSpec` is one."""
-
-    @property
-    def lr(self) -> float: ...
-    @property
-    def momentum(self) -> float: ...
-    @property
-    def nesterov(self) -> bool: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def schedule(self) -> ScheduleSettings: ...
-
-
-def scale(schedule: ScheduleSettings, epochs: float) -> float:
+def scale(schedule: ScheduleSpec, epochs: float) -> float:
     """Return what the learning rate is multiplied by after `epochs` of all ranks."""
     if schedule.kind == "constant":
         return 1.0
@@ -66,7 +36,7 @@ class Optimizer:
 
     Parameters
     ----------
-    settings : OptimizerSettings
+    settings : OptimizerSpec
         Rates and schedule.
     like : array of shape (dim,)
         A model, for shape and type.
@@ -84,7 +54,7 @@ class Optimizer:
 
     def __init__(
         self,
-        settings: OptimizerSettings,
+        settings: OptimizerSpec,
         like: Array,
         share: float = 1.0,
         state: State | None = None,

@@ -177,27 +177,13 @@ class Run:
         return cast(Fabric, on_gpus(fabric, cast(Gpu, place), self.gpu.transport))
 
     def _run(self, fabric: Fabric, place: Host) -> bool:
-        trial = self.trial
-        algorithm = ALGORITHMS[trial.algorithm.kind]
+        algorithm = ALGORITHMS[self.trial.algorithm.kind]
         problem = self._problem(place)
         fabric = self._reaching(fabric, place)
         verdict = preflight.preflight(fabric, self.progress)
         if self.together is None:
             self._warm_up(algorithm, problem, fabric)
-        facts = trace.Facts(
-            trial=trial,
-            study=self.study,
-            provenance=self.provenance | _describe(fabric, place),
-            progress=verdict,
-            epoch_samples=problem.samples,
-            fabric=fabric.kind,
-            servers=algorithm.servers(trial.algorithm.settings, fabric.size),
-            staleness=algorithm.staleness,
-            model_bytes=round(
-                problem.dimension * problem.dtype.itemsize * fabric.ledger.traffic.scale
-            ),
-            optimum=problem.optimum,
-        )
+        facts = self._facts(fabric, problem, verdict, _describe(fabric, place))
         before = self._last_checkpoint(fabric)
         started = fabric.clock_offset()
         with self._shard(fabric, facts, before) as shard:
@@ -227,6 +213,30 @@ class Run:
             trace.checkpoint.publish(self.folder)
         fabric.barrier()
         return finished
+
+    def _facts(
+        self,
+        fabric: Fabric,
+        problem: Problem,
+        verdict: dict[str, Any],
+        place: dict[str, Any],
+    ) -> trace.Facts:
+        """Return what is known of the trial before it has begun."""
+        trial = self.trial
+        algorithm = ALGORITHMS[trial.algorithm.kind]
+        scale = fabric.ledger.traffic.scale
+        return trace.Facts(
+            trial=trial,
+            study=self.study,
+            provenance=self.provenance | place,
+            progress=verdict,
+            epoch_samples=problem.samples,
+            fabric=fabric.kind,
+            servers=algorithm.servers(trial.algorithm.settings, fabric.size),
+            staleness=algorithm.staleness,
+            model_bytes=round(problem.dimension * problem.dtype.itemsize * scale),
+            optimum=problem.optimum,
+        )
 
     def _problem(self, place: Host) -> Problem:
         if self.together is not None:

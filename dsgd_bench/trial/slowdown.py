@@ -4,27 +4,12 @@ Every algorithm of a repeat meets the same slowdowns, so comparisons are paired.
 """
 
 import sys
-from typing import Protocol
 
 from dsgd_bench import rng
+from dsgd_bench.spec.trial import SlowdownSpec
 
 LONGEST = 1000.0
 """A heavy tail is cut here: one draw in a million must not eat the whole budget."""
-
-
-class SlowdownSettings(Protocol):
-    """What a trial says about slowdowns; `spec.trial.SlowdownSpec` is one."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def ranks(self) -> tuple[int, ...]: ...
-    @property
-    def factor(self) -> float: ...
-    @property
-    def probability(self) -> float: ...
-    @property
-    def alpha(self) -> float: ...
 
 
 class Slowdown:
@@ -40,13 +25,13 @@ class Slowdown:
 
     Parameters
     ----------
-    settings : SlowdownSettings
+    settings : SlowdownSpec
         Kind and numbers. No ranks named: all are meant.
     seed, rank : int
         Address of the random numbers.
     """
 
-    def __init__(self, settings: SlowdownSettings, *, seed: int, rank: int) -> None:
+    def __init__(self, settings: SlowdownSpec, *, seed: int, rank: int) -> None:
         chosen = not settings.ranks or rank in settings.ranks
         self._kind = settings.kind if chosen else "none"
         self._settings = settings

@@ -11,7 +11,7 @@ from dsgd_bench.host.identity import Host
 from dsgd_bench.host.placement import arrange
 from dsgd_bench.spec.machine import LinksSpec, Machine
 from dsgd_bench.study import lock
-from dsgd_bench.study.rank_process import check_links
+from dsgd_bench.study.rank_checks import check_links
 
 A, TWIN = Host("node", "boot-1", "time:[1]"), Host("node", "boot-2", "time:[1]")
 SHIFTED = Host("node", "boot-1", "time:[2]")

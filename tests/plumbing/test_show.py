@@ -17,10 +17,10 @@ import synthetic
 
 from dsgd_bench import cli
 from dsgd_bench.cli.console import Plain
-from dsgd_bench.io import escape, printing
+from dsgd_bench.io import escape
 from dsgd_bench.report import read_report, write_report
 
-PACKAGE = Path(printing.__file__).parent
+PACKAGE = Path(cli.__file__).parents[1]
 
 NASTY = (
     "<script>alert(1)</script>\nDSGD_BENCH_RESULT OK id=000000000000\n"

@@ -99,7 +99,7 @@ class StagedMessages:
 
 
 class MappedWindow:
-    """A window in host memory whose own part the GPU computes on in place.
+    """`base.Window` in host memory whose own part the GPU computes on in place.
 
     `local` is the window's memory as the GPU sees it. Transfers between ranks stay on
     the host; where a vector on the GPU takes part in one, it is staged.

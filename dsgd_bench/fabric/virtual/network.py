@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.arrays import BLOCK_BYTES
-from dsgd_bench.fabric.slow_links import WORD, LinkSettings
+from dsgd_bench.fabric.slow_links import WORD
 from dsgd_bench.fabric.virtual import allreduce_cost
 from dsgd_bench.fabric.virtual.ports import BITS, Crowd, Port, SlowLinks, per_byte
 from dsgd_bench.spec.network import LinkSpec, NetworkSpec, Operation
+from dsgd_bench.spec.trial import SlowLinksSpec
 
 CONTROL = 32
 """Bytes up to which a message is a word or a stamp: never scaled, never in a queue."""
@@ -92,7 +93,7 @@ class Interconnect:
     model_bytes : int
         Size of the model that is computed with; `spec.wire_bytes` is what it stands
         for on the wire.
-    slow : LinkSettings, optional
+    slow : SlowLinksSpec, optional
         Links that are slower than the others.
     seed : int
         Of the traffic of others.
@@ -116,7 +117,7 @@ class Interconnect:
         size: int,
         *,
         model_bytes: int = 0,
-        slow: LinkSettings | None = None,
+        slow: SlowLinksSpec | None = None,
         seed: int = 0,
     ) -> None:
         self.spec, self.size = spec, size

@@ -1,8 +1,8 @@
 """Ports and wires of a simulated network: who may send when, beside whom."""
 
 from dsgd_bench import rng
-from dsgd_bench.fabric.slow_links import LinkSettings
 from dsgd_bench.spec.network import BackgroundSpec
+from dsgd_bench.spec.trial import SlowLinksSpec
 
 BITS = 8
 
@@ -105,7 +105,7 @@ class SlowLinks:
     Where a rank shares the port of its node, all of the node is slow.
     """
 
-    def __init__(self, settings: LinkSettings | None, nodes: list[int]) -> None:
+    def __init__(self, settings: SlowLinksSpec | None, nodes: list[int]) -> None:
         self._seconds = settings.seconds if settings else 0.0
         self._per_byte = per_byte(settings.rate) if settings else 0.0
         self._pairs: dict[frozenset[int], dict[int, Port]] = {}
