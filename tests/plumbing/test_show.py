@@ -148,7 +148,7 @@ def test_html_is_escaped_by_the_one_function_that_also_drops_what_is_unseen():
         for path in PACKAGE.rglob("*.py")
         if re.search(r"^(from|import) html\b", path.read_text(), re.MULTILINE)
     }
-    assert users == {"foreign.py"}
+    assert users == {"escape.py"}
 
 
 def test_a_console_shows_text_as_it_is(capsys):
