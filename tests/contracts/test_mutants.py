@@ -14,8 +14,9 @@ import test_replicas as replica_contracts
 from conftest import VirtualRanks
 
 from dsgd_bench import graphs
-from dsgd_bench.algorithms import ALGORITHMS, Algorithm
-from dsgd_bench.algorithms.base import Steps
+from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.algorithms.base import Steps, algorithm
+from dsgd_bench.algorithms.facts import Facts
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.replicas import Replicas
@@ -44,7 +45,11 @@ def breed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Enter a generator function in the table; return its name there."""
 
     def enter(steps: Callable[..., Steps], *traits: str) -> str:
-        entry = Algorithm("mutant", "", frozenset(traits), 3, 1, "none", steps)
+        promised = frozenset(traits)
+        facts = Facts(
+            paper="", traits=promised, vectors=3, waits_for="all", models_sent=1
+        )
+        entry = algorithm("mutant", facts)(steps)
         monkeypatch.setitem(ALGORITHMS, "mutant", entry)
         return "mutant"
 
