@@ -246,6 +246,47 @@ def test_the_package_never_asserts():
     ] == []
 
 
+def is_one_sentence(node: ast.expr) -> bool:
+    """Tell whether a text has one line, and no full stop at its end."""
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    texts = [
+        str(part.value) if isinstance(part, ast.Constant) else "" for part in parts
+    ]
+    return not any("\n" in text for text in texts) and not texts[-1].endswith(".")
+
+
+def test_errors_are_one_line_without_a_full_stop():
+    assert [
+        f"{name_of(path)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+        if not all(map(is_one_sentence, node.exc.args[:1]))
+    ] == []
+
+
+def test_two_lines_and_a_full_stop_are_no_error_of_ours():
+    texts = "'one'", "f'{x}. two'", "'a\\nb'", "f'{x} is wrong.'"
+    found = [is_one_sentence(ast.parse(text, mode="eval").body) for text in texts]
+    assert found == [True, True, False, False]
+
+
+SKIPS = {"skip", "mark.skip", "mark.skipif", "mark.xfail", "importorskip"}
+
+
+def test_a_skipped_test_gives_its_reason():
+    silent = []
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func).removeprefix("pytest.")
+            told = any(word.arg == "reason" for word in node.keywords)
+            if name in SKIPS and not told and not (name == "skip" and node.args):
+                silent.append(f"{path.name}:{node.lineno}")
+    assert silent == []
+
+
 Definition = ast.FunctionDef | ast.ClassDef
 
 
