@@ -37,7 +37,7 @@ def run(*words: str, **more) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["dsgd_bench.cli", "argparse", "dsgd_bench.cli.display"]
+    "name", ["dsgd_bench.cli", "argparse", "dsgd_bench.cli.console"]
 )
 def test_ctrl_c_while_libraries_are_loaded_is_a_sentence(name):
     done = run("-c", INTERRUPTED.format(name=name))
