@@ -15,6 +15,7 @@ from dsgd_bench.algorithms.dpsgd import dpsgd
 from dsgd_bench.algorithms.dpsgd_atc import dpsgd_atc
 from dsgd_bench.algorithms.eamsgd import eamsgd
 from dsgd_bench.algorithms.easgd import easgd
+from dsgd_bench.algorithms.gossip_pga import gossip_pga
 from dsgd_bench.algorithms.localsgd import localsgd
 from dsgd_bench.algorithms.odsgd import odsgd
 from dsgd_bench.algorithms.osgp import osgp
@@ -30,6 +31,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         allreduce_bucketed,
         dpsgd,
         dpsgd_atc,
+        gossip_pga,
         localsgd,
         postlocal,
         ssgd,
