@@ -18,19 +18,19 @@ from dsgd_bench.host import provenance
 from dsgd_bench.io.escape import plain
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
-from dsgd_bench.study.runner import Outcome
+from dsgd_bench.study.runner import StudyOutcome
 from dsgd_bench.trace import trials
 
 FEW = 4
 """Hosts, or keys of a machine file, that are named; of more it is said how many."""
 
 
-def sentences(outcome: Outcome, rows: Sequence[Row], of: int) -> Iterator[str]:
+def sentences(outcome: StudyOutcome, rows: Sequence[Row], of: int) -> Iterator[str]:
     """Yield how many trials were skipped, when and where they were made, and with what.
 
     Parameters
     ----------
-    outcome : Outcome
+    outcome : StudyOutcome
         Of the run.
     rows : sequence of Row
         What is known of the trials of the study.

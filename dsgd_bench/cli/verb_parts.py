@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dsgd_bench.report import Standing
     from dsgd_bench.spec.network import NetworkSpec
     from dsgd_bench.spec.trial import Study
-    from dsgd_bench.study.runner import Outcome
+    from dsgd_bench.study.runner import StudyOutcome
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb is added to the command line."""
@@ -96,7 +96,7 @@ def read_measured(arguments: argparse.Namespace) -> tuple["Study", Machine]:
     return study, machine
 
 
-def conclude(outcome: "Outcome", study: "Study", *, mllog: bool) -> int:
+def conclude(outcome: "StudyOutcome", study: "Study", *, mllog: bool) -> int:
     """Write and print the report of what there is; say what failed."""
     from dsgd_bench import report
     from dsgd_bench.cli import earlier
@@ -207,7 +207,7 @@ def check_target(option: str, path: Path | None, *, folder: bool = False) -> Non
         ) from None
 
 
-def _status(outcome: "Outcome", standing: "Standing") -> int:
+def _status(outcome: "StudyOutcome", standing: "Standing") -> int:
     """Return the exit status of a study, see `cli.main`."""
     if outcome.stopped:
         return STOPPED

@@ -32,7 +32,7 @@ from dsgd_bench.report.collect import collect
 from dsgd_bench.report.fom import sentinel
 from dsgd_bench.report.study import Study
 from dsgd_bench.trace import open_trace
-from dsgd_bench.trace.trials import FAILED, MISSING, UNREADABLE
+from dsgd_bench.trace.trials import Outcome
 
 if TYPE_CHECKING:
     from dsgd_bench.report.drawing import Drawing
@@ -164,8 +164,12 @@ class Report:
             rows = [row for row in rows if row.trial_id in ids]
             verified = [each for each in verified if each.trial_id in ids]
             found = [(trial, state) for trial, state in found if trial in ids]
-            found += [(trial, MISSING) for trial in ids if trial not in dict(found)]
-        found = [(trial, FAILED if trial in failed else was) for trial, was in found]
+            found += [
+                (trial, Outcome.MISSING) for trial in ids if trial not in dict(found)
+            ]
+        found = [
+            (trial, Outcome.FAILED if trial in failed else was) for trial, was in found
+        ]
         return Standing(self, tuple(rows), tuple(verified), tuple(found))
 
 
@@ -193,12 +197,12 @@ class Standing:
     @property
     def crashed(self) -> bool:
         """Whether a trial has failed to run."""
-        return any(state == FAILED for _, state in self.states)
+        return any(state == Outcome.FAILED for _, state in self.states)
 
     @property
     def invalid(self) -> bool:
         """Whether a finished trial fails verification, or cannot even be read."""
-        unreadable = any(state == UNREADABLE for _, state in self.states)
+        unreadable = any(state == Outcome.UNREADABLE for _, state in self.states)
         return unreadable or any(trial.failed for trial in self.verified)
 
     @property

@@ -96,13 +96,13 @@ def collect(folder: Path) -> list[Collected]:
         state = trials.state(trial)
         collected.states[trial] = state
         collected.ids[trial] = trials.id_of(trial)
-        if state == trials.FINISHED:
+        if state == trials.Outcome.FINISHED:
             _add_ready(collected, trial)
-        elif state == trials.FAILED:
+        elif state == trials.Outcome.FAILED:
             _add_crash(collected, trial)
         else:
             collected.unfinished.append(trial)
-    ended = {trials.FINISHED, trials.FAILED, trials.UNREADABLE}
+    ended = {trials.Outcome.FINISHED, trials.Outcome.FAILED, trials.Outcome.UNREADABLE}
     if not any(ended & set(each.states.values()) for each in studies.values()):
         raise TraceError(_nothing(folder, list(studies.values())))
     return list(studies.values())
@@ -130,13 +130,13 @@ def _add_ready(collected: Collected, folder: Path) -> None:
     except DsgdError as error:
         problem = " ".join(str(error).split())
         collected.unreadable.append((path, problem))
-        collected.states[folder] = trials.UNREADABLE
+        collected.states[folder] = trials.Outcome.UNREADABLE
         _add_label(collected, folder, status="unreadable", reason=problem)
         return
     if _is_copy(collected, folder, row.trial_id):
         return
     if row.status == "crashed":  # by its trace, whatever its folder says
-        collected.states[folder] = trials.FAILED
+        collected.states[folder] = trials.Outcome.FAILED
     collected.rows.append(row)
     collected.traces[row.trial_id] = path
     with suppress(DsgdError):  # written by another version: the trace is what counts

@@ -26,10 +26,10 @@ METRICS = (
 """Attributes of a row that are printed as they are, where it has them, and units."""
 
 COUNTED = {
-    "finished": (trials.FINISHED,),
-    "failed": (trials.FAILED,),
-    "unreadable": (trials.UNREADABLE,),
-    "missing": (trials.MISSING, trials.PAUSED),
+    "finished": (trials.Outcome.FINISHED,),
+    "failed": (trials.Outcome.FAILED,),
+    "unreadable": (trials.Outcome.UNREADABLE,),
+    "missing": (trials.Outcome.MISSING, trials.Outcome.STOPPED),
 }
 """What trials are counted as, each as one of these -> what became of them."""
 

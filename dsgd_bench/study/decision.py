@@ -1,14 +1,33 @@
-"""Whether a trial is run now: one decision, for ranks started here and for those found.
+"""Whether a trial is run now, and how it ended, as values.
 
-Until they shared it, a study inside an MPI job tried what others had just failed with.
+One decision serves ranks that are started here and those that are found. Until they
+shared it, a study inside an MPI job tried what others had just failed with.
 """
 
 import enum
+from dataclasses import dataclass
 from pathlib import Path
 
 from dsgd_bench.spec.job import Job
 from dsgd_bench.study import rank_process, stopping
 from dsgd_bench.trace import trials
+from dsgd_bench.trace.trials import Outcome
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one run of a trial ended: finished, stopped, or failed for a reason."""
+
+    outcome: Outcome
+    reason: str = ""
+
+
+FINISHED, STOPPED = Ended(Outcome.FINISHED), Ended(Outcome.STOPPED)
+
+
+def failed(reason: str) -> Ended:
+    """Return the end of a trial that failed."""
+    return Ended(Outcome.FAILED, reason)
 
 
 class Decision(enum.Enum):
@@ -33,7 +52,7 @@ def decide(job: Job, folder: Path, since: float, *, ours: bool) -> Decision:
 
     The elements of a job array would all try a trial that fails, one after the other.
     """
-    if trials.state(folder) == trials.FINISHED:
+    if trials.state(folder) == trials.Outcome.FINISHED:
         return Decision.SKIP
     if not ours:
         return Decision.LEAVE

@@ -10,7 +10,7 @@ from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import Study
 from dsgd_bench.study import lock, rank_process, runner
-from dsgd_bench.study.decision import Decision, decide
+from dsgd_bench.study.decision import FINISHED, STOPPED, Decision, Ended, decide
 from dsgd_bench.study.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def run_study_here(
     results: Path,
     display: runner.Display,
     fabric: "MpiFabric",
-) -> runner.Outcome:
+) -> runner.StudyOutcome:
     """Run the study on the ranks of the MPI job that this process is one of.
 
     Raises
@@ -47,18 +47,18 @@ def run_study_here(
             with _held_by_first(fabric, job, folder, outcome.since) as decision:
                 if decision is Decision.RUN:
                     display.starting(trial, number, len(study.trials))
-                    reason = _on_ranks(fabric, job, folder, watchdog)
-                    runner.note(outcome, trial, reason, display)
+                    ended = _on_ranks(fabric, job, folder, watchdog)
+                    runner.note(outcome, trial, ended, display)
                 else:
                     outcome.elsewhere += decision is Decision.LEAVE
                     runner.pass_over(decision, folder, outcome, trial, display)
     return outcome
 
 
-def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -> str:
+def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -> Ended:
     """Run one trial on the first ranks of the job; the others wait.
 
-    Returns ``STOPPED`` if it was, else nothing: what fails ends the whole job.
+    It has finished or was stopped: what fails ends the whole job.
     """
     if fabric.rank == 0:
         job.write(folder / runner.JOB)
@@ -70,7 +70,7 @@ def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -
             part.close()
         fabric.barrier()
     stopped: bool = fabric.gather((folder / rank_process.STOPPED).exists())[0]
-    return rank_process.STOPPED if stopped else ""
+    return STOPPED if stopped else FINISHED
 
 
 @contextmanager

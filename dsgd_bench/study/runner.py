@@ -31,7 +31,14 @@ from dsgd_bench.study import (
     stale_segments,
     stopping,
 )
-from dsgd_bench.study.decision import Decision, decide
+from dsgd_bench.study.decision import (
+    FINISHED,
+    STOPPED,
+    Decision,
+    Ended,
+    decide,
+    failed,
+)
 from dsgd_bench.study.watchdog import Listener
 from dsgd_bench.trace import trials
 from dsgd_bench.trace.trials import Places
@@ -46,8 +53,8 @@ ELSEWHERE = "is being run by another dsgd-bench"
 TAIL = 12
 """Lines of a failed trial's log that are shown."""
 
-Start = Callable[[Job, Path], str]
-"""Runs one trial in its folder; returns why it ended early, or nothing."""
+Start = Callable[[Job, Path], Ended]
+"""Runs one trial in its folder; returns how it ended."""
 
 
 class Display(Protocol):
@@ -61,7 +68,7 @@ class Display(Protocol):
 
 
 @dataclass
-class Outcome:
+class StudyOutcome:
     """What became of the trials of a study.
 
     Attributes
@@ -105,7 +112,7 @@ def run_study(
     results: Path,
     display: Display,
     start: Start | None = None,
-) -> Outcome:
+) -> StudyOutcome:
     """Run every trial that is not finished.
 
     Parameters
@@ -161,14 +168,14 @@ def jobs_of(study: Study, machine: Machine) -> list[Job]:
 def _run_one(
     job: Job,
     place: tuple[int, int],
-    outcome: Outcome,
+    outcome: StudyOutcome,
     display: Display,
     start: Start,
 ) -> bool:
     """Run one trial, a number of so many, if nobody else does; tell whether so."""
     trial = job.trial
     folder = outcome.places.of(trial)
-    if trials.state(folder) == trials.FINISHED:
+    if trials.state(folder) == trials.Outcome.FINISHED:
         pass_over(Decision.SKIP, folder, outcome, trial, display)
         return True
     try:
@@ -181,12 +188,16 @@ def _run_one(
                 pass_over(decision, folder, outcome, trial, display)
             return decision is not Decision.LEAVE
     except TraceError as error:  # of this folder: the other trials do not depend on it
-        note(outcome, trial, str(error), display)
+        note(outcome, trial, failed(str(error)), display)
     return True
 
 
 def pass_over(
-    decision: Decision, folder: Path, outcome: Outcome, trial: Trial, display: Display
+    decision: Decision,
+    folder: Path,
+    outcome: StudyOutcome,
+    trial: Trial,
+    display: Display,
 ) -> None:
     """Note a trial that is not run now, by what was decided of it."""
     if decision is Decision.SKIP:
@@ -195,21 +206,21 @@ def pass_over(
     elif decision is Decision.LEAVE:
         display.ended(trial, ELSEWHERE)
     elif decision is Decision.GIVE_UP:
-        note(outcome, trial, trials.reason(folder), display)
+        note(outcome, trial, failed(trials.reason(folder)), display)
     else:
-        note(outcome, trial, rank_process.STOPPED, display)
+        note(outcome, trial, STOPPED, display)
 
 
-def _started(start: Start, job: Job, folder: Path) -> str:
-    """Run a trial in its folder, which is held; return why it ended early."""
+def _started(start: Start, job: Job, folder: Path) -> Ended:
+    """Run a trial in its folder, which is held; return how it ended."""
     try:
         prepare(folder)
         return start(job, folder)
     except TraceError as error:
-        return rank_process.first_error(folder, str(error))
+        return failed(rank_process.first_error(folder, str(error)))
 
 
-def begun(folder: Path, machine: Machine) -> Outcome:
+def begun(folder: Path, machine: Machine) -> StudyOutcome:
     """Make the study's folder, and see that it can be written."""
     stopping.refuse_past()
     try:
@@ -217,24 +228,24 @@ def begun(folder: Path, machine: Machine) -> Outcome:
     except OSError as error:
         raise TraceError(_unwritable(folder, error)) from None
     prepare(folder)
-    return Outcome(folder, lock.now_there(folder), machine)
+    return StudyOutcome(folder, lock.now_there(folder), machine)
 
 
-def note(outcome: Outcome, trial: Trial, reason: str, display: Display) -> None:
-    """Note how a trial ended: `reason` is nothing, ``STOPPED``, or why it failed."""
-    if reason == rank_process.STOPPED:
+def note(outcome: StudyOutcome, trial: Trial, ended: Ended, display: Display) -> None:
+    """Note how a trial ended."""
+    if ended == STOPPED:
         outcome.stopped.append(trial)
         display.ended(trial, "stopped: the job around ends")
-        return
-    if reason:
-        outcome.failed.append((trial, reason))
-    else:
+    elif ended == FINISHED:
         outcome.finished += 1
-    display.ended(trial, reason or "finished")
+        display.ended(trial, "finished")
+    else:
+        outcome.failed.append((trial, ended.reason))
+        display.ended(trial, ended.reason)
 
 
-def _launch(job: Job, folder: Path) -> str:
-    """Run one trial with the launcher; return why it ended early, or nothing."""
+def _launch(job: Job, folder: Path) -> Ended:
+    """Run one trial with the launcher; return how it ended."""
     clear(job, folder)
     job.write(folder / JOB)
     ranks, machine = job.trial.ranks, job.machine
@@ -259,14 +270,14 @@ def _launch(job: Job, folder: Path) -> str:
         if not (folder / rank_process.READY).exists():  # else it came when all was done
             _give_up(folder, "interrupted: it will be run again")
         raise
-    for mark in (rank_process.READY, rank_process.STOPPED):
+    for end, mark in ((FINISHED, rank_process.READY), (STOPPED, rank_process.STOPPED)):
         if (folder / mark).exists():
             if ended:
                 _say_ended_late(job, folder, ended)
-            return "" if mark == rank_process.READY else mark
+            return end
     # where the disk is full, what a rank has said is all there is of the reason
     said.append(ended or "the launcher ended with status 0")
-    return _give_up(folder, said[0])
+    return failed(_give_up(folder, said[0]))
 
 
 def _listener(folder: Path, watchdog: float) -> Listener:

@@ -24,7 +24,8 @@ from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import Study, Trial
 from dsgd_bench.study import plan, rank_process, runner
-from dsgd_bench.study.runner import Outcome
+from dsgd_bench.study.decision import FINISHED, Ended, failed
+from dsgd_bench.study.runner import StudyOutcome
 from dsgd_bench.trace import trials
 from dsgd_bench.trial.run import Run, Together
 
@@ -75,7 +76,7 @@ class Display(runner.Display, Protocol):
         """Show, from now on, how far a trial is."""
 
 
-def simulate_study(study: Study, results: Path, display: Display) -> Outcome:
+def simulate_study(study: Study, results: Path, display: Display) -> StudyOutcome:
     """Simulate every trial that is not finished; each has a network.
 
     Raises
@@ -87,14 +88,14 @@ def simulate_study(study: Study, results: Path, display: Display) -> Outcome:
     return runner.run_study(study, Machine(), results, display, start)
 
 
-def _simulate(job: Job, folder: Path, display: Display) -> str:
-    """Simulate one trial; return why it failed, or nothing."""
+def _simulate(job: Job, folder: Path, display: Display) -> Ended:
+    """Simulate one trial; return how it ended."""
     trials.clear(folder, checkpoints=True)
     try:
         job.write(folder / trials.JOB)
         _run(job, folder, display)
         (folder / trials.READY).touch()
-        return ""
+        return FINISHED
     except KeyboardInterrupt:
         rank_process.note_error(folder, "interrupted: it will be simulated again")
         raise
@@ -110,7 +111,7 @@ def _simulate(job: Job, folder: Path, display: Display) -> str:
     finally:
         gc.collect()  # ranks refer to each other, and there are thousands of them
     # returned as it is: the file may have no room
-    return rank_process.first_error(folder, " ".join(reason.split()))
+    return failed(rank_process.first_error(folder, " ".join(reason.split())))
 
 
 def _run(job: Job, folder: Path, display: Display) -> None:

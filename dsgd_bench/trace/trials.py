@@ -6,6 +6,7 @@ it was stopped on purpose and will go on; anything but ``READY`` is run (again).
 verbs look at trials through here, so they count the same.
 """
 
+import enum
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -28,23 +29,37 @@ READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"
 JOB, LOG, TRACE = "job.json", "log.txt", "trace.h5"
 """What was asked of the ranks, what they printed, and what they recorded."""
 
-FINISHED, FAILED, PAUSED, MISSING = "finished", "failed", "stopped", "missing"
-"""What the folder of a trial says of it."""
 
-UNREADABLE = "unreadable"
-"""What a finished trial is whose trace cannot be read."""
+class Outcome(enum.StrEnum):
+    """What became of a trial, by its folder: a word, as reports print it."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    MISSING = "missing"
+    """Never run, or interrupted."""
+
+    UNREADABLE = "unreadable"
+    """Finished, with a trace that cannot be read."""
+
 
 DEEP = 2
 """Levels of folders that are looked at behind a link: those of many studies."""
 
-MARKS = {READY, ERROR, STOPPED}
+MARKED = {
+    READY: Outcome.FINISHED,
+    ERROR: Outcome.FAILED,
+    STOPPED: Outcome.STOPPED,
+}
+"""What each mark says; of several in one folder the first decides."""
+
+MARKS = frozenset(MARKED)
 RECORDS = re.compile(
     r"log\.txt|(\.?trace(-\d+)?|rank-\d{4,})\.h5"
     rf"|\.(claim-.*|clock-.*|probe)-\d+|{re.escape(files.SCRATCH)}[0-9a-f]+"
 )
 """Names of the files that a run leaves in a trial's folder, `MARKS` and `JOB` aside;
 with a number of a process or beginning with a dot: while they were being written."""
-
 
 NAME = re.compile(r"[0-9a-f]{12}")
 """Names of folders that runs make, now and with every earlier meaning of an id."""
@@ -116,12 +131,12 @@ def id_of(folder: Path) -> str:
     return folder.name if trial is None else trial_id(trial)
 
 
-def state(folder: Path) -> str:
-    """Return `FINISHED`, `FAILED`, `PAUSED` or `MISSING`, by the marks of a trial."""
-    for mark, found in ((READY, FINISHED), (ERROR, FAILED), (STOPPED, PAUSED)):
+def state(folder: Path) -> Outcome:
+    """Return what became of a trial by the marks in its folder, without a trace."""
+    for mark, found in MARKED.items():
         if (folder / mark).exists():
             return found
-    return MISSING
+    return Outcome.MISSING
 
 
 def reason(folder: Path) -> str:

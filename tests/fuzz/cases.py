@@ -31,6 +31,7 @@ from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.spec.job import Job
 from dsgd_bench.study import rank_process, runner
+from dsgd_bench.study.decision import FINISHED, STOPPED, Ended, failed
 from dsgd_bench.study.runner import run_study
 from dsgd_bench.trace import checkpoint, trials
 from dsgd_bench.trace.reading import MARK, TRAILER
@@ -78,8 +79,10 @@ def command(*words: object) -> tuple[int, str, str]:
     return status, out.getvalue(), errors.getvalue()
 
 
-def virtual(job: Job, folder: Path, ends: Any = None, fresh: Path | None = None) -> str:
-    """Run a trial as its ranks would, but in virtual time; return why it failed.
+def virtual(
+    job: Job, folder: Path, ends: Any = None, fresh: Path | None = None
+) -> Ended:
+    """Run a trial as its ranks would, but in virtual time; return how it ended.
 
     One that begins anew reads nothing: it is taken from `fresh`, where it lies ready.
     """
@@ -88,15 +91,15 @@ def virtual(job: Job, folder: Path, ends: Any = None, fresh: Path | None = None)
     if fresh is not None and checkpoint.find(folder) is None:
         for path in (fresh / folder.name).iterdir():
             shutil.copy(path, folder)
-        return ""
+        return FINISHED
     run = Run(job.trial, folder, job.study, "none", {"hosts": ["node"] * 2}, ends)
     try:
         finished = all(World(job.trial.ranks).run(run))
     except DsgdError as error:
         rank_process.note_error(folder, str(error))
-        return str(error)
+        return failed(str(error))
     (folder / (rank_process.READY if finished else rank_process.STOPPED)).touch()
-    return "" if finished else rank_process.STOPPED
+    return FINISHED if finished else STOPPED
 
 
 def draw(wanted: bool) -> None:
@@ -104,10 +107,10 @@ def draw(wanted: bool) -> None:
     report.find_spec = find_spec if wanted else lambda _: None
 
 
-def starting(virtual: runner.Start) -> Callable[..., runner.Outcome]:
+def starting(virtual: runner.Start) -> Callable[..., runner.StudyOutcome]:
     """Return `run_study`, but for how a trial is run where nobody says so."""
 
-    def run(*words: Any) -> runner.Outcome:
+    def run(*words: Any) -> runner.StudyOutcome:
         return run_study(*words) if len(words) > 4 else run_study(*words, virtual)
 
     return run

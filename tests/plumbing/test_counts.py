@@ -174,7 +174,7 @@ def run_before(folder, machine, repeats=4):
 
 
 def outcome_of(folder, machine, skipped=range(4)):
-    found = runner.Outcome(folder, 0.0, machine)
+    found = runner.StudyOutcome(folder, 0.0, machine)
     found.skipped = [trial_of(repeat) for repeat in skipped]
     return found
 
@@ -280,7 +280,7 @@ def test_the_counts_of_a_run_are_those_of_the_trials_asked_for(tmp_path, capsys)
 def test_a_run_in_which_all_failed_counts_them_too(tmp_path, capsys):
     folder = run_before(tmp_path / "toy", Machine(), repeats=1)
     shutil.rmtree(folder / trial_id(trial_of(0)))
-    outcome = runner.Outcome(folder, 0.0, Machine())
+    outcome = runner.StudyOutcome(folder, 0.0, Machine())
     outcome.failed = [(trial_of(repeat), "no disk") for repeat in range(4)]
     code, out = conclude(capsys, folder, outcome)
     assert code == verb_parts.FAILED

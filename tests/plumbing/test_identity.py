@@ -25,6 +25,7 @@ from dsgd_bench.spec.trial import (
     Trial,
 )
 from dsgd_bench.study import runner
+from dsgd_bench.study.decision import FINISHED, Ended
 from dsgd_bench.trace import trials
 
 EARLIER = Path(__file__).parent / "earlier"
@@ -168,10 +169,10 @@ def test_what_an_earlier_version_stopped_goes_on_in_its_folder(tmp_path):
     folders = earlier(tmp_path, trials.STOPPED)
     begun = []
 
-    def start(job: Job, folder: Path) -> str:
+    def start(job: Job, folder: Path) -> Ended:
         begun.append(folder)
         (folder / trials.READY).touch()
-        return ""
+        return FINISHED
 
     class Quiet(Said):
         def starting(self, trial: Trial, number: int, of: int, /) -> None: ...
@@ -217,4 +218,4 @@ def test_an_earlier_folder_counts_as_its_trial_in_a_report(tmp_path):
     home.rename(home.parent / "0123456789ab")
     found = report.read_report(tmp_path / "toy")
     standing = found.standing({trial_id(toy.trial)})
-    assert standing.states == ((trial_id(toy.trial), trials.FINISHED),)
+    assert standing.states == ((trial_id(toy.trial), trials.Outcome.FINISHED),)

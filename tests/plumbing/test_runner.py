@@ -29,7 +29,7 @@ class Silent:
     def ended(self, trial: Trial, outcome: str, /) -> None: ...
 
 
-def run(results: Path) -> runner.Outcome:
+def run(results: Path) -> runner.StudyOutcome:
     return runner.run_study(STUDY, REFUSING, results, Silent())
 
 

@@ -49,7 +49,7 @@ class Silent:
     def running(self, *_: object) -> None: ...
 
 
-def simulate(results: Path, repeats: int = 1) -> runner.Outcome:
+def simulate(results: Path, repeats: int = 1) -> runner.StudyOutcome:
     return simulation.simulate_study(study(repeats), results, Silent())
 
 
@@ -98,10 +98,10 @@ def test_what_lies_deep_behind_a_link_is_not_looked_at(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("marks", "state"),
     [
-        ([trials.READY, trials.ERROR], trials.FINISHED),
-        ([trials.ERROR, trials.STOPPED], trials.FAILED),
-        ([trials.STOPPED], trials.PAUSED),
-        ([trials.JOB], trials.MISSING),
+        ([trials.READY, trials.ERROR], trials.Outcome.FINISHED),
+        ([trials.ERROR, trials.STOPPED], trials.Outcome.FAILED),
+        ([trials.STOPPED], trials.Outcome.STOPPED),
+        ([trials.JOB], trials.Outcome.MISSING),
     ],
 )
 def test_the_gravest_mark_does_not_hide_that_a_trial_has_finished(
@@ -378,7 +378,7 @@ def test_race_one_folder_four_runs_share_a_study_and_each_trial_is_run_once(
     assert [failed for *_, failed in ended] == [[]] * 4
     assert sum(finished for finished, *_ in ended) == repeats
     folders = list((tmp_path / "tiny").iterdir())
-    assert Counter(map(trials.state, folders)) == {trials.FINISHED: repeats}
+    assert Counter(map(trials.state, folders)) == {trials.Outcome.FINISHED: repeats}
     kept = {trials.READY, trials.JOB, trials.TRACE, lock.LOCK}
     assert {path.name for folder in folders for path in folder.iterdir()} == kept
 

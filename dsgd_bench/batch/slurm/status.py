@@ -120,7 +120,7 @@ def _known(folder: Path, found: dict[Path, records.Record]) -> Known:
         if path.parent != folder or path.name in known:
             continue
         name = trials.id_of(path)
-        if trials.state(folder / name) != trials.MISSING:
+        if trials.state(folder / name) != trials.Outcome.MISSING:
             name = path.name  # it is the copy of another folder
         trial = trials.trial_in(path)
         said = "damaged, or written by another dsgd-bench"
@@ -131,9 +131,9 @@ def _known(folder: Path, found: dict[Path, records.Record]) -> Known:
 def _state(folder: Path, jobs: set[str]) -> str:
     """Return what a trial is, from its folder and the states of the jobs it is in."""
     state = trials.state(folder)
-    if state == trials.FINISHED:
-        return state if fabric_of(folder / trials.TRACE) else trials.UNREADABLE
-    if state == trials.FAILED:
+    if state == trials.Outcome.FINISHED:
+        return state if fabric_of(folder / trials.TRACE) else trials.Outcome.UNREADABLE
+    if state == trials.Outcome.FAILED:
         return state
     alive = any(map(states.alive, jobs))
     if _claimed(folder) and (alive or not jobs):
