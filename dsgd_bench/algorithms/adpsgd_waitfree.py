@@ -69,7 +69,7 @@ def adpsgd_waitfree(
     g = np.zeros_like(x)
     neighbors = worker.neighbors(graph)
     with HandoverReplicas(
-        worker.fabric, x, worker.update, worker.descend, worker.state
+        worker.fabric, x, worker.optimizer.update, worker.descend, worker.state
     ) as replicas:
 
         def communicate() -> None:

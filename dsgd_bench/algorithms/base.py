@@ -19,6 +19,7 @@
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Protocol
@@ -51,6 +52,11 @@ class Worker(Protocol):
         The learning rate now, divided by the workers for algorithms ``in-full``.
     state : State
         What must survive a stop, and the steps taken before.
+    updating : context manager
+        Arithmetic on models in its ``with`` block is booked as `update`, as that of
+        `update` and `descend` is; on the training thread only.
+    optimizer : Optimizer
+        For what updates on a thread of its own and books that itself.
     """
 
     rank: int
@@ -63,6 +69,14 @@ class Worker(Protocol):
     @property
     def lr(self) -> float:
         """The learning rate now, see above."""
+
+    @property
+    def optimizer(self) -> "Optimizer":
+        """The update without its account, for a thread of one's own that books it."""
+
+    @property
+    def updating(self) -> AbstractContextManager[None]:
+        """A ``with`` block of arithmetic on models; see above."""
 
     @property
     def fabric(self) -> Fabric:
@@ -88,6 +102,13 @@ class Worker(Protocol):
 
     def neighbors(self, graph: str) -> "Neighbors":
         """Return this rank's random neighbors in `graph`."""
+
+
+class Optimizer(Protocol):
+    """How a gradient moves a model, without any account."""
+
+    def update(self, x: Array, g: Array) -> None:
+        """Move `x` by the gradient `g`, in place."""
 
 
 class Neighbors(Protocol):

@@ -73,8 +73,9 @@ def dasgd(x: Array, worker: Worker, *, every: Index = 1) -> Steps:
         while True:
             yield x
             worker.gradient(x, out=g)
-            movement.fill(0.0)
-            worker.descend(movement, g)
+            with worker.updating:
+                movement.fill(0.0)
+                worker.descend(movement, g)
             replicas.add(movement)
             if replicas.unsent >= (every or worker.workers):
                 replicas.spread()

@@ -80,15 +80,17 @@ def eamsgd(
             return
         for k in count(worker.state.step):
             yield x
-            v *= mu
-            np.add(x, v, out=ahead)
+            with worker.updating:
+                v *= mu
+                np.add(x, v, out=ahead)
             if k % every:
                 worker.gradient(ahead, out=g)
             else:
                 with center.exchanging(x, into=d):
                     worker.gradient(ahead, out=g)
-            worker.descend(ahead, g)
-            np.subtract(ahead, x, out=v)
-            np.copyto(x, ahead)
-            if k % every == 0:
-                x -= d
+            with worker.updating:
+                worker.descend(ahead, g)
+                np.subtract(ahead, x, out=v)
+                np.copyto(x, ahead)
+                if k % every == 0:
+                    x -= d

@@ -82,5 +82,6 @@ def easgd(
             else:
                 with center.exchanging(x, into=d):
                     worker.gradient(x, out=g)
-                worker.update(x, g)
-                x -= d
+                with worker.updating:
+                    worker.update(x, g)
+                    x -= d

@@ -118,8 +118,9 @@ def odsgd(  # noqa: PLR0913 (every setting is an argument)
             if k < warmup:
                 center.exchange(g, into=y)
                 continue
-            np.copyto(sent, g)
-            compensate(g, latest, before)
-            np.copyto(y, latest)
-            worker.descend(y, g, scale=local_lr)
+            with worker.updating:
+                np.copyto(sent, g)
+                compensate(g, latest, before)
+                np.copyto(y, latest)
+                worker.descend(y, g, scale=local_lr)
             under_way = True

@@ -100,7 +100,7 @@ def same_model(lines: Sequence[Line]) -> Iterator[Finding]:
             yield judged(line, group.maximum("distance_max"), high=ROUNDING)
         elif algorithm and "drains" in algorithm.traits:
             widest = group.maximum("distance_max") or 0.0
-            last = group.maximum("replica_distance")
+            last = group.maximum("consensus_distance")
             yield judged(line, last, high=ROUNDING * max(widest, ROUNDING))
 
 

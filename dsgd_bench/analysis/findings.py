@@ -186,7 +186,7 @@ def circumstances(line: Line) -> str:
 
 
 def _shares(group: Group) -> str:
-    shown = ("compute", "waiting", "moving", "mixing")
+    shown = ("compute", "waiting", "transfer", "update")
     shares = group.shares
     return ", ".join(f"{span} {percent(shares.get(span, 0.0))}" for span in shown)
 

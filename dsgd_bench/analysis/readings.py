@@ -15,9 +15,9 @@ from dsgd_bench.analysis.staleness import loose
 if TYPE_CHECKING:
     from dsgd_bench.trace import Trace
 
-SPANS = ("compute", "injected", "waiting", "moving", "mixing", "copying", "other")
+SPANS = ("compute", "injected", "waiting", "transfer", "update", "snapshot", "other")
 """Where a step's time can go; the spans of a step add up to its duration."""
-BLOCKED = ("waiting", "moving")
+BLOCKED = ("waiting", "transfer")
 """Spans in which the training thread does nothing for its own model."""
 UNCOUNTED = 2.0**53
 """What no count reaches: from there on, a float cannot be counted up by one."""
@@ -85,7 +85,7 @@ def _target(trace: "Trace") -> dict[str, float | None]:
 
 
 def _spans(trace: "Trace") -> dict[str, Any]:
-    """Return steps, seconds in each span, blocked and hidden time, who waits."""
+    """Return steps, seconds in each span, blocked and overlapped time, who waits."""
     works = _workers(trace)
     done = np.nan_to_num(trace["steps_done"][works])
     per_rank = {span: np.nansum(trace[span][works], axis=1) for span in SPANS}
@@ -99,7 +99,7 @@ def _spans(trace: "Trace") -> dict[str, Any]:
         "steps_per_rank": tuple(int(count) for count in np.clip(done, 0, UNCOUNTED)),
         "seconds": {span: float(per_rank[span].sum()) for span in SPANS},
         "blocked": float(np.mean(blocked)),
-        "hidden": float(np.nansum(trace["hidden"][works], axis=1).mean()),
+        "overlapped": float(np.nansum(trace["overlapped"][works], axis=1).mean()),
         "waiting_per_rank": tuple(shared.tolist()) if spent.any() else (),
         "worst_rank": int(own.argmax()) if own.any() else None,
         "waited_for": int(np.bincount(waited).argmax()) if waited.size else None,
@@ -135,7 +135,7 @@ def _staleness(trace: "Trace") -> dict[str, Any]:
     known = np.isfinite(stale)
     means = np.where(known, stale, 0.0).sum(1) / np.maximum(known.sum(1), 1)
     age, created = trace["age"][works], trace["start"][works].copy()
-    for span in ("copying", "compute", "injected"):
+    for span in ("snapshot", "compute", "injected"):
         created += trace[span][works]
     seen = trace["start"][works] + trace["duration"][works]
     lacking = loose(created, seen, trace["delivered"][works])
@@ -170,8 +170,8 @@ def _judged(trace: "Trace") -> dict[str, Any]:
         # A diverged run has no final loss, however fine an earlier one was.
         "loss": None if trace.status == "diverged" else _last(losses),
         "accuracy": _last(trace["accuracy_of_mean"]),
-        "replica_distance": _last(trace["replica_distance"]),
-        "distance_max": _extent(trace["replica_distance"])[1],
+        "consensus_distance": _last(trace["consensus_distance"]),
+        "distance_max": _extent(trace["consensus_distance"])[1],
         "curve": tuple(point for point in curve if np.isfinite(point).all()),
     }
 

@@ -36,7 +36,7 @@ class Load:
         Gradients per second of all workers together.
     unhindered : float
         The same if computing (injected slowdowns included) were all there is.
-    waiting, moving, mixing, other : float
+    waiting, transfer, update, other : float
         Shares of the servers' time: for messages, on transfers, on the model, the rest.
     bytes_in, bytes_out : float
         Bytes per second of one server, mean over the servers.
@@ -48,8 +48,8 @@ class Load:
     rate: float
     unhindered: float
     waiting: float
-    moving: float
-    mixing: float
+    transfer: float
+    update: float
     other: float
     bytes_in: float
     bytes_out: float
@@ -64,8 +64,8 @@ NUMBERS = (
     "rate",
     "unhindered",
     "waiting",
-    "moving",
-    "mixing",
+    "transfer",
+    "update",
     "other",
     "bytes_in",
     "bytes_out",
@@ -95,7 +95,7 @@ def load(trace: "Trace") -> Load | None:
     def flow(name: str) -> float:
         return float(np.mean(np.nansum(trace[name][serves], axis=1) / elapsed[serves]))
 
-    spans = {span: share(span) for span in ("waiting", "moving", "mixing")}
+    spans = {span: share(span) for span in ("waiting", "transfer", "update")}
     own_paces = steps[works] / np.maximum(busy[works], np.finfo(float).tiny)
     return Load(
         algorithm=_without_servers(trace),

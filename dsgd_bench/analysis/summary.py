@@ -59,7 +59,7 @@ class Row:
         Training samples per epoch over the summed sample rates of the workers, seconds.
     seconds : dict
         Seconds in each of `SPANS`, summed over workers and steps.
-    hidden, blocked : float or None
+    overlapped, blocked : float or None
         Seconds per worker: communication beside the gradient; `BLOCKED` spans.
     steps_per_rank : tuple of int
         Of the workers: one gradient each.
@@ -81,7 +81,7 @@ class Row:
     weight_min, weight_max, weight_total : float or None
         Push-sum weights after a step; the largest departure of their sum over the
         workers from n, as a part of n, where all take their steps together.
-    loss, accuracy, replica_distance : float or None
+    loss, accuracy, consensus_distance : float or None
         Of the average model (distance: of the replicas) at the last judged moment.
     distance_max : float or None
         The largest distance of the replicas at any judged moment.
@@ -137,7 +137,7 @@ class Row:
     target_gap: float | None = None
     time_per_epoch: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
-    hidden: float | None = None
+    overlapped: float | None = None
     blocked: float | None = None
     steps_per_rank: tuple[int, ...] = ()
     waiting_per_rank: tuple[float, ...] = ()
@@ -156,7 +156,7 @@ class Row:
     weight_total: float | None = None
     loss: float | None = None
     accuracy: float | None = None
-    replica_distance: float | None = None
+    consensus_distance: float | None = None
     distance_max: float | None = None
     excess: float | None = None
     own_excess: float | None = None

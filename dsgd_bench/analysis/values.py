@@ -91,8 +91,15 @@ SWITCH = Rule(high=1.0, whole=True)
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
-            *("start", "duration", "compute", "injected", "moving", "waiting"),
-            *("mixing", "copying", "other", "hidden", "flushing", "injected_asked"),
+            *("start", "duration", "compute", "injected", "transfer", "waiting"),
+            *(
+                "update",
+                "snapshot",
+                "other",
+                "overlapped",
+                "flushing",
+                "injected_asked",
+            ),
         ),
         TIME,
     ),
@@ -112,7 +119,7 @@ RULES: dict[str, Rule] = {
     "loss_of_mean": FREE,
     "accuracy_of_mean": SHARE,
     "norm_of_mean": SIZE,
-    "replica_distance": SIZE,
+    "consensus_distance": SIZE,
     "copy_time": Rule(low=-RESOLUTION, high=LONGEST, rising=True),
     "local_loss": FREE,
     "local_accuracy": SHARE,
@@ -132,9 +139,6 @@ RULES: dict[str, Rule] = {
     "exchanges": COUNT,
 }
 """What every variable can be."""
-
-LATER = ("link_bytes_out", "link_bytes_in")
-"""Variables that older traces of this schema lack."""
 
 
 def impossible(trace: "Trace") -> Iterator[tuple[str, str, str]]:
@@ -156,8 +160,7 @@ def impossible(trace: "Trace") -> Iterator[tuple[str, str, str]]:
         try:
             values = trace[name]
         except TraceError:
-            if name not in LATER:
-                yield name, "missing", "in every trace"
+            yield name, "missing", "in every trace"
             continue
         wrong = _broken(values, RULES[name], taken if dimensions == STEP else None)
         if wrong:

@@ -241,7 +241,7 @@ def _replicas(s: _Subject) -> Iterator[Check]:
     The mean of n equal numbers has n roundings. Where the same sums arrive in another
     order everywhere, each gradient is one rounding at each replica.
     """
-    apart, norm = s.trace["replica_distance"], s.trace["norm_of_mean"]
+    apart, norm = s.trace["consensus_distance"], s.trace["norm_of_mean"]
     if not s.sound or not apart.size:
         return
     if "identical" in s.algorithm.traits:

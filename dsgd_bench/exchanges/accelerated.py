@@ -19,7 +19,7 @@ from dsgd_bench.arrays import Array, Scratch, average, blocks, copy
 from dsgd_bench.exchanges.replicas import HISTORY, Replicas, Update
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.ledger import Spans
+from dsgd_bench.fabric.columns import Spans
 
 TIME, TALLY = 2, 3  # words beside those of `Replicas`, floating-point numbers both
 RECORD = slice(HISTORY, TALLY + 1)
@@ -137,8 +137,8 @@ class AcceleratedReplicas(Replicas):
             ours[TIME:] = theirs[1:] = time, tally
             words.put(record, neighbor, RECORD)
             words.flush(neighbor)
-            spans.mixing += mixing
-            spans.moving += now() - started - mixing
+            spans.update += mixing
+            spans.transfer += now() - started - mixing
         self._ledger.exchanged(self._before.nbytes, neighbor)
         self._ledger.traffic.sent(self._before.nbytes)  # the copy
         self._ledger.traffic.received(self._before.nbytes)

@@ -23,7 +23,7 @@ from dsgd_bench.arrays import Array, Scratch, axpy, finish
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
-from dsgd_bench.fabric.ledger import Spans
+from dsgd_bench.fabric.columns import Spans
 
 ONE = np.ones(1, np.int64)
 
@@ -100,7 +100,7 @@ class _Slots(Resource):
         """Book a message to `target` that was begun at `started`."""
         self._ledger.traffic.sent(self._nbytes)
         self._ledger.exchanges[target] += 1
-        (spans or self._ledger.front).moving += self._fabric.now() - started
+        (spans or self._ledger.front).transfer += self._fabric.now() - started
 
     def _copy(self, place: int, number: int, out: Array) -> int:
         """Copy message `number` of a source to `out`; return its stamp."""
@@ -232,8 +232,8 @@ class Inbox(_Slots):
         self._acknowledged.accumulate(ONE, rank, slice(word, word + 1))
         self._acknowledged.flush(rank)
         self._ledger.traffic.received(self._nbytes)
-        spans.mixing += copied - looked
-        spans.moving += self._fabric.now() - copied + looked - started
+        spans.update += copied - looked
+        spans.transfer += self._fabric.now() - copied + looked - started
         return rank, stamp
 
     def _unread(self, source: int | None) -> int | None:
@@ -349,7 +349,7 @@ class Newest(_Slots):
         if fresh:
             self._ledger.traffic.received(self._nbytes * fresh, fresh)
             self._ledger.counts["overwritten"] += fresh - 1
-        self._ledger.front.mixing += self._fabric.now() - started
+        self._ledger.front.update += self._fabric.now() - started
         return stamp
 
     def broadcast(self, x: Array, stamp: int) -> None:
@@ -364,7 +364,7 @@ class Newest(_Slots):
         self._join()
         started = self._fabric.now()
         self._outgoing[:] = x
-        self._ledger.front.mixing += self._fabric.now() - started
+        self._ledger.front.update += self._fabric.now() - started
         if self.targets:
             self._started = self._under_way = True
             self._thread.start(lambda: self._publish_all(stamp))
@@ -390,13 +390,13 @@ class Newest(_Slots):
         ledger, now = self._ledger, self._fabric.now
         started = now()
         x *= weights[self._rank]
-        ledger.front.mixing += now() - started
+        ledger.front.update += now() - started
         for source in self.sources:
             stamp = self.newest(source, self._theirs)
             started = now()
             axpy(weights[source], self._theirs, x, self._scratch)
             finish(x)
-            ledger.front.mixing += now() - started
+            ledger.front.update += now() - started
             ledger.mixed(step - stamp)
         if self.sources:
             ledger.staleness = max(0.0, ledger.age)

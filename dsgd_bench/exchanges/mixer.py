@@ -49,12 +49,11 @@ class Mixer(Resource):
 
     def _combine(self, x: Array) -> None:
         fabric = self._fabric
-        started = fabric.now()
-        x *= self._weights[fabric.rank]
-        for theirs, rank in self._theirs:
-            axpy(self._weights[rank], theirs, x, self._scratch)
-        finish(x)
-        fabric.ledger.front.mixing += fabric.now() - started
+        with fabric.ledger.updating:
+            x *= self._weights[fabric.rank]
+            for theirs, rank in self._theirs:
+                axpy(self._weights[rank], theirs, x, self._scratch)
+            finish(x)
 
     def close(self) -> None:
         """Give the channel back; collective."""

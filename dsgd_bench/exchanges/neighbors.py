@@ -1,4 +1,4 @@
-"""Vectors exchanged with several ranks at once, waiting told apart from moving.
+"""Vectors exchanged with several ranks at once, waiting told apart from transfer.
 
 Every vector travels behind the time at which it was sent. So the receiver knows, on its
 own clock, until when it waited for somebody and for whom; the rest was transfer. Whose
@@ -75,13 +75,13 @@ class Exchange(Resource):
             self._ledger.traffic.sent(values.nbytes)
 
     def _book(self, started: float) -> None:
-        """Book the training thread's time since `started`: waiting, then moving."""
+        """Book the training thread's time since `started`: waiting, then transfer."""
         self._ledger.free_since = now = self._fabric.now()
         blocked = now - started
         late = max(self._latest - started, 0.0)
         waiting = min(late + self._not_taken, blocked)
         self._ledger.front.waiting += waiting
-        self._ledger.front.moving += blocked - waiting
+        self._ledger.front.transfer += blocked - waiting
         if late > 0.0:
             self._ledger.waited_for = self._last
 
@@ -106,7 +106,7 @@ class _Exchanging:
 
         def work() -> None:
             exchange._transfer(self._sends, self._receives)
-            exchange._ledger.beside.moving += fabric.now() - started
+            exchange._ledger.beside.transfer += fabric.now() - started
 
         exchange._thread.start(work)
 

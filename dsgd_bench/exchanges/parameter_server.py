@@ -103,7 +103,7 @@ class Center(Resource):
     def exchange(self, out: Array, into: Array) -> None:
         """Send `out` and receive the answer in `into`; waits for the servers.
 
-        Until the last server has sent its answer that is waiting, then moving.
+        Until the last server has sent its answer that is waiting, then transfer.
         """
         started = self._fabric.now()
         np.copyto(self._basis, self._known)
@@ -120,8 +120,9 @@ class Center(Resource):
 
     def _transfer(self, out: Array, into: Array) -> None:
         if not self._parts:
-            np.copyto(self._message, out)
-            np.copyto(into, self._answer(self.part, self._message, self._rank))
+            with self._ledger.updating:  # the only rank is worker and server at once
+                np.copyto(self._message, out)
+                np.copyto(into, self._answer(self.part, self._message, self._rank))
             self._versions += 1
             self._known[0] = self._versions[0]
             self._ledger.staleness = self._known.item(0) - 1 - self._basis.item(0)
@@ -151,10 +152,12 @@ class Center(Resource):
 
     def _book(self, started: float) -> None:
         self._ledger.free_since = now = self._fabric.now()
+        if not self._parts:
+            return  # nothing was waited for
         blocked = now - started
         waiting = min(max(self._served_at - started, 0.0), blocked)
         self._ledger.front.waiting += waiting
-        self._ledger.front.moving += blocked - waiting
+        self._ledger.front.transfer += blocked - waiting
         if waiting > 0.0 and self._last != self._rank:
             self._ledger.waited_for = self._last
 
@@ -173,7 +176,7 @@ class Center(Resource):
     def _next(self) -> int | None:
         """Wait for a worker's message; return who sends it, or None if all have left.
 
-        Until it was sent that is waiting, then moving.
+        Until it was sent that is waiting, then transfer.
         """
         fabric = self._fabric
         self._mark = started = fabric.now()
@@ -197,11 +200,10 @@ class Center(Resource):
 
     def _worked(self, message: Array, sender: int) -> Array:
         """Let the algorithm change the model; return its answer."""
-        answer = self._answer(self.part, message, sender)
-        finish(self.part)
-        now = self._fabric.now()
-        self._ledger.front.mixing += now - self._mark
-        self._mark = now
+        with self._ledger.updating:
+            answer = self._answer(self.part, message, sender)
+            finish(self.part)
+        self._mark = self._fabric.now()
         self._versions += 1
         return answer
 
@@ -217,9 +219,9 @@ class Center(Resource):
         self._ledger.traffic.sent(answer.nbytes)
 
     def _moved(self) -> None:
-        """Book the time since the last mark as moving."""
+        """Book the time since the last mark as transfer."""
         now = self._fabric.now()
-        self._ledger.front.moving += now - self._mark
+        self._ledger.front.transfer += now - self._mark
         self._mark = now
 
     def close(self) -> None:
@@ -284,7 +286,7 @@ class SynchronousCenter(Center):
             if worker not in self._fabric.near:  # on this node they share no link
                 self._answers.wait()
         self._answers.wait()
-        self._ledger.beside.moving += self._fabric.now() - started
+        self._ledger.beside.transfer += self._fabric.now() - started
 
     def _add_up(self) -> int | None:
         """Form the mean of what all workers send; return who sent last.
@@ -300,18 +302,18 @@ class SynchronousCenter(Center):
                 ready.add(sender)
             self._receive(worker, self._one)
             self._add(self._one, worker)
-        self._message *= 1 / self.workers
+        with self._ledger.updating:
+            self._message *= 1 / self.workers
         return int(self._incoming[: self.workers, SENT_AT].argmax())
 
     def _add(self, one: Array, worker: int) -> None:
-        if worker == 0:
-            np.copyto(self._message, one)
-        else:
-            self._message += one
-        finish(one)
-        now = self._fabric.now()
-        self._ledger.front.mixing += now - self._mark
-        self._mark = now
+        with self._ledger.updating:
+            if worker == 0:
+                np.copyto(self._message, one)
+            else:
+                self._message += one
+            finish(one)
+        self._mark = self._fabric.now()
 
 
 def _parts(length: int, servers: range) -> dict[int, slice]:
@@ -333,10 +335,13 @@ class _Exchanging:
         center = self._center
         started = center._fabric.now()
         np.copyto(center._next_basis, center._known)
+        if not center._parts:  # an update of this thread, beside nothing
+            center._transfer(self._out, self._into)
+            return
 
         def work() -> None:
             center._transfer(self._out, self._into)
-            center._ledger.beside.moving += center._fabric.now() - started
+            center._ledger.beside.transfer += center._fabric.now() - started
 
         center._thread.start(work)
 

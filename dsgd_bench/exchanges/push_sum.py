@@ -17,7 +17,7 @@ from dsgd_bench.exchanges.inbox import Inbox
 from dsgd_bench.exchanges.neighbors import Exchange
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
-from dsgd_bench.fabric.ledger import Spans
+from dsgd_bench.fabric.columns import Spans
 from dsgd_bench.graphs import Graph
 
 NAPS = (*BACK_OFF, 200e-6, 500e-6)
@@ -120,28 +120,27 @@ class _Push(Resource):
 
     def _split(self, phase: Phase) -> list[tuple[Array, int]]:
         """Return the shares to be sent, with their targets; keep the own one."""
-        started = self._fabric.now()
         mass, parcels = self._mass.packet, []
-        for packet, (share, targets) in zip(self._packets, phase.sends, strict=False):
-            np.multiply(mass, share, out=packet)
-            parcels += [(packet, target) for target in targets]
-        if parcels:
-            mass *= phase.kept
-        finish(mass)
-        self._ledger.front.mixing += self._fabric.now() - started
+        with self._ledger.updating:
+            for packet, (share, targets) in zip(
+                self._packets, phase.sends, strict=False
+            ):
+                np.multiply(mass, share, out=packet)
+                parcels += [(packet, target) for target in targets]
+            if parcels:
+                mass *= phase.kept
+            finish(mass)
         return parcels
 
     def _add(self, packet: Array) -> None:
-        started = self._fabric.now()
-        self._mass.packet += packet
-        finish(packet)
-        self._ledger.front.mixing += self._fabric.now() - started
+        with self._ledger.updating:
+            self._mass.packet += packet
+            finish(packet)
 
     def _debias(self) -> None:
-        started = self._fabric.now()
-        self._mass.debias(self._z, self._weights)
-        self._ledger.weight = self._mass.w
-        self._ledger.front.mixing += self._fabric.now() - started
+        with self._ledger.updating:
+            self._mass.debias(self._z, self._weights)
+            self._ledger.weight = self._mass.w
 
 
 class Push(_Push):

@@ -26,7 +26,7 @@ from dsgd_bench.arrays.updates import average_both
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
-from dsgd_bench.fabric.ledger import Spans
+from dsgd_bench.fabric.columns import Spans
 
 LOCK, HISTORY = 0, 1  # words of `Replicas`
 BEGUN, ENDED = 0, 1  # words of `DifferenceReplicas`: histories, both of them
@@ -148,10 +148,10 @@ class _Averaging:
             started = r._fabric.now()
             r._thread.join()
             exposed = r._fabric.now() - started
-            # at most as long as the exchange waited for locks; the rest moved data
+            # at most as long as the exchange waited for locks; the rest was transfer
             waiting = min(exposed, r._ledger.beside.waiting - self._waited)
             r._ledger.front.waiting += waiting
-            r._ledger.front.moving += exposed - waiting
+            r._ledger.front.transfer += exposed - waiting
 
 
 class Replicas(_Shared):
@@ -171,11 +171,9 @@ class Replicas(_Shared):
 
     def read(self, out: Array) -> None:
         """Copy this rank's replica to `out`, whole, whoever averages meanwhile."""
-        with self._holding(self._ledger.front, self._rank) as spans:
-            started = self._fabric.now()
+        with self._holding(self._ledger.front, self._rank), self._ledger.updating:
             copy(self._model, out)
             self._changes_read = self._words.memory.item(HISTORY) % STEP
-            spans.mixing += self._fabric.now() - started
 
     def apply(self, g: Array, out: Array) -> None:
         """Move this rank's replica by `g`, and read it to `out`, in one go.
@@ -183,14 +181,11 @@ class Replicas(_Shared):
         What the ledger notes as staleness is how often the replica changed since it was
         read last: since the model that `g` was taken at.
         """
-        now = self._fabric.now
-        with self._holding(self._ledger.front, self._rank) as spans:
-            started = now()
+        with self._holding(self._ledger.front, self._rank), self._ledger.updating:
             history = self._words.memory.item(HISTORY)
             self._update(self._model, g)
             self._words.memory[HISTORY] = history + STEP + 1
             copy(self._model, out)
-            spans.mixing += now() - started
         changes = history % STEP
         self._steps += 1
         self._ledger.changes = changes - self._changes_read
@@ -213,8 +208,8 @@ class Replicas(_Shared):
             else:
                 average_both(theirs[: self._own.size], self._own)
             models.flush(neighbor)
-            spans.mixing += mixing
-            spans.moving += now() - started - mixing
+            spans.update += mixing
+            spans.transfer += now() - started - mixing
         self._ledger.exchanged(models.memory.nbytes, neighbor)
         self._mixed(history)
 
@@ -298,7 +293,7 @@ class _Holding:
                     f"rank {r._rank} released the replica of rank {rank} but rank "
                     f"{held - 1} held it: two algorithms share one window"
                 )
-        self._spans.moving += r._fabric.now() - started
+        self._spans.transfer += r._fabric.now() - started
 
 
 class DifferenceReplicas(_Shared):
@@ -323,33 +318,31 @@ class DifferenceReplicas(_Shared):
 
     def read(self, out: Array) -> None:
         """Copy this rank's replica to `out`, again if somebody changed it meanwhile."""
-        spans = self._ledger.front
-        started = self._fabric.now()
-        for _ in range(READ_TRIES):
-            ended = self._words.read(self._rank, ENDED)
-            quiet = self._words.read(self._rank, BEGUN) == ended
-            self._fetch_own(out)
-            if quiet and self._words.read(self._rank, BEGUN) == ended:
-                break
-            self._ledger.counts["mixed_reads"] += 1
-        self._changes_read = ended % STEP
-        spans.mixing += self._fabric.now() - started
+        with self._ledger.updating:
+            for _ in range(READ_TRIES):
+                ended = self._words.read(self._rank, ENDED)
+                quiet = self._words.read(self._rank, BEGUN) == ended
+                self._fetch_own(out)
+                if quiet and self._words.read(self._rank, BEGUN) == ended:
+                    break
+                self._ledger.counts["mixed_reads"] += 1
+            self._changes_read = ended % STEP
 
     def apply(self, g: Array, out: Array) -> None:
         """Add this rank's movement for `g` to its replica as one sum; read to `out`."""
-        started = self._fabric.now()
-        self._fetch_own(self._before)
-        self._after[:] = self._before
-        self._update(self._after, g)
-        np.subtract(self._after, self._before, out=self._after)
-        changes = self._words.read(self._rank, ENDED) % STEP
-        self._ledger.changes = changes - self._changes_read
-        self._words.add(STEP + 1, self._rank, BEGUN)
-        self._models.accumulate(self._after, self._rank, slice(0, self._after.size))
-        self._models.flush(self._rank)
-        self._words.add(STEP + 1, self._rank, ENDED)
-        self._steps += 1
-        self._ledger.front.mixing += self._fabric.now() - started
+        whole = slice(0, self._after.size)
+        with self._ledger.updating:
+            self._fetch_own(self._before)
+            self._after[:] = self._before
+            self._update(self._after, g)
+            np.subtract(self._after, self._before, out=self._after)
+            changes = self._words.read(self._rank, ENDED) % STEP
+            self._ledger.changes = changes - self._changes_read
+            self._words.add(STEP + 1, self._rank, BEGUN)
+            self._models.accumulate(self._after, self._rank, whole)
+            self._models.flush(self._rank)
+            self._words.add(STEP + 1, self._rank, ENDED)
+            self._steps += 1
         self.read(out)
 
     def _average(self, neighbor: int, spans: Spans) -> None:
@@ -378,8 +371,8 @@ class DifferenceReplicas(_Shared):
             models.flush(neighbor)
         for rank in pair:
             words.add(1, rank, ENDED)
-        spans.mixing += mixing
-        spans.moving += now() - started - mixing
+        spans.update += mixing
+        spans.transfer += now() - started - mixing
         self._ledger.exchanged(models.memory.nbytes, neighbor)
         self._mixed(history)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dsgd_bench.arrays import Array, copy
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
-from dsgd_bench.fabric.ledger import Spans
+from dsgd_bench.fabric.columns import Spans
 
 OWN = np.array([1, 0], np.int64)
 """What one's own gradient adds to one's own counters: a gradient, but no message."""
@@ -83,7 +83,7 @@ class SumReplicas(Resource):
         messages, self._received = received - self._received, received
         self._ledger.traffic.received(messages * out.nbytes, messages)
         self._ledger.delivered = self._delivered
-        self._ledger.front.mixing += self._fabric.now() - started
+        self._ledger.front.update += self._fabric.now() - started
 
     def add(self, movement: Array) -> None:
         """Add the `movement` for one gradient to this rank's replica, at once.
@@ -99,7 +99,7 @@ class SumReplicas(Resource):
         self._sum += movement
         self.unsent += 1
         self._ledger.included = self._included
-        self._ledger.front.mixing += self._fabric.now() - started
+        self._ledger.front.update += self._fabric.now() - started
 
     def spread(self) -> None:
         """Start to add the sum of all movements since the last time to the others.
@@ -138,7 +138,7 @@ class SumReplicas(Resource):
             counters.flush(rank)
         self._lent.fill(0.0)
         self._delivered += gradients
-        spans.moving += self._fabric.now() - started
+        spans.transfer += self._fabric.now() - started
         self._under_way = False
 
     def close(self) -> None:

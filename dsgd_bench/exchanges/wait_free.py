@@ -26,7 +26,7 @@ class HandoverReplicas(Replicas):
     ----------
     fabric, x, update, state
         As for `Replicas`; `update` runs on the communication thread, with the sum of
-        the gradients handed over since the last time.
+        the gradients handed over since the last time, and books nothing itself.
     repair : callable
         ``repair(y, g)`` moves the pulled copy `y` by a gradient that was handed over
         but is not in it yet, in place.
@@ -69,26 +69,23 @@ class HandoverReplicas(Replicas):
                 self._fresh = False
                 self._changes_read = self._middle_changes
                 late = self._included < self._handed
-        started = fabric.now()
         if late and self._last is not None:
-            self._repair(self._front, self._last)
+            with self._ledger.updating:
+                self._repair(self._front, self._last)
         self._last = None
-        spans.mixing += fabric.now() - started
         return self._front
 
     def hand_over(self, g: Array) -> None:
         """Add `g` to the accumulator; it must stay as it is until the next `pull`."""
-        fabric, spans = self._fabric, self._ledger.front
-        started = fabric.now()
+        started = self._fabric.now()
         with self._mutex:
-            entered = fabric.now()
-            self._sum += g
-            finish(g)  # the other thread may take it as soon as it has the mutex
-            self._handed += 1
-            self._handed_changes = self._changes_read
+            self._ledger.front.waiting += self._fabric.now() - started
+            with self._ledger.updating:
+                self._sum += g
+                finish(g)  # the other thread may take it as soon as it has the mutex
+                self._handed += 1
+                self._handed_changes = self._changes_read
         self._last = g
-        spans.waiting += entered - started
-        spans.mixing += fabric.now() - entered
 
     def take_over(self) -> None:
         """x_i <- x_i - lr G, G <- 0, and publish a copy of x_i for the next `pull`.
@@ -113,7 +110,7 @@ class HandoverReplicas(Replicas):
                 self._ledger.changes = changes - changes_read
                 changes += 1
             copy(self._model, self._back)
-            spans.mixing += self._fabric.now() - started
+            spans.update += self._fabric.now() - started
         with self._mutex:
             self._middle, self._back = self._back, self._middle
             self._included, self._middle_changes = included, changes

@@ -171,7 +171,7 @@ class SlowLinks:
         return 2 * (n - 1) * (self.seconds + nbytes / n * self._per_byte)
 
     def _meet(self, since: float, until: float) -> None:
-        """Prolong the collective that ended at `since`; it is moving, as the rest."""
+        """Prolong the collective that ended at `since`; it is transfer, as the rest."""
         if until > since:
             self.pause_until(until)
             self._fabric.ledger.met(since, self._fabric.now())

@@ -55,8 +55,8 @@ def _bars(answers: Answers) -> "Figure":
     figure = Figure(figsize=(7.0, 0.36 * len(names) + 1.0), layout="constrained")
     axes = figure.subplots()
     colors = [
-        looks.SPAN_COLORS["mixing"],
-        *[looks.SPAN_COLORS["moving"]] * (len(names) - 1),
+        looks.SPAN_COLORS["update"],
+        *[looks.SPAN_COLORS["transfer"]] * (len(names) - 1),
     ]
     bars = axes.barh(names, seconds, color=colors, height=0.7)
     axes.bar_label(bars, [number(value) for value in seconds], padding=4)

@@ -11,13 +11,21 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.trace import Trace, open_trace
 from dsgd_bench.trial.gradient_time import Times
 
-WORK = ("mixing", "copying", "other")
+WORK = ("update", "snapshot", "other")
 """Spans of a step that are the algorithm's own work on its rank."""
 
 NOTEWORTHY = 1.05
 """A worker is slow that is this many times slower than the others; less is chance."""
 
-NEEDED = ("compute", "injected", "moving", "waiting", *WORK, "hidden", "waited_for")
+NEEDED = (
+    "compute",
+    "injected",
+    "transfer",
+    "waiting",
+    *WORK,
+    "overlapped",
+    "waited_for",
+)
 NEEDED_OF_RANKS = ("serves", "node_ranks", "elapsed", "samples_done")
 
 
@@ -137,7 +145,7 @@ def seconds_per_epoch(trace: Trace) -> float:
 def seconds_moving(trace: Trace) -> float:
     """Return the mean seconds per worker's step that data were on their way."""
     mine = trace["serves"] == 0
-    return float(np.nanmean(trace["moving"][mine] + trace["hidden"][mine]))
+    return float(np.nanmean(trace["transfer"][mine] + trace["overlapped"][mine]))
 
 
 def _check(trace: Trace) -> None:

@@ -150,5 +150,5 @@ def _suspects(record: Record) -> list[tuple[str, Change]]:
         *slow,
         ("network", Change(network=FREE)),
         ("jitter of gradient times", Change(steady=True)),
-        ("mixing, copying, other", Change(work=False)),
+        ("update, snapshot, other", Change(work=False)),
     ]

@@ -17,7 +17,7 @@ CAPTION = (
     "time per step beside the least that the algorithm's rule allows on such links;"
     " dots are runs, the bar is their median."
 )
-MEASURED = looks.SPAN_COLORS["mixing"]
+MEASURED = looks.SPAN_COLORS["update"]
 PANELS_PER_ROW = 2
 
 

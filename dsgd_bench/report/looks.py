@@ -16,8 +16,8 @@ SPAN_COLORS = {
     "compute": "#009e73",
     "injected": "#e69f00",
     "waiting": "#d55e00",
-    "moving": "#0072b2",
-    "mixing": "#56b4e9",
+    "transfer": "#0072b2",
+    "update": "#56b4e9",
     "other": "#9aa0a6",
 }
 """One color per shown span; the page uses the same ones."""

@@ -19,8 +19,8 @@ from dsgd_bench.report.numbers import (
 
 AGAINST = f"against {REFERENCE}"
 """Name of the column that compares with the reference."""
-TIME_COLUMNS = ("compute", "injected", "waiting", "moving", "mixing", "other")
-"""Spans as the table shows them; copying is counted under other."""
+TIME_COLUMNS = ("compute", "injected", "waiting", "transfer", "update", "other")
+"""Spans as the table shows them; a snapshot is counted under other."""
 BARS = tuple(span for span in TIME_COLUMNS if span != "waiting")
 """Columns that a page shows as a bar only."""
 
@@ -73,7 +73,7 @@ def results(lines: Sequence[Line]) -> Table:
         Column("epoch", "s", lambda line: estimated(line.group.time_per_epoch)),
         *_straggler(lines),
         Column("staleness", "mean/max", staleness),
-        Column("distance", "replicas", _median("replica_distance")),
+        Column("distance", "replicas", _median("consensus_distance")),
         Column("sent", "kB/grad.", _kilobytes("bytes_per_gradient")),
         *(Column(span, "%", _share(span)) for span in ("waiting", *BARS)),
     ]
@@ -90,7 +90,7 @@ def work(lines: Sequence[Line]) -> Table:
         Column("slowest rank", "rank", _common("worst_rank")),
         Column("most waited for", "rank", _common("waited_for")),
         Column("blocked", "s per rank", _median("blocked")),
-        Column("hidden", "s per rank", _median("hidden")),
+        Column("overlapped", "s per rank", _median("overlapped")),
         Column("messages", "per gradient", _median("messages_per_step")),
         Column("exchanges", "per gradient", _median("exchanges_per_gradient")),
         *_present(lines, _EXTRA),
@@ -164,7 +164,7 @@ def shown_shares(group: Group) -> dict[str, float]:
     """Return the shares of `TIME_COLUMNS`; empty where no step was taken."""
     shares = dict(group.shares)
     if shares:
-        shares["other"] += shares.pop("copying")
+        shares["other"] += shares.pop("snapshot")
     return {span: shares[span] for span in TIME_COLUMNS} if shares else {}
 
 

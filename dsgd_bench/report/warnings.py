@@ -144,7 +144,7 @@ def oversubscribed(evidence: Evidence) -> Iterator[str]:
     if all(row.factors.get("compute.mode") == "emulated" for row in rows):
         yield (
             f"{ranks} ranks {where}: computing is emulated by sleep and so not"
-            " disturbed, but moving and mixing wait for a core. Trust the times per"
+            " disturbed, but transfer and update wait for a core. Trust the times per"
             " epoch only while those two shares are small; use a core per rank"
             f" otherwise.{limited}"
         )

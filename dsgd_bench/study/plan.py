@@ -12,7 +12,7 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.config import naming
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.ledger import COLUMNS
+from dsgd_bench.fabric.columns import COLUMNS
 from dsgd_bench.graphs import Graph
 from dsgd_bench.host import environment
 from dsgd_bench.problems.classifier import Classifier

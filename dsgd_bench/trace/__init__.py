@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dsgd_bench.errors import TraceError
 from dsgd_bench.io.escape import plain
 from dsgd_bench.spec.trial import Trial
-from dsgd_bench.trace import checkpoint, reading, shapes
+from dsgd_bench.trace import checkpoint, earlier, reading, shapes
 from dsgd_bench.trace.memory import Packed, ShardKeeper
 from dsgd_bench.trace.merging import merge, write_trace
 from dsgd_bench.trace.shard import Facts, Shard, ShardWriter, shard_path
@@ -80,19 +80,21 @@ class Trace:
             )
         with reading.opened(path) as file:
             schema = file.attrs.get("dsgd_schema_version", "none")
-            if schema != SCHEMA:
+            if schema not in earlier.READABLE:
                 raise TraceError(
                     f"{path} has schema {plain(str(schema))}, this version of "
-                    f"dsgd-bench reads {SCHEMA}: run again"
+                    f"dsgd-bench reads 1 to {SCHEMA}: run again"
                 )
             self._read_facts(dict(file.attrs))
-            items = {name: file[name] for name in file if name in VARIABLES}
+            items = earlier.named(file, int(schema))
             shapes.check(items, self.trial.ranks)
             self._arrays = {
                 name: np.asarray(item[()], np.float64)
                 for name, item in items.items()
                 if VARIABLES[name][0] != PAIR
             }
+            kind = self.trial.algorithm.kind
+            earlier.complete(self._arrays, int(schema), self.trial.ranks, kind)
 
     def _read_facts(self, facts: dict[str, Any]) -> None:
         self.trial = Trial.from_json(facts["dsgd_trial"])
@@ -108,7 +110,8 @@ class Trace:
         )
         if (self.fabric, self.status) not in product(FABRICS, STATUSES):
             raise ValueError("its dsgd_fabric or dsgd_status is none of ours")
-        self.staleness = str(facts["dsgd_staleness"])
+        kind = self.trial.algorithm.kind
+        self.staleness = str(facts.get("dsgd_staleness", earlier.family(kind)))
         self.epoch_samples = int(facts["dsgd_epoch_samples"])
         self.model_bytes = int(facts.get("dsgd_model_bytes", 0))
         lowest = facts.get("dsgd_optimum")
@@ -133,7 +136,7 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
     Raises
     ------
     TraceError
-        If the file is missing, damaged, or of another schema, or its variables are not
+        If the file is missing, damaged, or of a later schema, or its variables are not
         of one number of ranks, steps and moments.
     """
     return Trace(Path(path))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import TraceError
-from dsgd_bench.fabric import ledger
+from dsgd_bench.fabric.columns import COLUMNS
 from dsgd_bench.trace import disk, reading
 
 SCHEMA = 2
@@ -172,7 +172,7 @@ def read(place: Path, rank: int, *, trial: str) -> Checkpoint:
         if owner not in {(trial, rank), (place.parent.name, rank)}:
             raise ValueError(f"it is of rank {owner[1]} of trial {owner[0]}")
         rows = reading.array(file["rows"])
-        if rows.ndim != 2 or rows.shape[1] != len(ledger.COLUMNS):
+        if rows.ndim != 2 or rows.shape[1] != len(COLUMNS):
             raise ValueError(f"its rows have the shape {rows.shape}")
         arrays, copies = (
             {name: reading.array(file[group][name]) for name in file.get(group, ())}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.ledger import COLUMNS
+from dsgd_bench.fabric.columns import COLUMNS
 from dsgd_bench.trace.judgments import Judgments
 from dsgd_bench.trace.shard import Facts, Shard
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import TraceError
-from dsgd_bench.fabric import ledger
+from dsgd_bench.fabric.columns import COLUMNS, SPANS
 from dsgd_bench.io import files
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import disk, reading
@@ -144,7 +144,7 @@ def _trial(facts: dict[str, Any]) -> list[Any]:
 def _check_size(shards: dict[int, Shard], ranks: int) -> None:
     """Refuse far more ranks than have left a shard: that number must be damaged."""
     steps = max(shard.steps for shard in shards.values())
-    numbers = ranks * max(steps, 1) * len(ledger.COLUMNS)
+    numbers = ranks * max(steps, 1) * len(COLUMNS)
     if numbers > LARGE and ranks > RANKS_PER_SHARD * len(shards):
         raise ValueError(f"the trial has {ranks} ranks, and {len(shards)} left a shard")
 
@@ -161,7 +161,7 @@ def _assemble(shards: dict[int, Shard], facts: dict[str, Any]) -> Arrays:
     """Stack the ranks' columns, padded with NaN, on the common clock."""
     ranks = facts["trial"]["ranks"]
     steps = max(shard.steps for shard in shards.values())
-    arrays = {name: np.full((ranks, steps), np.nan) for name in ledger.COLUMNS}
+    arrays = {name: np.full((ranks, steps), np.nan) for name in COLUMNS}
     late = _lateness(shards)
     for rank, shard in shards.items():
         for name, column in shard.columns.items():
@@ -169,7 +169,7 @@ def _assemble(shards: dict[int, Shard], facts: dict[str, Any]) -> Arrays:
             arrays[name][rank, : shard.steps] = column + late[rank] * on_clock
     _split_meetings(arrays)
     arrays["staleness"] = staleness(facts["staleness"], arrays)
-    spent = sum(arrays[name] for name in ledger.SPANS)
+    spent = sum(arrays[name] for name in SPANS)
     arrays["other"] = arrays["duration"] - spent
     _add_ranks(arrays, shards, ranks)
     _add_places(arrays, facts["provenance"].get("placement", ()))
@@ -193,7 +193,7 @@ def _lateness(shards: dict[int, Shard]) -> dict[int, NDArray[np.float64]]:
 
 
 def _split_meetings(arrays: Arrays) -> None:
-    """Divide the time in collectives into waiting for the last rank and moving."""
+    """Divide the time in collectives into waiting for the last rank and transfer."""
     entered, left = arrays.pop("meeting_start"), arrays.pop("meeting_end")
     met = np.isfinite(entered).all(axis=0)
     if not met.any():
@@ -203,7 +203,7 @@ def _split_meetings(arrays: Arrays) -> None:
     waited = np.clip(latest - entered, 0.0, left - entered)
     waited[:, ~met] = 0.0
     arrays["waiting"] += waited
-    arrays["moving"] -= waited
+    arrays["transfer"] -= waited
     late = (waited > 0) & met
     arrays["waited_for"] = np.where(late, last, arrays["waited_for"])
 
@@ -257,7 +257,7 @@ def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
     works, judged = arrays["serves"] == 0, arrays["serves"] == arrays["serves"].max()
     squared = stacked["distance_squared"][works].mean(0)
     # below zero only in a damaged shard: kept as it is for verification to refuse
-    arrays["replica_distance"] = np.copysign(np.sqrt(np.abs(squared)), squared)
+    arrays["consensus_distance"] = np.copysign(np.sqrt(np.abs(squared)), squared)
     arrays["moment_time"] = np.median(stacked["copy_time"][judged], axis=0)
     arrays["moment_samples"] = np.zeros(count)
     for shard in complete.values() if whole else ():

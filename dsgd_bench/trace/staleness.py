@@ -69,7 +69,7 @@ def staleness(kind: str, arrays: dict[str, Table]) -> Table:
     if kind == "gradients":
         return applied_meanwhile(start, arrays["duration"])
     if kind == "sets":
-        spans = ("copying", "compute", "injected")
+        spans = ("snapshot", "compute", "injected")
         created = start + sum(arrays[name] for name in spans)
         return missing(created, arrays["included"])
     if kind == "none":

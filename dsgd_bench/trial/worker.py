@@ -9,7 +9,7 @@ from dsgd_bench import graphs, rng
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Steps
 from dsgd_bench.algorithms.facts import amount
-from dsgd_bench.arrays import Array
+from dsgd_bench.arrays import Array, finish
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.problems import Batches, Problem
@@ -68,8 +68,7 @@ class Worker:
         in_full = "in-full" in algorithm.traits and not trial.optimizer.raw_lr
         share = 1 / self.workers if in_full else 1.0
         self.optimizer = Optimizer(trial.optimizer, problem.initial(), share, state)
-        self.update = self.optimizer.update
-        self.descend = self.optimizer.descend
+        self.updating = fabric.ledger.updating
         shards = trial.problem.shards
         self._batches = Batches(
             problem,
@@ -146,6 +145,18 @@ class Worker:
             return self.problem.gradient(x, indices, out)
         with parts:
             return self.problem.gradient(x, indices, out, parts.ready)
+
+    def update(self, x: Array, g: Array) -> None:
+        """Move `x` by `g` as the optimizer says; booked, on the training thread."""
+        with self.updating:
+            self.optimizer.update(x, g)
+            finish(x)  # a GPU's arithmetic is no part of what comes next
+
+    def descend(self, x: Array, g: Array, scale: float = 1.0) -> None:
+        """Move `x` by -`scale` lr `g`; booked, on the training thread."""
+        with self.updating:
+            self.optimizer.descend(x, g, scale)
+            finish(x)
 
     @property
     def lr(self) -> float:
@@ -286,5 +297,5 @@ def drive(
         elapsed = ledger.close_step(loss=worker.loss, samples=samples)
         started = fabric.now()
         if copies.take_if_due(x, step=worker.round(ledger.steps), time=elapsed):
-            ledger.front.copying += fabric.now() - started
+            ledger.front.snapshot += fabric.now() - started
     return elapsed

@@ -11,7 +11,7 @@ import xarray
 
 from dsgd_bench.config import read_study
 from dsgd_bench.config.identity import trial_id
-from dsgd_bench.fabric.ledger import SPANS
+from dsgd_bench.fabric.columns import SPANS
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
 from dsgd_bench.trace import VARIABLES, open_trace

@@ -13,7 +13,7 @@ from dsgd_bench.arrays import HOST, Array, copy, host
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.ledger import COLUMNS
+from dsgd_bench.fabric.columns import COLUMNS
 from dsgd_bench.problems import Judgment, Problem
 from dsgd_bench.problems.base import Ready
 from dsgd_bench.spec.trial import (

@@ -492,14 +492,14 @@ def test_traffic_counted_is_traffic_predicted(
 def test_spans_add_up_to_the_time_of_every_step(
     world: Ranks, size: int, kind: str
 ) -> None:
-    spans = ("compute", "injected", "moving", "waiting", "mixing", "copying")
+    spans = ("compute", "injected", "transfer", "waiting", "update", "snapshot")
     for w in world.together(size, lambda fabric: walk(fabric, kind, steps=6)):
         parts = sum(w.column(name) for name in spans)
         duration = w.column("duration")
         # clocks are read one after the other, never twice for one moment
         assert (parts <= duration + 1e-9).all()
         if world.kind == "virtual":  # nothing else takes virtual time
-            locks = w.column("moving") + w.column("waiting") > 0
+            locks = w.column("transfer") + w.column("waiting") > 0
             assert (parts >= 0.9 * duration)[~locks].all()
         starts = w.column("start")
         np.testing.assert_allclose(

@@ -147,7 +147,7 @@ def test_computing_is_booked_without_what_the_buckets_take() -> None:
         return walk(fabric, "allreduce-bucketed", settings=settings, slope=bowl)
 
     for walked in World(3, Network(latency=1e-4)).run(work):
-        spans = walked.column("compute") + walked.column("moving")
+        spans = walked.column("compute") + walked.column("transfer")
         np.testing.assert_allclose(
-            spans + walked.column("mixing"), walked.column("duration"), rtol=1e-9
+            spans + walked.column("update"), walked.column("duration"), rtol=1e-9
         )

@@ -78,13 +78,13 @@ def test_what_was_booked_before_the_clock_started_is_in_no_step(
 
 
 def test_work_beside_is_hidden_and_not_part_of_the_step(ledger: Ledger) -> None:
-    ledger.beside.moving += 1.0
+    ledger.beside.transfer += 1.0
     ledger.beside.waiting += 2.0
-    ledger.beside.mixing += 4.0
+    ledger.beside.update += 4.0
     ledger.flushing += 8.0
     ledger.close_step(loss=0.0, samples=1)
     [row] = rows(ledger)
-    assert row["hidden"] == 7.0
+    assert row["overlapped"] == 7.0
     assert row["flushing"] == 8.0
     assert sum(row[name] for name in SPANS) == 0.0
 
@@ -112,7 +112,7 @@ def test_a_meeting_is_noted_once_and_forgotten_with_its_step(
     first, second = rows(ledger)
     # from the first entry to the last exit; all of it moving until traces are merged
     assert (first["meeting_start"], first["meeting_end"]) == (1.0, 4.5)
-    assert first["moving"] == 1.5
+    assert first["transfer"] == 1.5
     assert math.isnan(second["meeting_start"])
     assert math.isnan(second["meeting_end"])
 

@@ -220,7 +220,7 @@ def test_only_the_gradients_of_a_slow_worker_lack_many() -> None:
         name: np.array(
             [[*w.column(name), *[np.nan] * (longest - len(w.rows))] for w in walks]
         )
-        for name in ("start", "copying", "compute", "injected", "samples", "included")
+        for name in ("start", "snapshot", "compute", "injected", "samples", "included")
     }
     slow, *others = staleness("sets", columns)
     found = slow[np.isfinite(slow)][:-1]  # the others end before its last one does
@@ -253,9 +253,9 @@ def test_on_a_slow_network_sums_grow_and_computing_goes_on() -> None:
     )
     expected = start_of(0) - 0.1 / size * sum(w.spent for w in walks)
     for w in walks:
-        assert w.column("waiting").sum() == w.column("moving").sum() == 0.0
+        assert w.column("waiting").sum() == w.column("transfer").sum() == 0.0
         np.testing.assert_allclose(w.column("duration"), COMPUTE, rtol=1e-3)
-        assert w.column("hidden").sum() > 0.0
+        assert w.column("overlapped").sum() > 0.0
         # the two others take a latency each for the data and for the count: 400
         # gradients; so two or three sums in all, and the rest at the end
         assert set(w.exchanges.values()) <= {3, 4}

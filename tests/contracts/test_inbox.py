@@ -298,7 +298,7 @@ def test_broadcasts_that_would_pile_up_are_left_out() -> None:
                 fabric.pause(1.0)
             spans = fabric.ledger.front
         counts = fabric.ledger.counts
-        return spans.moving + spans.waiting, counts["unpublished"] + sum(
+        return spans.transfer + spans.waiting, counts["unpublished"] + sum(
             fabric.ledger.exchanges.values()
         )
 

@@ -377,5 +377,5 @@ def test_the_time_of_slow_links_is_booked_as_communication(kind: str) -> None:
 
     assert spent(slow, "injected", "injected_asked") == 0.0
     assert spent(slow, "compute") == pytest.approx(spent(quick, "compute"), rel=0.2)
-    names = ("moving", "hidden", "waiting", "mixing")
+    names = ("transfer", "overlapped", "waiting", "update")
     assert spent(slow, *names) > spent(quick, *names)

@@ -14,7 +14,7 @@ from test_algorithms import a_start, settle, workers
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.ledger import COLUMNS
+from dsgd_bench.fabric.columns import COLUMNS
 from dsgd_bench.fabric.virtual import allreduce_cost
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.fabric.virtual.network import Interconnect, Network

@@ -141,8 +141,8 @@ def test_a_server_is_no_worker(tmp_path: Path) -> None:
 def test_a_trace_without_columns_is_refused_by_their_names(tmp_path: Path) -> None:
     path = simulated(tmp_path, trial("allreduce"))
     with h5py.File(path, "r+") as file:
-        del file["injected"], file["mixing"]
-    with pytest.raises(TraceError, match="lacks injected, mixing, which a replay"):
+        del file["injected"], file["update"]
+    with pytest.raises(TraceError, match="lacks injected, update, which a replay"):
         ask(path)
 
 

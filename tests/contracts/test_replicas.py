@@ -76,6 +76,7 @@ class Hasty:
     def __init__(self, fabric: Fabric, dimension: int, slope: Slope) -> None:
         self.fabric, self.rank, self.size = fabric, fabric.rank, fabric.size
         self.workers = fabric.size
+        self.optimizer, self.updating = self, fabric.ledger.updating
         self.state = State()
         self.spent = np.zeros(dimension)
         self._slope = slope
@@ -431,10 +432,10 @@ def blocked_on_a_slow_network(kind: str, size: int = 3) -> list[Walk]:
 def test_wait_free_computing_never_waits_for_the_network() -> None:
     for w in blocked_on_a_slow_network("adpsgd-waitfree"):
         assert w.column("waiting").sum() == 0.0
-        assert w.column("moving").sum() == 0.0
+        assert w.column("transfer").sum() == 0.0
         # as fast as without a network: one gradient after the other
         np.testing.assert_allclose(w.column("duration"), COMPUTE, rtol=1e-9)
-    assert w.column("hidden").sum() > 0.0
+    assert w.column("overlapped").sum() > 0.0
 
 
 def test_overlapped_computing_waits_for_its_exchange() -> None:
@@ -443,9 +444,9 @@ def test_overlapped_computing_waits_for_its_exchange() -> None:
     )[0]
     # of an exchange, a lock and a get, a put and a release take a second each, and the
     # gradient ran meanwhile; what was exposed is waiting for locks, the rest is moving
-    exposed = w.column("waiting") + w.column("moving")
+    exposed = w.column("waiting") + w.column("transfer")
     assert (exposed >= 4.0 - COMPUTE).all()
-    assert (w.column("moving") >= 3.0 - COMPUTE).all()
+    assert (w.column("transfer") >= 3.0 - COMPUTE).all()
     assert (w.column("compute") + exposed <= w.column("duration")).all()
 
 
@@ -454,7 +455,7 @@ def test_inline_computing_moves_for_as_long_as_its_exchange() -> None:
         lambda fabric: walk(fabric, "adpsgd", steps=3, compute=COMPUTE)
     )[0]
     # a get, a put and a release, a second each
-    assert (w.column("moving") >= 3.0).all()
+    assert (w.column("transfer") >= 3.0).all()
 
 
 def test_a_copy_lacks_at_most_the_gradient_that_was_handed_over_last() -> None:

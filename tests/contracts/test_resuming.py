@@ -131,7 +131,12 @@ def test_a_synchronous_trial_is_the_same_bit_by_bit(
     parts = in_parts(trial, tmp_path / "parts", 7, 13)
     for name in ("loss", "samples", "weight"):
         np.testing.assert_array_equal(parts[name], whole[name])
-    for name in ("loss_of_mean", "accuracy_of_mean", "local_loss", "replica_distance"):
+    for name in (
+        "loss_of_mean",
+        "accuracy_of_mean",
+        "local_loss",
+        "consensus_distance",
+    ):
         np.testing.assert_array_equal(parts[name], whole[name])
     assert len(parts.interruptions) == 2
     assert whole.interruptions == []

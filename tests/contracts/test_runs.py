@@ -113,7 +113,7 @@ def test_equal_replicas_are_equal_at_every_moment_that_is_judged(
     kind: str, tmp_path: Path
 ) -> None:
     trace = run(kind, tmp_path)
-    distances = trace["replica_distance"]
+    distances = trace["consensus_distance"]
     if kind == "dasgd":
         distances = distances[-1:]  # once all has arrived
     assert (distances < 1e-12).all()
@@ -122,7 +122,7 @@ def test_equal_replicas_are_equal_at_every_moment_that_is_judged(
 def test_what_is_judged_of_an_asynchronous_server_is_the_center(tmp_path: Path) -> None:
     """Workers' models are older than it, so they differ; and it is what improves."""
     trace = run("asgd", tmp_path)
-    assert (trace["replica_distance"][1:-1] > 0).any()
+    assert (trace["consensus_distance"][1:-1] > 0).any()
     assert trace["serves"].tolist() == [0, 0, 0, 1]
     assert np.isnan(trace["local_loss"][3]).all()
     assert np.isfinite(trace["local_loss"][:3]).all()

@@ -175,7 +175,7 @@ def test_waiting_at_a_busy_server_is_booked_as_waiting() -> None:
     network = Network(latency=0.0, bandwidth=DIMENSION * 8 / 0.01)
     workers, _ = run(5, "asgd", steps=4, network=network, slope=flat)
     for w in workers:
-        assert (w.column("waiting") + w.column("moving") > 0.019).all()
+        assert (w.column("waiting") + w.column("transfer") > 0.019).all()
 
 
 # --- DC-ASGD

@@ -136,7 +136,7 @@ def test_of_many_ranks_a_sample_is_evaluated_itself(tmp_path: Path) -> None:
     (trace,) = simulate(tmp_path, trial(ranks=200, budget=BudgetSpec(steps=3)))
     evaluated = np.isfinite(trace["local_loss"]).all(axis=1)
     assert np.flatnonzero(evaluated).tolist() == list(range(0, 200, 3))
-    assert np.isfinite(trace["replica_distance"]).all()
+    assert np.isfinite(trace["consensus_distance"]).all()
     assert np.isfinite(trace["loss_of_mean"]).all()
 
 

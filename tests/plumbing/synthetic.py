@@ -117,11 +117,11 @@ def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
         "compute": np.full(workers, COMPUTE),
         "injected": own - COMPUTE,
         "waiting": step - extra - own,
-        "moving": np.full(workers, MOVING),
-        "mixing": np.full(workers, MIXING),
-        "copying": np.zeros(workers),
+        "transfer": np.full(workers, MOVING),
+        "update": np.full(workers, MIXING),
+        "snapshot": np.zeros(workers),
         "other": np.full(workers, OTHER),
-        "hidden": np.zeros(workers),
+        "overlapped": np.zeros(workers),
         "flushing": np.zeros(workers),
         "duration": step,
     }
@@ -159,8 +159,8 @@ def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
     arrays["loss_of_mean"] = 2.3 * np.exp(-times * rate / FALL)
     arrays["accuracy_of_mean"] = 1.0 - arrays["loss_of_mean"] / 2.4
     arrays["norm_of_mean"] = np.ones(moments)
-    arrays["replica_distance"] = np.zeros(moments) if waits else 0.1 + 0.0 * times
-    arrays["replica_distance"][-1] *= 1e-7 if drains else 1.0
+    arrays["consensus_distance"] = np.zeros(moments) if waits else 0.1 + 0.0 * times
+    arrays["consensus_distance"][-1] *= 1e-7 if drains else 1.0
     _fill(arrays, of.ranks, moments)
     status = "exhausted"
     if (arrays["loss_of_mean"] <= (of.measure.target_loss or 0.0)).any():

@@ -19,7 +19,7 @@ from dsgd_bench.bench.record import (
     span_gaps,
 )
 from dsgd_bench.bench.simulator import SimulatorOptions, simulator
-from dsgd_bench.fabric.ledger import SPANS
+from dsgd_bench.fabric.columns import SPANS
 from dsgd_bench.fabric.virtual.fabric import World
 
 

@@ -10,7 +10,7 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.facts import STALENESS
 from dsgd_bench.report.numbers import DASH
 from dsgd_bench.report.tables import TIME_COLUMNS
-from dsgd_bench.trace.variables import VARIABLES
+from dsgd_bench.trace.variables import FORMER, SCHEMA, VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -20,11 +20,24 @@ DOCUMENTS = sorted(
 )
 
 
-def test_the_trace_format_lists_every_variable_with_its_unit():
+def test_the_trace_format_has_the_tables_of_the_variables():
     text = (ROOT / "docs" / "trace-format.md").read_text()
-    row = re.compile(r"^\| `((?!dsgd_)\w+)` \| (\w+) \|", re.MULTILINE)
-    listed = dict(row.findall(text))
-    assert listed == {name: units for name, (_, units, _) in VARIABLES.items()}
+    tables = {}
+    for name, (dimensions, unit, doc) in VARIABLES.items():
+        row = f"| `{name}` | {unit} | {doc.replace('|', chr(92) + '|')} |"
+        tables.setdefault(f"**({', '.join(dimensions)})**", []).append(row)
+    head = "\n\n| variable | units | meaning |\n|---|---|---|\n"
+    for title, rows in tables.items():
+        table = title + head + "\n".join(rows) + "\n\n"
+        assert table in text, f"docs/trace-format.md lacks:\n{table}"
+    assert text.startswith(f"# The trace format, schema {SCHEMA}\n")
+
+
+def test_the_trace_format_tells_the_former_names():
+    text = (ROOT / "docs" / "trace-format.md").read_text()
+    listed = ", ".join(f"`{name}`" for name in FORMER)
+    named = ", ".join(f"`{name}`" for name in FORMER.values())
+    assert f"| 3 | {listed} are {named} now; " in text
 
 
 def test_the_page_on_graphs_says_what_the_graphs_are():

@@ -118,7 +118,7 @@ def blame(toy):
 
 
 def far(toy):
-    toy.arrays["replica_distance"][-1] = 0.1
+    toy.arrays["consensus_distance"][-1] = 0.1
 
 
 def unsent(toy):

@@ -75,7 +75,7 @@ def test_without_a_finite_loss_or_an_optimum_there_is_no_excess(change):
     if change == "not judged":
         for name in ("moment_samples", "moment_time", "loss_of_mean"):
             toy.arrays[name] = np.empty(0)
-        for name in ("accuracy_of_mean", "norm_of_mean", "replica_distance"):
+        for name in ("accuracy_of_mean", "norm_of_mean", "consensus_distance"):
             toy.arrays[name] = np.empty(0)
         toy.arrays["local_loss"] = np.empty((4, 0))
     row = summarize(toy)

@@ -25,7 +25,7 @@ def served(kind="asgd", *, workers, servers=1, repeat=0):
     """Return the trace of workers at servers of which each takes `SERVE` / servers.
 
     A step of a worker takes `COMPUTE` and the service; once a server is always busy,
-    the workers wait for each other. Of its work half is moving, half mixing.
+    the workers wait for each other. Of its work half is transfer, half update.
     """
     settings = {"servers": servers} if servers > 1 else {}
     ranks = workers + servers
@@ -38,8 +38,8 @@ def served(kind="asgd", *, workers, servers=1, repeat=0):
     spans = {
         "compute": np.where(works, COMPUTE, 0.0),
         "waiting": np.where(works, step - COMPUTE, step / workers - service),
-        "moving": np.where(works, 0.0, service / 2),
-        "mixing": np.where(works, 0.0, service / 2),
+        "transfer": np.where(works, 0.0, service / 2),
+        "update": np.where(works, 0.0, service / 2),
         "injected": np.zeros(ranks),
         "duration": np.where(works, step, step / workers),
         "bytes_in": np.where(works, MESSAGE, MESSAGE / servers),
@@ -85,8 +85,8 @@ def test_shares_and_bytes_of_a_server_follow_from_its_work(workers, count):
     assert found.rate == pytest.approx(rate, rel=0.01)
     assert found.unhindered == pytest.approx(workers / COMPUTE)
     assert found.waiting == pytest.approx(1 - busy, abs=1e-9)
-    assert found.moving == pytest.approx(busy / 2)
-    assert found.mixing == pytest.approx(busy / 2)
+    assert found.transfer == pytest.approx(busy / 2)
+    assert found.update == pytest.approx(busy / 2)
     assert found.other == pytest.approx(0, abs=1e-9)
     assert found.bytes_in == pytest.approx(rate * MESSAGE / count, rel=0.01)
     assert found.bytes_out == found.bytes_in

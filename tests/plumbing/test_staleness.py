@@ -51,7 +51,7 @@ def test_gradients_that_were_never_sent_count_as_missing():
 
 def arrays(**changed):
     table = np.array([[0.0, 1.0], [0.0, 1.0]])
-    names = ("start", "copying", "compute", "injected", "duration", "included")
+    names = ("start", "snapshot", "compute", "injected", "duration", "included")
     found = {name: np.zeros_like(table) for name in names}
     found |= {"start": table, "duration": np.ones_like(table)}
     found |= {"samples": np.array([[1.0, 1.0], [0.0, 0.0]]), "staleness": table + 5}
@@ -80,7 +80,7 @@ def test_creation_is_when_the_gradient_was_done():
         "sets",
         {
             "start": zeros,
-            "copying": zeros + 0.1,
+            "snapshot": zeros + 0.1,
             "compute": np.array([[0.6], [0.2]]),
             "injected": np.array([[0.0], [0.2]]),
             "duration": zeros + 1,

@@ -66,7 +66,7 @@ def test_the_shares_are_those_of_the_ranks_summed_time():
     assert shares["compute"] == pytest.approx(COMPUTE / step)
     assert shares["injected"] == pytest.approx(9 * COMPUTE / step / 4)
     assert shares["waiting"] == pytest.approx(9 * COMPUTE / step * 3 / 4)
-    assert shares["moving"] == pytest.approx(MOVING / step)
+    assert shares["transfer"] == pytest.approx(MOVING / step)
     assert sum(shares.values()) == pytest.approx(1.0)
 
 
@@ -128,10 +128,10 @@ def test_epochs_to_the_target_are_the_samples_of_all_until_then():
 
 def test_the_widest_distance_and_the_extreme_weights_are_kept():
     toy = synthetic.run(synthetic.trial("sgp"))
-    toy.arrays["replica_distance"][3] = 0.7
+    toy.arrays["consensus_distance"][3] = 0.7
     toy.arrays["weight"][1, 5] = 0.25
     row = summarize(toy)
-    assert (row.distance_max, row.replica_distance) == (0.7, 0.0)
+    assert (row.distance_max, row.consensus_distance) == (0.7, 0.0)
     assert (row.weight_min, row.weight_max) == (0.25, 1.0)
     assert row.weight_total == pytest.approx(0.75 / 4)
     assert summary("osgp").weight_total is None  # its workers do not step together

@@ -18,7 +18,6 @@ from dsgd_bench.spec.trial import (
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.trace.variables import SCHEMA
 from dsgd_bench.trial.run import Run
 
 STEP = 0.01
@@ -84,12 +83,6 @@ def test_shards_that_were_exchanged_count_for_no_rank(folder):
         trace.Shard.read(first)
     with pytest.raises(TraceError, match="no readable shard"):
         trace.merge(folder)
-
-
-def test_a_file_of_another_schema_is_refused_in_a_sentence(folder, monkeypatch):
-    monkeypatch.setattr(trace, "SCHEMA", trace.SCHEMA + 1)
-    with pytest.raises(TraceError, match=f"has schema {SCHEMA}, .* reads {SCHEMA + 1}"):
-        trace.open_trace(folder / "trace.h5")
 
 
 def test_a_truncated_trace_is_refused_in_a_sentence(folder):

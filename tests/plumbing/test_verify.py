@@ -144,7 +144,7 @@ def many_more(arrays):
 
 
 def replicas_apart(arrays):
-    arrays["replica_distance"][-1] += 1e-4 * arrays["norm_of_mean"][-1]
+    arrays["consensus_distance"][-1] += 1e-4 * arrays["norm_of_mean"][-1]
 
 
 def no_weight(arrays):

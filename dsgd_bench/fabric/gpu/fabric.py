@@ -228,19 +228,19 @@ class DeviceFabric:
     @contextmanager
     def _staged_averaging(self, x: Array) -> Iterator[None]:
         host = self._staging[x]
-        with self._moving():
+        with self._transfer():
             arrays.copy(x, host)
         with self._fabric.averaging(host):
             yield
-        with self._moving():
+        with self._transfer():
             arrays.copy(host, x)
 
     @contextmanager
-    def _moving(self) -> Iterator[None]:
-        """Book the block as moving, on the training thread."""
+    def _transfer(self) -> Iterator[None]:
+        """Book the block as transfer, on the training thread."""
         started = self._fabric.now()
         yield
-        self._fabric.ledger.front.moving += self._fabric.now() - started
+        self._fabric.ledger.front.transfer += self._fabric.now() - started
 
     def window(
         self, length: int, dtype: DTypeLike, like: NDArray[Any] | None = None
