@@ -156,7 +156,7 @@ READS = {"environ", "getenv", "variables", "inherited"}
 TURNS = {"int", "float", "isdigit", "isdecimal", "isnumeric"}
 """What makes numbers of texts, and what would ask whether that can be done."""
 
-MAY = {"surroundings.py:number"}
+MAY = {"environment.py:number"}
 
 
 def names(tree):
@@ -192,4 +192,4 @@ def test_only_one_function_makes_a_number_of_the_environment(path):
         for function in functions(path)
         if READS & set(names(function)) and TURNS & set(calls(function))
     }
-    assert found <= MAY, "read it with surroundings.number"
+    assert found <= MAY, "read it with environment.number"
