@@ -92,14 +92,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
             *("start", "duration", "compute", "injected", "transfer", "waiting"),
-            *(
-                "update",
-                "snapshot",
-                "other",
-                "overlapped",
-                "flushing",
-                "injected_asked",
-            ),
+            *("update", "snapshot", "other", "overlapped", "flushing"),
+            "injected_asked",
         ),
         TIME,
     ),

@@ -49,7 +49,7 @@ class AlgorithmSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: str
     settings: dict[str, Any] = {}
-    rule: int = 1
+    rule: Count = 1
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "settings", _tupled(self.settings))

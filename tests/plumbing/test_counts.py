@@ -192,7 +192,7 @@ def test_skipped_trials_are_counted_with_when_and_where_they_were_run(tmp_path, 
 
 
 def test_other_machine_file_is_named_with_the_settings_that_differ(tmp_path, capsys):
-    then = Machine(threads_per_rank=1, env={"A_TOKEN": "overlapped", "A": "old"})
+    then = Machine(threads_per_rank=1, env={"A_TOKEN": "hidden", "A": "old"})
     now = Machine(
         threads_per_rank=2, env={"A_TOKEN": "gone", "B": "1"}, progress="none"
     )
@@ -204,7 +204,7 @@ def test_other_machine_file_is_named_with_the_settings_that_differ(tmp_path, cap
     assert "the numbers of 2 skipped trials come from other settings" in line
     for words in ('env.A "old", now unset', 'env.B unset, now "1"', "and 1 more"):
         assert words in line
-    assert "overlapped" not in out
+    assert "hidden" not in out
     assert "gone" not in out
     assert "warning: of 1 skipped trial it is not known with which machine file" in out
 
@@ -214,7 +214,7 @@ def test_a_report_names_what_differs_between_machine_files(tmp_path):
     for repeat, machine in enumerate(
         [
             Machine(threads_per_rank=2, watchdog=7.0),
-            Machine(env={"OMP_PLACES": "cores", "MY_KEY": "overlapped"}),
+            Machine(env={"OMP_PLACES": "cores", "MY_KEY": "hidden"}),
         ]
     ):
         job = folder / trial_id(trial_of(repeat)) / trials.JOB
@@ -224,7 +224,7 @@ def test_a_report_names_what_differs_between_machine_files(tmp_path):
     assert "different machine files" in text
     assert 'env.OMP_PLACES: "cores" and unset; threads_per_rank: 1 and 2)' in text
     assert "watchdog" not in text
-    assert "overlapped" not in text
+    assert "hidden" not in text
 
 
 @pytest.mark.parametrize(

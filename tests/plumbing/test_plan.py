@@ -173,7 +173,7 @@ def test_ten_thousand_repeats_are_planned_within_seconds(tmp_path):
 
 
 def test_a_problem_larger_than_the_memory_is_refused_with_its_settings():
-    spec = ProblemSpec("mlp", settings={"overlapped": (10**6, 10**6, 10**6)})
+    spec = ProblemSpec("mlp", settings={"hidden": (10**6, 10**6, 10**6)})
     with pytest.raises(ConfigError, match=r"mlp with .*hidden.*memory of this"):
         plan.cost(trial(problem=spec))
 

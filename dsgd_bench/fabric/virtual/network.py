@@ -129,11 +129,10 @@ class Interconnect:
         links = SlowLinks(slow, self.nodes)
         self._slow = links if slow is not None else None
         self._node_latency = np.array([links.node_latency(node) for node in self.nodes])
-        per_byte = [
-            max(per_byte(spec.far.rate), links.per_byte(node)) for node in range(count)
-        ]
-        self._out = [Port(per_byte[node], node, crowd) for node in range(count)]
-        self._in = [Port(per_byte[node], node, crowd) for node in range(count)]
+        own = per_byte(spec.far.rate)
+        slowest = [max(own, links.per_byte(node)) for node in range(count)]
+        self._out = [Port(slowest[node], node, crowd) for node in range(count)]
+        self._in = [Port(slowest[node], node, crowd) for node in range(count)]
         self._near, self._far = Costs(spec.near), Costs(spec.far)
         self._allreduces: dict[int, NDArray[np.float64]] = {}
 
