@@ -348,6 +348,7 @@ class _Exchanging:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
             started = self._center._fabric.now()
-            self._center._thread.join()
+            if self._center._parts:  # else no work was started, and none would end
+                self._center._thread.join()
             np.copyto(self._center._basis, self._center._next_basis)
             self._center._book(started)
