@@ -237,6 +237,7 @@ class Hurried:
     def __init__(self, fabric: Fabric, dimension: int, kind: str) -> None:
         self.state = State()
         self.fabric, self.rank, self.size = fabric, fabric.rank, fabric.size
+        self.optimizer, self.updating = self, fabric.ledger.updating
         self.workers = self.size - ALGORITHMS[kind].servers({}, self.size)
         self.serves = self.rank >= self.workers
         in_full = "in-full" in ALGORITHMS[kind].traits
