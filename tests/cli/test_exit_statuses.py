@@ -51,7 +51,7 @@ def test_a_trace_that_fails_verification_is_status_3_whatever_the_target(dsgd_be
     assert "every gradient counted" in again.stdout
     report = dsgd_bench("report", path.parents[1], "--mllog")
     assert (report.returncode, last_word(report)) == (0, "FAIL")
-    assert report.stdout.count('"run_stop"') == 1
+    assert "MLLOG" not in report.stdout, "only valid trials have a log"
 
 
 @pytest.mark.library
