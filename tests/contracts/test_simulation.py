@@ -155,7 +155,7 @@ def test_what_needs_more_memory_than_there_is_is_refused_with_the_figure(
     assert cost.memory is not None
     assert cost.memory > 1000 * plan.SIMULATED_RANK_BYTES
     there = cost.memory + 1
-    monkeypatch.setattr(plan.surroundings, "available_memory", lambda: there)
+    monkeypatch.setattr(plan.environment, "available_memory", lambda: there)
     plan.check_memory([cost])
     there = cost.memory - 1
     with pytest.raises(ConfigError, match=r"0\.\d GiB in one process.*take fewer"):

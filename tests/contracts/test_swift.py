@@ -146,7 +146,7 @@ def test_a_directed_graph_is_refused_by_name(graph: str) -> None:
     def work(fabric: Fabric) -> Walk:
         return walk(fabric, "swift", settings={"graph": graph})
 
-    with pytest.raises(ConfigError, match=f"'{graph}' is directed"):
+    with pytest.raises(ConfigError, match=f"'{graph}', which is directed"):
         World(5).run(work)
 
 
