@@ -70,7 +70,7 @@ def constants(graph: Graph) -> tuple[float, float]:
 
 IN_THE_PAPER = OtherTraffic(
     1.0,
-    "one-sided: whoever starts an exchange moves its partner's momentum copy too,"
+    "one-sided: the rank that starts an exchange moves its partner's momentum copy too,"
     " which a two-sided exchange need not",
 )
 

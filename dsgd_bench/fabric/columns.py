@@ -154,7 +154,7 @@ ROW = (
     Column(
         "overlapped",
         "s",
-        "communication beside the gradient, not in duration",
+        "communication overlapped with the gradient, not in duration",
         ("hidden",),
     ),
     Column("flushing", "s", "flushing the trace beside the gradient"),
