@@ -1,7 +1,5 @@
 """What trials are called in tables and messages."""
 
-from typing import Any
-
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.spec.strict import exact
 from dsgd_bench.spec.trial import AlgorithmSpec, Trial
@@ -19,7 +17,7 @@ def label(algorithm: AlgorithmSpec) -> str:
     if known is not None and algorithm.rule != known.rule:
         words.append(f"rule {algorithm.rule}")
     for key, value in sorted(algorithm.settings.items()):
-        if key not in defaults or _tuple(defaults[key][1]) != value:
+        if key not in defaults or defaults[key][1] != value:
             words.append(value if isinstance(value, str) else f"{key} {value}")
     return ", ".join(words)
 
@@ -47,7 +45,3 @@ def slowdown(trial: Trial) -> str:
     added = ", added" if s.mode == "added" else ""
     words = f"{exact(s.factor)}x{how} on {where if s.ranks else 'all ranks'}{added}"
     return ", ".join(filter(None, (words, s.links.label)))
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
