@@ -27,7 +27,7 @@ from dsgd_bench.algorithms.adpsgd import PAPER_TIMES
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.facts import Bound, Case, Facts
 from dsgd_bench.arrays import Array
-from dsgd_bench.exchanges.replicas import DifferenceReplicas
+from dsgd_bench.exchanges.lock_free import DifferenceReplicas
 from dsgd_bench.spec.ranges import GraphName
 
 

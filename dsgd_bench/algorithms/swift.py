@@ -38,7 +38,7 @@ from dsgd_bench.algorithms import bounds
 from dsgd_bench.algorithms.base import Steps, Worker, algorithm
 from dsgd_bench.algorithms.facts import Facts, to_neighbors
 from dsgd_bench.arrays import Array
-from dsgd_bench.exchanges.inbox import Newest
+from dsgd_bench.exchanges.newest import Newest
 from dsgd_bench.spec.ranges import Count, GraphName
 
 

@@ -1,19 +1,15 @@
 """Every rank's model in a window: read it, average two of them, apply a gradient.
 
-Written once over `base.Window`, for MPI and for virtual time. Two variants:
+Written once over `base.Window`, for MPI and for virtual time, and one-sided: the
+partner's processor takes no part. `Replicas` averages atomically at both ends. There is
+a lock word per rank, taken by compare-and-swap; both replicas hold the same average
+afterwards, and torn reads are impossible. A rank that cannot have both locks keeps
+none, so no rank waits for one that only waits itself. Of the ranks that try, one
+succeeds: locks are taken in ascending rank order, so a rank that fails at a second lock
+which no exchange holds fails because of a rank that is further up.
 
-`Replicas`
-    atomic at both ends. A lock word per rank, taken by compare-and-swap; both replicas
-    hold the same average afterwards. Torn reads are impossible. Who cannot have both
-    locks keeps none, so nobody waits for a rank that only waits itself. Of those who
-    try, one succeeds: locks are taken in ascending rank order, and whoever fails at a
-    second lock that no exchange holds fails because of a rank that is further up.
-`DifferenceReplicas`
-    lock-free. Half differences go to both ends by accumulate, reads are fetches; only
-    sums meet fetches, so the sum over all replicas is conserved under every
-    interleaving. What a read mixes from two versions is detected, retried, counted.
-
-Both are one-sided: the partner's processor takes no part.
+`lock_free.DifferenceReplicas` does without locks, `accelerated.AcceleratedReplicas`
+averages a momentum copy as well, `wait_free.HandoverReplicas` has two threads per rank.
 """
 
 from collections import deque
@@ -28,8 +24,7 @@ from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
 from dsgd_bench.fabric.columns import Spans
 
-LOCK, HISTORY = 0, 1  # words of `Replicas`
-BEGUN, ENDED = 0, 1  # words of `DifferenceReplicas`: histories, both of them
+LOCK, HISTORY = 0, 1  # words at every rank
 STEP = 1 << 32
 """A history counts changes of a replica, and in steps of this its owner's gradients.
 
@@ -40,14 +35,11 @@ AHEAD = 4
 link is never idle for a round trip; each has a scratch of its own. On one node a single
 block, which stays in the cache, is quicker."""
 
-READ_TRIES = 3
-"""Reads of `DifferenceReplicas` before a mixed one is taken as it is, and counted."""
-
 Update = Callable[[Array, Array], None]
 """``update(x, g)`` moves the model `x` by the gradient `g`, in place."""
 
 
-class _Shared(Resource):
+class SharedModels(Resource):
     """What both variants have: the windows, the accounts, the staleness of a read."""
 
     WORDS = 2
@@ -132,7 +124,7 @@ class _Shared(Resource):
 class _Averaging:
     """One averaging beside the gradient: begun on entry, awaited on exit."""
 
-    def __init__(self, replicas: _Shared, neighbor: int | None) -> None:
+    def __init__(self, replicas: SharedModels, neighbor: int | None) -> None:
         self._replicas = replicas
         self._neighbor = neighbor
 
@@ -154,7 +146,7 @@ class _Averaging:
             r._ledger.front.transfer += exposed - waiting
 
 
-class Replicas(_Shared):
+class Replicas(SharedModels):
     """Replicas that are averaged atomically at both ends, under lock words.
 
     Parameters
@@ -294,88 +286,3 @@ class _Holding:
                     f"{held - 1} held it: two algorithms share one window"
                 )
         self._spans.transfer += r._fabric.now() - started
-
-
-class DifferenceReplicas(_Shared):
-    """Replicas that exchange half differences without any lock.
-
-    Parameters are those of `Replicas`. Where two averagings overlap the result is not
-    an exact pair average, so an algorithm on top of this one has a name of its own. A
-    rank that is in several at once moves by the sum of their half differences: two
-    ranks that choose each other swap models, and the hub of a star can be driven away
-    from its leaves, further each time.
-    """
-
-    HISTORIES = (BEGUN, ENDED)
-
-    def __init__(
-        self, fabric: Fabric, x: Array, update: Update, state: State | None = None
-    ) -> None:
-        self._before = np.empty_like(x)
-        self._after = np.empty_like(x)
-        super().__init__(fabric, x, update, state)
-        self._difference = Scratch(self._own)
-
-    def read(self, out: Array) -> None:
-        """Copy this rank's replica to `out`, again if somebody changed it meanwhile."""
-        with self._ledger.updating:
-            for _ in range(READ_TRIES):
-                ended = self._words.read(self._rank, ENDED)
-                quiet = self._words.read(self._rank, BEGUN) == ended
-                self._fetch_own(out)
-                if quiet and self._words.read(self._rank, BEGUN) == ended:
-                    break
-                self._ledger.counts["mixed_reads"] += 1
-            self._changes_read = ended % STEP
-
-    def apply(self, g: Array, out: Array) -> None:
-        """Add this rank's movement for `g` to its replica as one sum; read to `out`."""
-        whole = slice(0, self._after.size)
-        with self._ledger.updating:
-            self._fetch_own(self._before)
-            self._after[:] = self._before
-            self._update(self._after, g)
-            np.subtract(self._after, self._before, out=self._after)
-            changes = self._words.read(self._rank, ENDED) % STEP
-            self._ledger.changes = changes - self._changes_read
-            self._words.add(STEP + 1, self._rank, BEGUN)
-            self._models.accumulate(self._after, self._rank, whole)
-            self._models.flush(self._rank)
-            self._words.add(STEP + 1, self._rank, ENDED)
-            self._steps += 1
-        self.read(out)
-
-    def _average(self, neighbor: int, spans: Spans) -> None:
-        """x_i <- x_i + d, x_j <- x_j - d with d = (x_j - x_i) / 2, per element."""
-        models, now = self._models, self._fabric.now
-        started = now()
-        mixing = 0.0
-        pair = (self._rank, neighbor)
-        words, history = self._words, 0
-        for rank in pair:
-            history = words.add(1, rank, BEGUN)
-        for part in blocks(self._own):
-            half, ours = self._difference[part], self._scratch[part]
-            models.fetch(neighbor, part, out=half)
-            models.fetch(self._rank, part, out=ours)
-            models.flush(neighbor)
-            models.flush(self._rank)
-            mixing -= now()
-            half -= ours
-            half *= 0.5
-            mixing += now()
-            models.accumulate(half, self._rank, part)
-            models.flush(self._rank)
-            np.negative(half, out=half)
-            models.accumulate(half, neighbor, part)
-            models.flush(neighbor)
-        for rank in pair:
-            words.add(1, rank, ENDED)
-        spans.update += mixing
-        spans.transfer += now() - started - mixing
-        self._ledger.exchanged(models.memory.nbytes, neighbor)
-        self._mixed(history)
-
-    def _fetch_own(self, out: Array) -> None:
-        self._models.fetch(self._rank, slice(0, out.size), out=out)
-        self._models.flush(self._rank)

@@ -14,7 +14,8 @@ from conftest import Ranks
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
-from dsgd_bench.exchanges.inbox import Inbox, Newest
+from dsgd_bench.exchanges.inbox import Inbox
+from dsgd_bench.exchanges.newest import Newest
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import Network, VirtualFabric, World
 

@@ -18,7 +18,8 @@ from dsgd_bench import arrays, graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.accelerated import AcceleratedReplicas
-from dsgd_bench.exchanges.replicas import DifferenceReplicas, Replicas
+from dsgd_bench.exchanges.lock_free import DifferenceReplicas
+from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.wait_free import HandoverReplicas
 from dsgd_bench.fabric.base import Fabric

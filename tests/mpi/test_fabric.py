@@ -18,7 +18,8 @@ from numpy.typing import DTypeLike
 from dsgd_bench import graphs
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.arrays import Array
-from dsgd_bench.exchanges.replicas import DifferenceReplicas, Replicas
+from dsgd_bench.exchanges.lock_free import DifferenceReplicas
+from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric import preflight
 from dsgd_bench.fabric.base import Fabric

@@ -1,0 +1,148 @@
+"""The newest model of every neighbor, in slots that the sender overwrites.
+
+The sender never waits; the receiver copies the newest model and checks afterwards that
+no part of it was overwritten meanwhile. Models are lost by design, which is right for
+models and wrong for gradients and for the mass of push-sum: those go through an
+`inbox.Inbox`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dsgd_bench.arrays import Array, Scratch, axpy, finish
+from dsgd_bench.exchanges.resumable import State
+from dsgd_bench.exchanges.slots import Slots
+from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.columns import Spans
+
+
+class Newest(Slots):
+    """The newest model of every neighbor, overwritten at will: nobody ever waits.
+
+    A version v is read whole if at most v + slots - 2 were published once it has been
+    copied: the writer has not begun on its slot then. Otherwise the newest one is
+    copied again, which is counted as ``slot_retries``. Messages that were never read
+    are counted as ``overwritten``. Never for gradients or push-sum mass.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        This rank's fabric.
+    x : array of shape (dim,)
+        This rank's initial model, which its targets have, with its first step as
+        stamp, until the first one is published.
+    sources, targets : sequences of int
+        Ranks that this rank hears from and sends to; the same edges on every rank.
+    slots : int
+        Versions kept; with two a reader must be done before the next one comes.
+    state : State, optional
+        Of this rank, if it may be stopped and go on.
+
+    Raises
+    ------
+    FabricError
+        If the ranks do not agree on the edges.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        x: Array,
+        sources: Sequence[int],
+        targets: Sequence[int],
+        *,
+        slots: int = 3,
+        state: State | None = None,
+    ) -> None:
+        super().__init__(fabric, x, sources, targets, slots)
+        self._outgoing, self._theirs = np.empty_like(x), np.empty_like(x)
+        self._scratch = Scratch(x)
+        self._thread = fabric.beside()
+        self._started = self._under_way = False
+        for target in self.targets:
+            self._send(target, x, (state or State()).step)
+        fabric.barrier()  # everybody has everybody's first model
+        self._taken = self._look().tolist()
+
+    def publish(
+        self, rank: int, values: Array, stamp: int, *, spans: Spans | None = None
+    ) -> None:
+        """Put `values` where `rank` finds its newest message; see `Inbox.push`."""
+        started = self._fabric.now()
+        self._send(rank, values, stamp)
+        self._sent_to(rank, started, spans)
+
+    def newest(self, source: int, out: Array) -> int:
+        """Copy the newest whole model of `source` to `out`; return its stamp."""
+        started = self._fabric.now()
+        place = self._place[source]
+        version = int(self._look()[place])
+        while True:
+            stamp = self._copy(place, version - 1, out)
+            latest = int(self._look()[place])
+            if latest <= version + self._slots - 2:
+                break
+            version = latest
+            self._ledger.counts["slot_retries"] += 1
+        fresh, self._taken[place] = version - self._taken[place], version
+        if fresh:
+            self._ledger.traffic.received(self._nbytes * fresh, fresh)
+            self._ledger.counts["overwritten"] += fresh - 1
+        self._ledger.front.update += self._fabric.now() - started
+        return stamp
+
+    def broadcast(self, x: Array, stamp: int) -> None:
+        """Publish a copy of `x` to all targets, beside whatever comes next.
+
+        If the last one is still under way this one is left out, and counted as
+        ``unpublished``: on a slow network models would pile up.
+        """
+        if self._under_way:
+            self._ledger.counts["unpublished"] += 1
+            return
+        self._join()
+        started = self._fabric.now()
+        self._outgoing[:] = x
+        self._ledger.front.update += self._fabric.now() - started
+        if self.targets:
+            self._started = self._under_way = True
+            self._thread.start(lambda: self._publish_all(stamp))
+
+    def _publish_all(self, stamp: int) -> None:
+        try:
+            for target in self.targets:
+                self.publish(target, self._outgoing, stamp, spans=self._ledger.beside)
+        finally:
+            self._under_way = False
+
+    def _join(self) -> None:
+        if self._started:
+            self._thread.join()
+            self._started = False
+
+    def mix(self, x: Array, weights: Mapping[int, float], step: int) -> None:
+        """Compute ``x <- w_ii x + sum_j w_ij x_j``, x_j the newest of each source.
+
+        The ledger notes as the age of each x_j the `step` minus its stamp, and as
+        staleness the largest, that of the own model, 0, included.
+        """
+        ledger, now = self._ledger, self._fabric.now
+        started = now()
+        x *= weights[self._rank]
+        ledger.front.update += now() - started
+        for source in self.sources:
+            stamp = self.newest(source, self._theirs)
+            started = now()
+            axpy(weights[source], self._theirs, x, self._scratch)
+            finish(x)
+            ledger.front.update += now() - started
+            ledger.mixed(step - stamp)
+        if self.sources:
+            ledger.staleness = max(0.0, ledger.age)
+
+    def close(self) -> None:
+        """Let the last model under way arrive, then free the windows; collective."""
+        self._join()
+        self._thread.close()
+        super().close()
