@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsgd_bench import slowdowns
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.facts import Bound, Case, Floats
-from dsgd_bench.analysis.labels import slowed
 from dsgd_bench.analysis.links import Links
 
 if TYPE_CHECKING:
@@ -41,6 +41,6 @@ def bound(trial: "Trial", model_bytes: int, links: Links) -> Bound | None:
 def _compute(trial: "Trial", workers: int) -> Floats:
     """Return every worker's seconds; a random slowdown may be none at all."""
     seconds = np.full(workers, trial.compute.seconds)
-    if trial.slowdown.kind == "constant":
-        seconds[list(slowed(trial.slowdown, workers))] *= trial.slowdown.factor
+    slow = list(slowdowns.slow_ranks(trial.slowdown, workers))
+    seconds[slow] *= slowdowns.kind_of(trial.slowdown).constant or 1.0
     return seconds

@@ -6,6 +6,7 @@ exchange.
 
 from collections.abc import Iterator, Sequence
 
+from dsgd_bench import slowdowns
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import Line, keeps_step
 from dsgd_bench.analysis.findings import (
@@ -112,7 +113,7 @@ def first_to_target(lines: Sequence[Line]) -> Iterator[Finding]:
 def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare the price of random delays with AllReduce-SGD's."""
     shown = [line for line in lines if _claims(line, "absorbs-delays")]
-    kinds = ("transient", "heavy-tailed")
+    kinds = [name for name, kind in slowdowns.KINDS.items() if kind.random]
     random = [
         line for line in shown if line.group.first.factors.get("slowdown.kind") in kinds
     ]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dsgd_bench.config import naming
+from dsgd_bench.slowdowns import kind_of, slow_ranks
 from dsgd_bench.spec.strict import exact
 
 if TYPE_CHECKING:
@@ -14,18 +15,10 @@ NETWORK = "network.name"
 
 
 def slowdown(trial: "Trial") -> str:
-    """Return the slowdown in words; a factor of one is "none"."""
-    spec = trial.slowdown
-    if not slowed(spec, trial.ranks):
-        return spec.links.label or "none"
+    """Return the slowdown in words; "none" where none of its ranks is there."""
+    if not slow_ranks(trial.slowdown, trial.ranks):
+        return trial.slowdown.links.label or "none"
     return naming.slowdown(trial)
-
-
-def slowed(spec: "SlowdownSpec", workers: int) -> tuple[int, ...]:
-    """Return which of the workers, the first ranks, are slow; naming none means all."""
-    if spec.kind == "none" or spec.factor == 1.0:
-        return ()
-    return tuple(r for r in range(workers) if r in spec.ranks or not spec.ranks)
 
 
 def slow_factor(spec: "SlowdownSpec") -> float | None:
@@ -33,11 +26,7 @@ def slow_factor(spec: "SlowdownSpec") -> float | None:
 
     None where it is random, and where links are slow: no factor says that.
     """
-    if spec.links.label:
-        return None
-    if spec.kind == "none" or spec.factor == 1.0:
-        return 1.0
-    return spec.factor if spec.kind == "constant" else None
+    return None if spec.links.label else kind_of(spec).constant
 
 
 def target(measure: "MeasureSpec") -> str | None:

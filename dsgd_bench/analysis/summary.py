@@ -19,6 +19,7 @@ from dsgd_bench.analysis.readings import SPANS
 from dsgd_bench.analysis.statistics import Estimate, estimate, median
 from dsgd_bench.config import naming
 from dsgd_bench.config.identity import trial_id
+from dsgd_bench.slowdowns import slow_ranks
 
 if TYPE_CHECKING:
     from dsgd_bench.spec.trial import Trial
@@ -310,7 +311,7 @@ def labeled(trial: "Trial", *, study: str, status: str, **measured: Any) -> Row:
         label=naming.label(trial.algorithm),
         slowdown=labels.slowdown(trial),
         settings=settings,
-        slow=labels.slowed(trial.slowdown, trial.ranks - servers),
+        slow=slow_ranks(trial.slowdown, trial.ranks - servers),
         slow_factor=labels.slow_factor(trial.slowdown),
         ranks=trial.ranks,
         servers=servers,

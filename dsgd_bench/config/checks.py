@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from dsgd_bench import algorithms, graphs, problems
+from dsgd_bench import algorithms, graphs, problems, slowdowns
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.spec.network import PRESETS, NetworkSpec
 from dsgd_bench.spec.ranges import (
@@ -85,12 +85,7 @@ EFFECTIVE: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     ),
     "slowdown": (
         "kind",
-        {
-            "none": ("links",),
-            "constant": ("ranks", "factor", "mode", "links"),
-            "transient": ("ranks", "factor", "mode", "probability", "links"),
-            "heavy-tailed": ("ranks", "factor", "mode", "alpha", "links"),
-        },
+        {name: (*kind.settings, "links") for name, kind in slowdowns.KINDS.items()},
     ),
     "optimizer.schedule": (
         "kind",
@@ -291,6 +286,7 @@ def _servers(trial: Trial) -> Iterator[tuple[object, str]]:
 
 def _slowdown(trial: Trial) -> Iterator[tuple[object, str]]:
     s, c = trial.slowdown, trial.compute
+    missing = slowdowns.kind_of(s).missing
     yield (
         c.mode == "emulated" and not c.seconds,
         "compute.seconds is missing for mode emulated: give it seconds above 0",
@@ -305,8 +301,8 @@ def _slowdown(trial: Trial) -> Iterator[tuple[object, str]]:
         "slowdown.ranks names a rank twice: name it once",
     )
     yield (
-        s.kind == "transient" and not s.probability,
-        "slowdown.probability is missing for kind transient: set it above 0",
+        missing,
+        f"slowdown.{missing} is missing for kind {s.kind}: set it above 0",
     )
     yield (
         s.kind != "none" and s.mode == "minimum" and c.mode == "measured",

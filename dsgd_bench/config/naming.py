@@ -1,6 +1,7 @@
 """What trials are called in tables and messages."""
 
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.slowdowns import kind_of
 from dsgd_bench.spec.strict import exact
 from dsgd_bench.spec.trial import AlgorithmSpec, Trial
 
@@ -34,14 +35,10 @@ def description(trial: Trial) -> str:
 def slowdown(trial: Trial) -> str:
     """Return the slowdown of a trial in a few words, for tables."""
     s = trial.slowdown
-    if s.kind == "none" or s.factor == 1:
+    kind = kind_of(s)
+    if not kind.slows:
         return s.links.label or "none"
     where = f"rank{'s' * (len(s.ranks) > 1)} {', '.join(map(str, s.ranks))}"
-    how = {
-        "constant": "",
-        "transient": f" with probability {exact(s.probability)}",
-        "heavy-tailed": f" with tail {exact(s.alpha)}",
-    }[s.kind]
-    added = ", added" if s.mode == "added" else ""
-    words = f"{exact(s.factor)}x{how} on {where if s.ranks else 'all ranks'}{added}"
+    on = f"on {where if s.ranks else 'all ranks'}{', added' * (s.mode == 'added')}"
+    words = " ".join(filter(None, (f"{exact(s.factor)}x", kind.words, on)))
     return ", ".join(filter(None, (words, s.links.label)))

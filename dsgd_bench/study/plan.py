@@ -7,7 +7,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import structs
 
-from dsgd_bench import problems
+from dsgd_bench import problems, slowdowns
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.config import naming
@@ -20,7 +20,7 @@ from dsgd_bench.spec import strict
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import ProblemSpec, Study, Trial
 from dsgd_bench.study import capacity, launch
-from dsgd_bench.trial import gradient_time, slowdown
+from dsgd_bench.trial import gradient_time
 
 START_SECONDS = 2.0
 """What starting, warming up, judging and merging one trial takes, roughly."""
@@ -204,8 +204,8 @@ def _seconds(
     known = [budget.seconds] if budget.seconds else []
     limits = rounds(trial, n, epoch)
     if compute and limits:
-        m = len(slow.ranks) or n
-        s = slow.factor if slow.kind == "constant" else 1.0
+        m, kind = len(slow.ranks) or n, slowdowns.kind_of(slow)
+        s = kind.slowest(m if algorithm.synchronous else 1)
         stretch = s if algorithm.synchronous else 1 / ((n - m) / n + m / (n * s))
         known += [r * compute * stretch for r in limits]
     return min(known) + START_SECONDS if known else None
@@ -294,7 +294,7 @@ def check_patience(study: Study, machine: Machine) -> None:
 def _longest(trial: Trial, watchdog: float) -> float:
     """Return what the longest emulated step takes, if that is too much; else 0."""
     spec, slow = trial.compute, trial.slowdown
-    most = {"none": 1.0, "heavy-tailed": slowdown.LONGEST}.get(slow.kind, slow.factor)
+    most = slowdowns.kind_of(slow).longest
     bound = spec.seconds * (1 + TAIL * spec.variation) * most + slow.links.seconds
     if bound < watchdog and spec.mode != "resampled":
         return 0.0
@@ -302,7 +302,7 @@ def _longest(trial: Trial, watchdog: float) -> float:
     longest = 0.0
     for rank in range(min(trial.ranks, LOOKED_AT)):
         times = gradient_time.of(spec, seed=trial.seed, rank=rank)
-        factors = slowdown.Slowdown(slow, seed=trial.seed, rank=rank)
+        factors = slowdowns.Slowdown(slow, seed=trial.seed, rank=rank)
         taken = (times.seconds(step) * factors.factor(step) for step in range(steps))
         longest = max(longest, *taken)
     longest += slow.links.seconds

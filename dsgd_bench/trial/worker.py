@@ -14,11 +14,11 @@ from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.problems import Batches, Problem
 from dsgd_bench.problems.base import Ready
+from dsgd_bench.slowdowns import Slowdown
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trial import gradient_time
 from dsgd_bench.trial.budget import Budget, Service
 from dsgd_bench.trial.optimizer import Optimizer
-from dsgd_bench.trial.slowdown import Slowdown
 from dsgd_bench.trial.snapshots import Copies
 
 STAGGER = 0.8

@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import xarray
 
+from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.config import read_study
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.fabric.columns import SPANS
+from dsgd_bench.graphs import GRAPHS
+from dsgd_bench.problems import PROBLEMS
+from dsgd_bench.slowdowns import KINDS
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
 from dsgd_bench.trace import VARIABLES, open_trace
@@ -111,11 +115,11 @@ def test_plan_names_trials_memory_and_duration_and_runs_nothing(dsgd_bench):
     assert not (dsgd_bench.folder / "results").exists()
 
 
-def test_list_names_every_algorithm_problem_and_graph(dsgd_bench):
+def test_list_names_every_algorithm_problem_graph_and_slowdown(dsgd_bench):
     done = dsgd_bench("list")
     assert done.returncode == 0, done.stderr
-    for word in ("allreduce", "adpsgd-waitfree", "softmax", "bipartite-exponential"):
-        assert word in done.stdout
+    for name in (*ALGORITHMS, *PROBLEMS, *GRAPHS, *KINDS):
+        assert f"\n  {name}" in done.stdout
     assert "arXiv:1710.06952" in done.stdout
 
 

@@ -1,12 +1,14 @@
 """Slowdowns: the same for every algorithm, and distributed as they say."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from dsgd_bench.slowdowns import KINDS, Slowdown, kind_of
+from dsgd_bench.slowdowns.kinds import LONGEST
 from dsgd_bench.spec.trial import SlowdownSpec
-from dsgd_bench.trial.slowdown import LONGEST, Slowdown
 
 TRANSIENT = SlowdownSpec("transient", factor=6.0, probability=0.25)
 HEAVY = SlowdownSpec("heavy-tailed", factor=2.0, alpha=1.5)
@@ -85,3 +87,30 @@ def test_a_heavy_tail_has_the_quantiles_of_the_pareto_distribution() -> None:
 def test_a_heavy_tail_is_cut() -> None:
     wild = SlowdownSpec("heavy-tailed", factor=2.0, alpha=0.1)
     assert factors(wild).max() == LONGEST
+
+
+def test_a_study_can_ask_for_every_kind_and_no_other() -> None:
+    asked = get_args(SlowdownSpec.__annotations__["kind"])
+    assert sorted(asked) == sorted(KINDS)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_a_kind_says_of_its_factors_is_true(name: str) -> None:
+    spec = SlowdownSpec(name, factor=3.0, probability=0.25, alpha=2.5)  # type: ignore[arg-type]
+    kind = kind_of(spec)
+    drawn = np.array([factors(spec, rank=rank) for rank in range(4)])
+    assert drawn.max() <= kind.longest
+    assert kind.slows == (drawn.max() > 1.0)
+    assert kind.random == (np.unique(drawn).size > 1)
+    assert kind.constant == (None if kind.random else drawn[0, 0])
+    for ranks in (1, 4):
+        slowest = drawn[:ranks].max(axis=0)
+        error = slowest.std() / math.sqrt(STEPS)
+        assert abs(slowest.mean() - kind.slowest(ranks)) <= 5 * error + 0.01
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_factor_of_one_slows_nothing(name: str) -> None:
+    spec = SlowdownSpec(name, factor=1.0, probability=0.25)  # type: ignore[arg-type]
+    assert not kind_of(spec).slows
+    assert kind_of(spec).constant == 1.0

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "dsgd_bench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 DIRECTION = """
-errors rng < io < arrays host spec < graphs problems fabric < exchanges < algorithms
+errors rng < io < arrays host spec < graphs problems slowdowns fabric
+graphs problems slowdowns fabric < exchanges < algorithms
 algorithms < config < trace < trial < study < batch
 trace < analysis < report
 batch report < bench < probe replay < cli

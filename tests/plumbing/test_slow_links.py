@@ -5,6 +5,7 @@ import pytest
 from dsgd_bench.analysis import labels
 from dsgd_bench.config import naming, read_study
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.slowdowns import slow_ranks
 from dsgd_bench.spec.trial import SlowdownSpec, SlowLinksSpec
 
 HEAD = """
@@ -87,4 +88,4 @@ def test_slow_links_are_no_factor_and_never_the_run_without_slowdown():
     spec = SlowdownSpec(links=SlowLinksSpec(rate=1e6))
     assert labels.slow_factor(spec) is None
     assert labels.slow_factor(SlowdownSpec()) == 1.0
-    assert labels.slowed(spec, 4) == ()
+    assert slow_ranks(spec, 4) == ()
