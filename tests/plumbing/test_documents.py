@@ -104,6 +104,13 @@ def test_the_table_of_learning_rates_has_every_algorithm():
     }
 
 
+def test_the_table_of_bounds_has_every_algorithm_that_has_one():
+    page = (ROOT / "docs" / "measuring.md").read_text()
+    table = page.partition("| algorithm | bound |")[2].partition("\n\n")[0]
+    listed = set(re.findall(r"`([a-z0-9-]+)`", table))
+    assert listed == {name for name, entry in ALGORITHMS.items() if entry.bound}
+
+
 def test_the_trace_format_explains_every_family_of_staleness():
     text = (ROOT / "docs" / "trace-format.md").read_text()
     families = re.findall(r"^\| `(\w+)` \| [^|]{9,} \|.+\| .+ \|$", text, re.M)
