@@ -28,12 +28,14 @@ NOTE = "dsgd-bench-rank-"
 
 MADE_BY_MPI = (
     "mpich_shm_*",
+    "mpich_shar_tmp*",
     "sm_segment.*",
     "vader_segment.*",
     "Intel_MPI_*",
     "ucx_shm_posix_*",
 )
-"""Files of MPICH, Open MPI 5 and 4, Intel MPI, and of UCX, which they may use."""
+"""Files of MPICH (for good, and for a moment of `MPI_Init`), of Open MPI 5 and 4, Intel
+MPI, and of UCX, which they may use."""
 
 LAUNCH = "DSGD_BENCH_LAUNCH"
 """Environment variable that all processes of a launch share: number of the process that

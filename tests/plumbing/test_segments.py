@@ -71,7 +71,13 @@ def test_what_a_killed_rank_had_mapped_is_removed_once_it_is_dead(shm):
 
 
 @pytest.mark.parametrize(
-    "name", ["mpich_shm_ours_0", "sm_segment.vm.0.1.0", "ucx_shm_posix_32f2c0e7"]
+    "name",
+    [
+        "mpich_shm_ours_0",
+        "mpich_shar_tmp8qteRK",
+        "sm_segment.vm.0.1.0",
+        "ucx_shm_posix_32f2c0e7",
+    ],
 )
 def test_a_rank_that_died_in_mpi_init_leaves_nothing_either(shm, name):
     if identity.namespace(identity.PROCESSES) != shared_memory.ALL_PROCESSES:
