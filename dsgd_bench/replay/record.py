@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dsgd_bench.analysis import readings
+from dsgd_bench.analysis import readings, values
 from dsgd_bench.errors import TraceError
 from dsgd_bench.trace import Trace, open_trace
 from dsgd_bench.trial.gradient_time import Times
@@ -79,7 +79,7 @@ class Record:
     Raises
     ------
     TraceError
-        If there is no such trace, or it lacks what a replay needs.
+        If there is no such trace, or what a replay needs is missing or impossible.
     """
 
     def __init__(self, path: Path) -> None:
@@ -167,3 +167,9 @@ def _check(trace: Trace) -> None:
             f"{trace.path} is that of a run that crashed: name the trace of a finished "
             "run"
         )
+    for name, found, expected in values.impossible(trace):
+        if name in (*NEEDED, *NEEDED_OF_RANKS):
+            raise TraceError(
+                f"{trace.path} has {found} in {name}, where there must be {expected}: "
+                "it is damaged, so name another trace, or run the trial again"
+            )

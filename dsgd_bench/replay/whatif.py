@@ -114,7 +114,7 @@ def ask(
     base = took(Change())
     asked = Change(frozenset(without_slow), times or 1.0)
     changes = {_words(asked): asked} if asked != Change() else {}
-    changes["nobody slow"] = Change(frozenset(range(record.workers)))
+    changes["no slowdown"] = Change(frozenset(range(record.workers)))
     changes["network free"] = Change(network=FREE)
     scenes = {words: took(change) for words, change in changes.items()}
     culprits = [

@@ -13,7 +13,7 @@ from msgspec import structs
 from dsgd_bench.cli.display import Silent
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError, TraceError
-from dsgd_bench.replay.record import Change, Record, seconds_per_epoch
+from dsgd_bench.replay.record import NEEDED, Change, Record, seconds_per_epoch
 from dsgd_bench.replay.scenes import faster, fitted, replay
 from dsgd_bench.replay.whatif import ask
 from dsgd_bench.spec.network import preset
@@ -108,7 +108,7 @@ def test_the_slow_rank_costs_most_and_is_the_one_that_is_waited_for(
     assert answers.culprits[0].seconds > 0.6 * answers.replayed
     assert answers.waited.index(max(w or 0.0 for w in answers.waited)) == 1
     asked = answers.scenes["rank 1 not slow, network 2x faster"]
-    assert asked < answers.scenes["nobody slow"] < answers.replayed
+    assert asked < answers.scenes["no slowdown"] < answers.replayed
 
 
 def test_a_network_is_fitted_to_what_moving_took(tmp_path: Path) -> None:
@@ -144,6 +144,20 @@ def test_a_trace_without_columns_is_refused_by_their_names(tmp_path: Path) -> No
         del file["injected"], file["update"]
     with pytest.raises(TraceError, match="lacks injected, update, which a replay"):
         ask(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1.0])
+def test_an_impossible_number_is_refused_by_its_name(
+    value: float, tmp_path: Path
+) -> None:
+    path = simulated(tmp_path, trial("allreduce"))
+    undamaged = path.read_bytes()
+    for name in {*NEEDED, "elapsed", "samples_done", "serves"} - {"waited_for"}:
+        path.write_bytes(undamaged)
+        with h5py.File(path, "r+") as file:
+            file[name][(0,) * file[name].ndim] = value
+        with pytest.raises(TraceError, match=f" in {name}, where there must be"):
+            ask(path)
 
 
 def test_the_trace_of_a_crash_is_refused(tmp_path: Path) -> None:
