@@ -85,9 +85,9 @@ def least_time(case: Case) -> Bound:
     "acid",
     Facts(
         paper="arXiv:2306.08289, Algorithm 1",
-        traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
+        traits={"asynchronous", "mean-preserving", "consensus", "undirected"},
         vectors=6,
-        waits_for="nobody",
+        waits_for="none",
         models_sent=2,
         staleness="gradients",
         bound=least_time,

@@ -35,9 +35,9 @@ PAPER_TIMES = PaperTimes("adpsgd", {1.0: 1.22, 2.0: 1.28, 10.0: 1.33, 100.0: 1.3
     "adpsgd",
     Facts(
         paper="arXiv:1710.06952, Algorithm 1",
-        traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
+        traits={"asynchronous", "mean-preserving", "consensus", "undirected"},
         vectors=3,
-        waits_for="nobody",
+        waits_for="none",
         models_sent=1,
         staleness="gradients",
         bound=bounds.after_pair,

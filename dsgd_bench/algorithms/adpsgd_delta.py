@@ -40,9 +40,9 @@ def least_time(case: Case) -> Bound | None:
     "adpsgd-delta",
     Facts(
         paper="this suite; after arXiv:1710.06952, Algorithm 1",
-        traits={"asynchronous", "keeps-mean", "undirected"},
+        traits={"asynchronous", "mean-preserving", "undirected"},
         vectors=5,
-        waits_for="nobody",
+        waits_for="none",
         models_sent=1,
         staleness="gradients",
         bound=least_time,

@@ -29,9 +29,9 @@ from dsgd_bench.spec.ranges import GraphName
     "adpsgd-overlapped",
     Facts(
         paper="arXiv:1710.06952, Algorithm 1",
-        traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
+        traits={"asynchronous", "mean-preserving", "consensus", "undirected"},
         vectors=3,
-        waits_for="nobody",
+        waits_for="none",
         models_sent=1,
         staleness="gradients",
         bound=bounds.beside_pair,

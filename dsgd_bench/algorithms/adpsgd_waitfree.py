@@ -35,9 +35,9 @@ from dsgd_bench.spec.ranges import GraphName, Seconds
     "adpsgd-waitfree",
     Facts(
         paper="arXiv:1710.06952, Appendix, Algorithms 2-4",
-        traits={"asynchronous", "keeps-mean", "agrees", "undirected"},
+        traits={"asynchronous", "mean-preserving", "consensus", "undirected"},
         vectors=8,
-        waits_for="nobody",
+        waits_for="none",
         models_sent=(0.0, inf),
         staleness="gradients",
         bound=bounds.alone,

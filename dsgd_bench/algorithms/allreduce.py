@@ -1,4 +1,4 @@
-"""AllReduce-SGD: everybody averages gradients, then takes the same step.
+"""AllReduce-SGD: all workers average gradients, then take the same step.
 
 The synchronous baseline of all four papers (P. Goyal et al., "Accurate, large minibatch
 SGD", arXiv:1706.02677, section 3, describes the practice). With n workers, gradient
@@ -25,7 +25,7 @@ PAPER_TIMES = PaperTimes("allreduce", {1.0: 1.47, 2.0: 2.6, 10.0: 11.51, 100.0: 
     "allreduce",
     Facts(
         paper="arXiv:1706.02677, section 3",
-        traits={"synchronous", "keeps-mean", "identical"},
+        traits={"synchronous", "mean-preserving", "identical"},
         vectors=3,
         waits_for="all",
         models_sent=1,

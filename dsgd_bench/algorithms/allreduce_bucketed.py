@@ -34,7 +34,7 @@ from dsgd_bench.spec.ranges import Many
     "allreduce-bucketed",
     Facts(
         paper="arXiv:2006.15704, section 3.2",
-        traits={"synchronous", "keeps-mean", "identical"},
+        traits={"synchronous", "mean-preserving", "identical"},
         vectors=3,
         waits_for="all",
         models_sent=1,

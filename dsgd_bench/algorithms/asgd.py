@@ -2,13 +2,13 @@
 
 J. Dean et al., "Large scale distributed deep networks", NIPS 2012 (Downpour SGD without
 local steps); as the baseline A-PSGD in arXiv:1710.06952, section 1. Worker i, forever,
-waiting for nobody but the servers:
+waiting for the servers only:
 
     g  =   gradient of F at x, as received last
     x  <-  x - eta g                      at the servers, when g arrives
     x  is received
 
-Every gradient moves the model in full, so eta = lr / n with n workers: then a round of
+Every gradient is applied alone, so eta = lr / n with n workers: then a round of
 n gradients moves it as far as a step of AllReduce-SGD. Gradients are about n - 1
 versions old when they arrive.
 
@@ -31,7 +31,7 @@ from dsgd_bench.spec.ranges import Servers
     "asgd",
     Facts(
         paper="arXiv:1710.06952, section 1",
-        traits={"asynchronous", "keeps-mean", "center", "in-full"},
+        traits={"asynchronous", "mean-preserving", "center", "per-gradient-lr"},
         vectors=3,
         waits_for="servers",
         models_sent=1,

@@ -2,7 +2,7 @@
 
 1. An algorithm is a generator function ``name(x, worker, *, settings...)``.
 2. Above the first ``yield`` it makes its buffers and windows; that is not timed.
-3. It yields the model to be judged: first the initial one, then one per step; every
+3. It yields the model to be evaluated: first the initial one, then one per step; every
    worker of a synchronous algorithm yields equally often. A server yields its part of
    the center in an array of zeros, once per message served, and ends by itself when
    the last worker has left.
@@ -10,7 +10,7 @@
    through ``worker.update``, and reaches the others only through ``worker.fabric``;
    they keep the time and count the bytes.
 5. At a ``yield`` the yielded array is whole; it is the algorithm's again afterwards.
-6. When closed it leaves its ``with`` blocks and drains what is under way; then the
+6. When closed it leaves its ``with`` blocks and receives what is in flight; then the
    array it was given holds this worker's final model.
 7. It can be stopped between two steps and go on later: it is started with the model it
    ended with, counts from ``worker.state.step``, and finds what else it needs in
@@ -49,7 +49,8 @@ class Worker(Protocol):
         Epochs done by all workers together, as far as this rank knows; for a
         synchronous algorithm the same on every rank in the same step.
     lr : float
-        The learning rate now, divided by the workers for algorithms ``in-full``.
+        The learning rate now, divided by the workers where it is a
+        ``per-gradient-lr``.
     state : State
         What must survive a stop, and the steps taken before.
     updating : context manager

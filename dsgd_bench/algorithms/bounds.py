@@ -3,11 +3,11 @@
 With t seconds of emulated compute, a model of M bytes and links of B bytes per second,
 as fast out as in, both ways at once. What the rule puts after each other adds up, what
 it puts beside each other is as long as the longer; nothing but transfers takes time.
-No implementation can be faster; how much slower one is, says what it loses.
+No implementation can be faster; how much slower one is, is what it loses.
 
-Where links differ, whoever keeps step waits for the slowest link of a step. Others go
-at their own pace, as far as the links, locks or servers they share allow; their "time
-per step" is n over the gradients per second of all n workers.
+Where links differ, workers that keep step wait for the slowest link of a step. Others
+go at their own pace, as far as the links, locks or servers they share allow; their
+"time per step" is n over the gradients per second of all n workers.
 """
 
 import numpy as np
@@ -64,8 +64,8 @@ def after_neighbors(case: Case) -> Bound:
 def after_round(case: Case) -> Bound:
     """Send all gradients in, then, the last being there, n/k models out of a server.
 
-    Whoever is answered last computes and sends its gradient after that. (A server that
-    answers all at the same time, at equal shares, needs 2 n/k M/B.)
+    The worker that is answered last computes and sends its gradient after that. (A
+    server that answers all at the same time, at equal shares, needs 2 n/k M/B.)
     """
     out, own = served(case), own_link(case)
     seconds = max(out + (case.compute + own).min(), (case.compute + 2 * own).max())
@@ -117,7 +117,7 @@ def beside_pair(case: Case) -> Bound:
 
 
 def alone(case: Case) -> Bound:
-    """Compute on: on a slow network less is exchanged, and nobody waits."""
+    """Compute on: on a slow network less is exchanged, and no worker waits."""
     return Bound(case.workers / float((1 / case.compute).sum()), "t")
 
 

@@ -1,8 +1,8 @@
-"""DASGD: every gradient goes to everybody, in sums; nobody averages, nobody waits.
+"""DASGD: every gradient goes to all others, in sums; no averaging, no waiting.
 
 E. Tosi and M. Theobald, "Fully decentralized asynchronous SGD" (arXiv:2309.03754); the
 system is TensAIR (arXiv:2211.10280). Worker i, forever, with lr = lr_round / n since
-every gradient moves every model in full:
+every gradient is applied alone:
 
     x_i  <-  x_i + d   for all sums d that have arrived      before computing
     g     =  gradient of F at x_i
@@ -44,9 +44,15 @@ def fewer_if_slow(setup: Setup) -> tuple[float, float]:
     "dasgd",
     Facts(
         paper="arXiv:2309.03754",
-        traits={"asynchronous", "keeps-mean", "drains", "in-full", "plain"},
+        traits={
+            "asynchronous",
+            "mean-preserving",
+            "eventually-identical",
+            "per-gradient-lr",
+            "plain",
+        },
         vectors=6,
-        waits_for="nobody",
+        waits_for="none",
         models_sent=fewer_if_slow,
         staleness="sets",
         bound=bounds.alone,

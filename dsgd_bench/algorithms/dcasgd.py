@@ -31,7 +31,7 @@ from dsgd_bench.spec.ranges import NotNegative, Servers, ShareBelowOne
     "dcasgd",
     Facts(
         paper="arXiv:1609.08326, Algorithms 1 and 2",
-        traits={"asynchronous", "center", "in-full"},
+        traits={"asynchronous", "center", "per-gradient-lr"},
         vectors=4,
         waits_for="servers",
         models_sent=1,

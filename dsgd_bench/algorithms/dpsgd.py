@@ -29,7 +29,7 @@ from dsgd_bench.spec.ranges import GraphName
     "dpsgd",
     Facts(
         paper="arXiv:1705.09056, Algorithm 1",
-        traits={"synchronous", "keeps-mean", "agrees", "undirected"},
+        traits={"synchronous", "mean-preserving", "consensus", "undirected"},
         vectors=3,
         waits_for="neighbors",
         models_sent=to_neighbors,

@@ -20,14 +20,14 @@ Floats = NDArray[np.float64]
 
 TRAITS = {
     "synchronous": "all workers take equally many steps; same result on every fabric",
-    "asynchronous": "nobody waits for all; steps per worker are a result",
-    "keeps-mean": "the mean model, or the center, moves by -lr times the mean gradient",
-    "agrees": "without gradients the replicas meet at their mean",
+    "asynchronous": "no worker waits for all others; steps per worker are a result",
+    "mean-preserving": "the mean model, or the center, moves by -lr the mean gradient",
+    "consensus": "without gradients the replicas meet at their mean",
     "identical": "all replicas are equal after every step",
-    "drains": "all replicas are equal once what is under way has arrived",
+    "eventually-identical": "all replicas are equal once nothing is in flight",
     "push-sum": "numerators and weights are conserved; the model is their ratio",
-    "center": "the model to be judged lies in parts on server ranks",
-    "in-full": "every gradient moves a model in full: lr is divided by the workers",
+    "center": "the model to be evaluated lies in parts on server ranks",
+    "per-gradient-lr": "each gradient is applied alone: lr is divided by the workers",
     "undirected": "needs an undirected graph that does not change",
     "plain": "needs plain SGD: no momentum, weight decay or schedule",
     "own-momentum": "has a momentum of its own: the optimizer's must be off",
@@ -38,7 +38,7 @@ STALENESS = {
     "none": "every gradient is applied to the model that it was taken at",
     "gradients": "gradients of all workers applied between read and update (tau_t)",
     "versions": "versions of the model at the server between read and update",
-    "steps": "own step minus the step stamp of the oldest message mixed in",
+    "steps": "own step minus the step stamp of the oldest message averaged in",
     "sets": "gradients that exist but that the model read lacked (S_t)",
 }
 """What the staleness of a gradient means, by family of algorithms."""
@@ -48,7 +48,7 @@ WAITS_FOR = {
     "neighbors": "those that send to it in this step",
     "neighbors, late": "those that sent to it some steps ago",
     "servers": "the answer of its servers, and no other worker",
-    "nobody": "no rank: on a slow network less is exchanged, or it waits for a link",
+    "none": "no rank: on a slow network less is exchanged, or it waits for a link",
 }
 """Whom a worker waits for."""
 
@@ -58,7 +58,7 @@ some steps absorb delays, but no worker that is always slow."""
 
 CLAIMS = {
     "absorbs-delays": "random delays cost it no more than waiting for all does",
-    "slow-network": "a paper says what a slow network does to it, beside all-reduce",
+    "slow-network": "a paper compares it with all-reduce on a slow network",
 }
 """What papers say of an algorithm that a study can look at."""
 
@@ -348,7 +348,8 @@ def once_in_a_while(setup: Setup) -> float:
 def within_reach(setup: Setup) -> int:
     """Return the max skew of workers that wait for the neighbors' newest messages.
 
-    A rank that has ended a step has had news of everybody within the graph's reach.
+    A rank that has ended a step has had news of all others within the dissemination
+    time of the graph.
     """
     return max([1, *(graph.reach() for graph in setup.graphs.values())])
 

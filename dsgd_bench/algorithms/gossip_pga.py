@@ -52,7 +52,7 @@ def least_time(case: Case) -> Bound:
     "gossip-pga",
     Facts(
         paper="arXiv:2105.09080, Algorithm 1",
-        traits={"synchronous", "keeps-mean", "agrees", "undirected"},
+        traits={"synchronous", "mean-preserving", "consensus", "undirected"},
         vectors=3,
         waits_for="neighbors",
         models_sent=sent,

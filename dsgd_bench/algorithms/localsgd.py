@@ -28,7 +28,7 @@ from dsgd_bench.spec.ranges import Count
     "localsgd",
     Facts(
         paper="arXiv:1805.09767, Algorithm 1",
-        traits={"synchronous", "keeps-mean", "agrees"},
+        traits={"synchronous", "mean-preserving", "consensus"},
         vectors=3,
         waits_for="all",
         models_sent=once_in_a_while,

@@ -8,9 +8,9 @@ worker i, with y_i^k its own model and x^k the global one:
     y_i^k+1  <-  x^k - lr_loc (g_i^k + lambda g_i^k * g_i^k * (x^k - x^k-1))
     x^k+1    <-  x^k - lr (1/n) sum_j g_j^k    at the servers, once all g_j^k are there
 
-so push, sum and pull hide behind the next gradient: the delay is one step, and nobody
-is more than one step ahead. The first `warmup` steps are `ssgd`. lambda = 0 is the
-plain local update; the others are those of DC-ASGD (see `compensation`), with the
+so push, sum and pull overlap with the next gradient: the delay is one step, and no
+worker is more than one step ahead. The first `warmup` steps are `ssgd`. lambda = 0 is
+the plain local update; the others are those of DC-ASGD (see `compensation`), with the
 previous global model as what the gradient is compensated from.
 
 Traffic      one gradient to and one model from the servers per worker and step
@@ -44,7 +44,7 @@ from dsgd_bench.spec.ranges import Index, NotNegative, Servers, ShareBelowOne
         staleness="versions",
         bound=bounds.beside_round,
         staleness_limits=(1.0, 1.0),
-        max_skew=2,  # the first step after the warm-up awaits nobody
+        max_skew=2,  # the first step after the warm-up awaits no rank
         warm_up=lambda setup: setup.settings["warmup"],
         overlapped_form_of="ssgd",
         claims={"slow-network"},

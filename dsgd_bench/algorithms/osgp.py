@@ -1,4 +1,4 @@
-"""OSGP: overlap stochastic gradient push; messages travel beside up to tau gradients.
+"""OSGP: overlap stochastic gradient push; messages travel during up to tau gradients.
 
 M. Assran, N. Loizou, N. Ballas and M. Rabbat, ICML 2019, Algorithm 2
 (arXiv:1811.10792), one-sided. Worker i, in its step k, with numerator x_i and weight
@@ -18,7 +18,7 @@ in the same order of operations. A worker that comes to its end takes in what is
 under way: all mass is back when the run is over.
 
 A message that arrives early is added early, so the result depends on the network, and
-workers may be apart by some steps: nobody waits for all.
+workers may be apart by some steps: no worker waits for all.
 
 Traffic      one model and weight to every out-neighbor in every max(tau, 1)-th step
 Memory       five vectors (model, numerator, gradient, sent, arrived) and two slots per

@@ -24,7 +24,7 @@ from dsgd_bench.spec.ranges import Count, NotNegative
     "postlocal",
     Facts(
         paper="arXiv:1808.07217, section 3",
-        traits={"synchronous", "keeps-mean"},
+        traits={"synchronous", "mean-preserving"},
         vectors=3,
         waits_for="all",
         models_sent=lambda setup: (1.0 / setup.every, 1.0),

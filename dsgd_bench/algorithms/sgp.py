@@ -63,7 +63,7 @@ def least_time(case: Case) -> Bound | None:
     "sgp",
     Facts(
         paper="arXiv:1811.10792, Algorithm 1",
-        traits={"synchronous", "push-sum", "keeps-mean"},
+        traits={"synchronous", "push-sum", "mean-preserving"},
         vectors=5,
         waits_for="neighbors",
         models_sent=sent,

@@ -28,7 +28,7 @@ from dsgd_bench.spec.ranges import Servers
     "ssgd",
     Facts(
         paper="arXiv:1710.06952, section 1",
-        traits={"synchronous", "keeps-mean", "identical", "center"},
+        traits={"synchronous", "mean-preserving", "identical", "center"},
         vectors=4,
         waits_for="all",
         models_sent=1,

@@ -1,10 +1,10 @@
-"""SWIFT: every worker mixes in the newest models that happen to have arrived.
+"""SWIFT: every worker averages with the newest models that have arrived.
 
 M. Bornstein, T. Rabbani, E. Wang, A. S. Bedi and F. Huang, "SWIFT: Rapid decentralized
 federated learning via wait-free model communication", ICLR 2023 (arXiv:2210.14026),
-Algorithm 1. Worker i, in its step k, never waiting for anybody:
+Algorithm 1. Worker i, in its step k, never waiting for others:
 
-    send x_i to the neighbors                 beside the gradient
+    send x_i to the neighbors                 during the gradient
     g    =  gradient of F at x_i
     x_i  <-  w_ii x_i + sum_j w_ij x_j        every C_s-th step; x_j the newest arrived
     x_i  <-  x_i - lr g
@@ -48,7 +48,7 @@ from dsgd_bench.spec.ranges import Count, GraphName
         paper="arXiv:2210.14026, Algorithm 1",
         traits={"asynchronous", "undirected"},
         vectors=10,
-        waits_for="nobody",
+        waits_for="none",
         models_sent=lambda setup: (0.0, to_neighbors(setup)),
         staleness="steps",
         bound=bounds.alone,

@@ -25,15 +25,15 @@ DASGD = "arXiv:2309.03754, set-staleness"
 EXPECTATIONS = (
     Expectation(
         "all-wait",
-        "Where all wait for all, or for neighbors, a slow worker costs everybody"
-        f" s t_c to s t_c + t_m per step (± {percent(TOLERANCE)}).",
+        "Where all wait for all, or for neighbors, a slow worker costs every"
+        f" worker s t_c to s t_c + t_m per step (± {percent(TOLERANCE)}).",
         ADPSGD,
         f"{TIMES} own epoch",
         expected_times.all_wait,
     ),
     Expectation(
         "rates-add-up",
-        "Where nobody waits for another worker, a slow one costs an epoch no more than"
+        "Where no worker waits for another, a slow one costs an epoch no more than"
         f" 1 / ((n - m)/n + m/(n s)) (± {percent(TOLERANCE)}).",
         ADPSGD,
         f"{TIMES} own epoch",
@@ -41,7 +41,7 @@ EXPECTATIONS = (
     ),
     Expectation(
         "share-of-work",
-        "Where nobody waits for another worker, the others take about s times as many"
+        "Where no worker waits for another, the others take about s times as many"
         f" steps as a slow one (± {percent(TOLERANCE)}).",
         RULE,
         f"{TIMES} steps",
@@ -49,7 +49,7 @@ EXPECTATIONS = (
     ),
     Expectation(
         "first-to-target",
-        "Where nobody waits for another worker, the target is reached before"
+        "Where no worker waits for another, the target is reached before"
         f" AllReduce-SGD once a worker is {CLEAR:g} times slower or more.",
         "arXiv:1710.06952, claims",
         f"{TIMES} time to target",
@@ -57,7 +57,7 @@ EXPECTATIONS = (
     ),
     Expectation(
         "overlap",
-        "Exchanging beside the gradient, or more rarely, takes no longer than after"
+        "Exchanging during the gradient, or more rarely, takes no longer than after"
         f" each (+ {percent(OVERLAP)}).",
         "arXiv:1705.09056, 1811.10792, 2005.06728",
         f"{TIMES} time per epoch",
@@ -89,7 +89,7 @@ EXPECTATIONS = (
     ),
     Expectation(
         "only-the-server",
-        "With an asynchronous server, a slow worker makes nobody wait longer"
+        "With an asynchronous server, a slow worker makes no other wait longer"
         f" (+ {percent(IDLE)} of the time), and no worker is waited for.",
         RULE,
         "% of the time",
@@ -97,7 +97,7 @@ EXPECTATIONS = (
     ),
     Expectation(
         "for-the-slow-one",
-        "Where all keep step, everybody waits for the slow worker, and it waits less"
+        "Where all keep step, all others wait for the slow worker, and it waits less"
         " than any other.",
         RULE,
         "% of the time",
@@ -137,7 +137,7 @@ EXPECTATIONS = (
     ),
     Expectation(
         "older-models",
-        "With a slow worker, whoever mixes the newest models at hand mixes older ones.",
+        "With a slow worker, the newest models at hand that are averaged are older.",
         "arXiv:2210.14026",
         "staleness",
         expected_staleness.older_models,

@@ -98,7 +98,7 @@ def same_model(lines: Sequence[Line]) -> Iterator[Finding]:
         algorithm, group = entry(line), line.group
         if algorithm and "identical" in algorithm.traits:
             yield judged(line, group.maximum("distance_max"), high=ROUNDING)
-        elif algorithm and "drains" in algorithm.traits:
+        elif algorithm and "eventually-identical" in algorithm.traits:
             widest = group.maximum("distance_max") or 0.0
             last = group.maximum("consensus_distance")
             yield judged(line, last, high=ROUNDING * max(widest, ROUNDING))

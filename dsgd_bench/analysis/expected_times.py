@@ -150,7 +150,7 @@ def nobody_waits(lines: Sequence[Line]) -> Iterator[Finding]:
     """Look at the share of waiting where nobody should."""
     for line in lines:
         algorithm = entry(line)
-        if algorithm and algorithm.waits_for == "nobody":
+        if algorithm and algorithm.waits_for == "none":
             why = f"{LOCKS}; " if algorithm.in_turn else ""
             yield judged(
                 line,
@@ -181,7 +181,7 @@ def for_the_slow_one(lines: Sequence[Line]) -> Iterator[Finding]:
             continue
         slow, others = split(line, "waiting_per_rank")
         if not slow:
-            yield unknown(line, "no run told")
+            yield unknown(line, "no run has it")
             continue
         found = judged(line, 100 * max(slow), high=100 * min(others))
         rank = line.group.median("waited_for")

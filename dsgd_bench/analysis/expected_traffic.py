@@ -43,7 +43,7 @@ def per_gradient(lines: Sequence[Line]) -> Iterator[Finding]:
             continue
         sent = line.group.median("bytes_per_gradient")
         if not row.model_bytes or sent is None:
-            yield unknown(line, NO_SIZE if sent is not None else "no run told")
+            yield unknown(line, NO_SIZE if sent is not None else "no run has it")
             continue
         exchanges = line.group.median("exchanges_per_gradient")
         low, high = models(algorithm, row, exchanges)
@@ -69,7 +69,7 @@ def servers(lines: Sequence[Line]) -> Iterator[Finding]:
         for name in ("server_bytes_in", "server_bytes_out"):
             carried = line.group.median(name)
             if not row.model_bytes or carried is None:
-                yield unknown(line, NO_SIZE if carried is not None else "no run told")
+                yield unknown(line, NO_SIZE if carried is not None else "no run has it")
                 continue
             expected, _ = models(algorithm, row, None)
             slack = _slack(expected, row)

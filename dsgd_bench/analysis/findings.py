@@ -10,7 +10,7 @@ from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.analysis.summary import Group
 
-HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be judged here"
+HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be decided here"
 """The verdicts."""
 TIMES = "\N{MULTIPLICATION SIGN}"
 TOLERANCE = 0.25
@@ -98,7 +98,7 @@ def judged(
     `why` explains a number outside of the range; by default the line's circumstances.
     """
     if measured is None:
-        return unknown(line, "no run told")
+        return unknown(line, "no run has it")
     inside = (low is None or measured >= low) and (high is None or measured <= high)
     verdict = HOLDS if inside else FAILS
     told = "" if inside else why or circumstances(line)

@@ -78,7 +78,7 @@ class Row:
     loose_mean, loose_max : float or None
         The loose set-staleness, S_avg and S_max (`analysis.staleness.loose`).
     age_mean, age_max : float or None
-        Own step minus that of the oldest model mixed in, over the steps that mix.
+        Own step minus that of the oldest model averaged in, over the steps that mix.
     weight_min, weight_max, weight_total : float or None
         Push-sum weights after a step; the largest departure of their sum over the
         workers from n, as a part of n, where all take their steps together.

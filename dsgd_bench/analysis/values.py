@@ -209,7 +209,11 @@ def _of_steps(trace: "Trace", taken: NDArray[np.bool_]) -> Iterator[Unfit]:
     spent = np.nansum(trace["duration"], axis=1)
     off = (done < spent - RESOLUTION * (1 + trace["steps_done"])) & taken.any(axis=1)
     yield "elapsed", off, "not less than the steps of the rank took together"
-    yield "elapsed", np.isnan(done) & taken.any(axis=1), "known of whoever took a step"
+    yield (
+        "elapsed",
+        np.isnan(done) & taken.any(axis=1),
+        "known of every rank that took a step",
+    )
 
 
 def _of_ranks(trace: "Trace", taken: NDArray[np.bool_]) -> Iterator[Unfit]:

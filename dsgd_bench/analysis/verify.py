@@ -254,7 +254,7 @@ def _replicas(s: _Subject) -> Iterator[Check]:
             "of the model's length apart",
             "all apply the same gradients to the same model; the mean has n roundings",
         )
-    if "drains" in s.algorithm.traits:
+    if "eventually-identical" in s.algorithm.traits:
         roundings = float(s.steps.sum()) + s.trial.ranks
         largest = float((norm + apart).max()) or 1.0
         yield _at_most(
@@ -307,7 +307,7 @@ def _bytes(s: _Subject) -> Iterator[Check]:
             why = "each side books what it hands over and what it receives"
             yield _equal(f"bytes {way}", got, sent, "bytes received", why)
     elif s.algorithm.loses_messages:
-        why = "a message is booked by whoever reads it, and some are never read"
+        why = "a message is booked by the rank that reads it, and some are never read"
         yield _at_most("nothing from nowhere", into, out, "bytes received", why)
     else:
         why = "both ends book every transfer, those that end after the run, too"
@@ -339,11 +339,11 @@ def _moments(s: _Subject) -> Iterator[Check]:
     times = s.trace["copy_time"]
     if times.size:
         yield _at_least(
-            "moments in order",
+            "evaluation points in order",
             np.diff(times, axis=1).min(initial=0.0),
             0.0,
             "s from one to the next",
-            "copies are judged in the order in which they were taken",
+            "snapshots are evaluated in the order in which they were taken",
         )
     met = bool(readings.at_target(s.trace).any())
     stated = s.trace.status == "reached"
@@ -353,7 +353,7 @@ def _moments(s: _Subject) -> Iterator[Check]:
             passed=met == stated,
             found=s.trace.status,
             expected="reached" if met else "not reached",
-            why="the judged losses and accuracies say so",
+            why="the evaluated losses and accuracies show it",
         )
 
 

@@ -11,7 +11,7 @@ def add(verbs: Verbs) -> None:
     """Add the verb to the command line."""
     verb = verbs.add_parser(
         "bench",
-        help="time the suite itself, as OSU times MPI; bench NAME -h tells more",
+        help="time the suite itself, as OSU times MPI; bench NAME -h prints more",
     )
     verb.add_argument(
         "name",

@@ -117,7 +117,7 @@ class Notes:
     loss: float = _note("1", "loss of the mini-batch")
     samples: float = _note("count", "samples of the mini-batch")
     staleness: float = _note("count", "staleness of the step's gradient, by its family")
-    age: float = _note("count", "own step minus that of the oldest model mixed in")
+    age: float = _note("count", "own step minus that of the oldest model averaged in")
     changes: float = _note("count", "changes of the own replica from read to update")
     included: float = _note("count", "gradients of all workers in the model read")
     delivered: float = _note("count", "own gradients that have reached every worker")
@@ -157,7 +157,7 @@ ROW = (
         "communication overlapped with the gradient, not in duration",
         ("hidden",),
     ),
-    Column("flushing", "s", "flushing the trace beside the gradient"),
+    Column("flushing", "s", "flushing the trace while training goes on"),
     *TRAFFIC,
     *NOTES,
 )

@@ -41,7 +41,7 @@ OFFERS = {
 }
 """Family of an MPI library -> what programs without a thread like ours can do."""
 
-UNKNOWN = "see what your MPI library says of asynchronous progress"
+UNKNOWN = "see your MPI library's manual on asynchronous progress"
 
 
 def times(pair: "MpiFabric") -> Seconds:

@@ -181,8 +181,8 @@ def _two_classes(data: Data, file: str) -> Data:
         return data
     if file:
         raise ConfigError(
-            f"{file} has {data.classes} classes and the problem logistic tells two "
-            "apart; use softmax, which reads the same file"
+            f"{file} has {data.classes} classes and the problem logistic separates "
+            "two; use softmax, which reads the same file"
         )
     return replace(
         data, labels=data.labels % 2, held_labels=data.held_labels % 2, classes=2

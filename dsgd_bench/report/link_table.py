@@ -16,7 +16,7 @@ NOTES = (
     f"{SYMBOLS}.",
     "bound: what the rule allows on such links if nothing else took time; of algorithms"
     " that do not keep step, n over the gradients per second of all workers.",
-    "counted: payload that the hosts' devices saw, over what the trace says was sent.",
+    "counted: payload that the hosts' devices saw, over the bytes that ranks sent.",
     "kept: gradients per second, of those where all links are equal.",
 )
 """How to read the table, a sentence each."""

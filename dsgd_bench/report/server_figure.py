@@ -103,6 +103,6 @@ def _legend(style: looks.Series) -> list[Line2D]:
     ring: dict[str, Any] = {"marker": "o", "markersize": 11, "fillstyle": "none"}
     return [
         *handles,
-        Line2D([], [], color=ink, linestyle="--", label="ideal: nobody waits"),
+        Line2D([], [], color=ink, linestyle="--", label="ideal: no waiting"),
         Line2D([], [], color=ink, linestyle="", label="knee", **ring),
     ]

@@ -53,7 +53,7 @@ def epoch_against_slowdown(lines: Lines) -> Figure:
     if free:
         _models(panels[1], free, factors, band=TOLERANCE)
         _points(panels[1], free, style)
-        panels[1].set(xscale="log", title="Those that wait for nobody")
+        panels[1].set(xscale="log", title="Algorithms that wait for no worker")
         panels[1].margins(y=0.15)
     for axes in panels:
         axes.set_xlabel(f"slowdown of the slow rank [{TIMES}] (log scale)")

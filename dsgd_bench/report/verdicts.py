@@ -95,7 +95,7 @@ def expected(finding: Finding) -> str:
 
 def _total(answers: Sequence[Answer]) -> str:
     """Return how many findings there are of each verdict."""
-    words = {HOLDS: "hold", FAILS: "do not", OPEN: "cannot be judged here"}
+    words = {HOLDS: "hold", FAILS: "do not", OPEN: "cannot be decided here"}
     counts = {
         verdict: sum(len(answer.having(verdict)) for answer in answers)
         for verdict in words

@@ -187,7 +187,7 @@ def strange_links(evidence: Evidence) -> Iterator[str]:
     if strange:
         yield (
             f"The machine file names links of {', '.join(strange)}, where no rank of"
-            " these runs was: what it says of them is not in the bounds. Name the"
+            " these runs was: its lines on them are not in the bounds. Name the"
             " hosts as in the provenance."
         )
 
@@ -236,7 +236,7 @@ def interrupted(evidence: Evidence) -> Iterator[str]:
         yield (
             f"{len(rows)} of {len(evidence.rows)} runs were stopped before the end of"
             f" their job, up to {most} times, and went on from a checkpoint. The clock"
-            " stood still meanwhile, but what was under way arrived first, caches were"
+            " stood still meanwhile, but what was in flight arrived first, caches were"
             " cold again, and the nodes may be others. Run them in one piece where"
             ' times matter: when_stopped = "rerun" in the machine file.'
         )

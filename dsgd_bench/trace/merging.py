@@ -278,7 +278,7 @@ def _samples_copied(shard: Shard) -> NDArray[np.float64]:
 def _status(arrays: Arrays, trial: Trial) -> tuple[str, str]:
     loss, accuracy = arrays["loss_of_mean"], arrays["accuracy_of_mean"]
     if len(loss) == 0:
-        return "crashed", "the models were not judged"
+        return "crashed", "the models were not evaluated"
     if not np.isfinite(loss[-1]):
         return "diverged", "the loss of the average model is not finite"
     measure = trial.measure

@@ -33,8 +33,8 @@ def _of_steps() -> dict[str, Variable]:
 
 VARIABLES: dict[str, Variable] = {
     **_of_steps(),
-    "moment_time": (MOMENT, "s", "time of the copies, median over the ranks"),
-    "moment_samples": (MOMENT, "count", "samples in the copies of all ranks"),
+    "moment_time": (MOMENT, "s", "time of the snapshots, median over the ranks"),
+    "moment_samples": (MOMENT, "count", "samples in the snapshots of all ranks"),
     "loss_of_mean": (MOMENT, "1", "training loss of the average model"),
     "accuracy_of_mean": (MOMENT, "1", "held-out accuracy of the average model"),
     "norm_of_mean": (MOMENT, "1", "length ||mean|| of the average model"),
@@ -59,7 +59,7 @@ VARIABLES: dict[str, Variable] = {
         RANK,
         "byte",
         "bytes sent by the network devices of this rank's host, from the common start"
-        " until what was under way had arrived; ranks of one host see the same",
+        " until what was in flight had arrived; ranks of one host see the same",
     ),
     "link_bytes_in": (
         RANK,

@@ -65,8 +65,10 @@ class Worker:
         setup = algorithm.setup(trial.algorithm.settings, self.size)
         self.lead = int(amount(algorithm.max_skew, setup))
         self.problem = problem
-        in_full = "in-full" in algorithm.traits and not trial.optimizer.raw_lr
-        share = 1 / self.workers if in_full else 1.0
+        per_gradient = (
+            "per-gradient-lr" in algorithm.traits and not trial.optimizer.raw_lr
+        )
+        share = 1 / self.workers if per_gradient else 1.0
         self.optimizer = Optimizer(trial.optimizer, problem.initial(), share, state)
         self.updating = fabric.ledger.updating
         shards = trial.problem.shards

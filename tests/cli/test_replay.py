@@ -60,7 +60,7 @@ def test_all_numbers_of_a_replay_are_written_and_drawn(dsgd_bench):
     assert drawn.read_bytes().startswith(b"\x89PNG")
     said = json.loads(found.read_text())
     assert said["replayed"] == pytest.approx(said["measured"], rel=0.01)
-    assert said["what_if"]["nobody slow"] < 0.5 * said["replayed"]
+    assert said["what_if"]["no slowdown"] < 0.5 * said["replayed"]
     assert max(said["cost"], key=said["cost"].get).startswith("rank 2, ")
 
 

@@ -82,7 +82,7 @@ def models(walks: list[Walk], step: int) -> Array:
 
 def same_start(kind: str) -> bool:
     """Tell whether all replicas must start equal."""
-    return bool(ALGORITHMS[kind].traits & {"center", "drains"})
+    return bool(ALGORITHMS[kind].traits & {"center", "eventually-identical"})
 
 
 def a_start(kind: str, rank: int) -> Array:
@@ -270,10 +270,10 @@ def test_traits_are_known_and_do_not_contradict_each_other(kind: str) -> None:
     assert len(algorithm.traits & {"synchronous", "asynchronous"}) == 1
 
 
-# --- keeps-mean
+# --- mean-preserving
 
 
-@claiming("keeps-mean", "synchronous")
+@claiming("mean-preserving", "synchronous")
 def test_the_mean_model_moves_by_the_mean_gradient(
     world: Ranks, size: int, kind: str
 ) -> None:
@@ -288,7 +288,7 @@ def test_the_mean_model_moves_by_the_mean_gradient(
         np.testing.assert_allclose(after - before, moved, rtol=0, atol=1e-14)
 
 
-@claiming("keeps-mean", "asynchronous")
+@claiming("mean-preserving", "asynchronous")
 def test_the_mean_model_moves_by_the_gradients_of_all(
     world: Ranks, size: int, kind: str
 ) -> None:
@@ -307,7 +307,7 @@ def test_the_mean_model_moves_by_the_gradients_of_all(
     assert {len(w.gradients) for w in workers(walks)} == {7}
 
 
-@claiming("in-full")
+@claiming("per-gradient-lr")
 def test_the_raw_learning_rate_moves_the_model_as_many_times_as_there_are_workers(
     world: Ranks, size: int, kind: str
 ) -> None:
@@ -337,7 +337,7 @@ def test_the_raw_learning_rate_moves_the_model_as_many_times_as_there_are_worker
 # --- drains
 
 
-@claiming("drains")
+@claiming("eventually-identical")
 def test_all_replicas_are_equal_after_the_drain(
     world: Ranks, size: int, kind: str
 ) -> None:
@@ -354,7 +354,7 @@ def test_all_replicas_are_equal_after_the_drain(
 # --- agrees
 
 
-@claiming("agrees")
+@claiming("consensus")
 def test_without_gradients_the_workers_come_to_agree_on_their_mean(
     world: Ranks, size: int, kind: str
 ) -> None:

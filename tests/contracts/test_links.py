@@ -348,7 +348,7 @@ def test_slow_links_change_no_model_of_a_synchronous_algorithm(kind: str) -> Non
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
-    "kind", [n for n, a in ALGORITHMS.items() if "keeps-mean" in a.traits]
+    "kind", [n for n, a in ALGORITHMS.items() if "mean-preserving" in a.traits]
 )
 def test_the_mean_model_moves_by_the_gradients_of_all_over_slow_links(
     world: Ranks, kind: str, seed: int

@@ -509,7 +509,11 @@ def test_a_network_changes_no_model_of_a_synchronous_algorithm(
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
     "kind",
-    [n for n, a in ALGORITHMS.items() if a.traits >= {"asynchronous", "keeps-mean"}],
+    [
+        n
+        for n, a in ALGORITHMS.items()
+        if a.traits >= {"asynchronous", "mean-preserving"}
+    ],
 )
 @pytest.mark.parametrize("seed", range(2))
 def test_no_network_loses_what_an_asynchronous_algorithm_conserves(

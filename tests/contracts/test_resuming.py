@@ -201,7 +201,7 @@ def stopped_and_resumed(
     return earlier, world.together(size, second, seed=1)
 
 
-@claiming("keeps-mean")
+@claiming("mean-preserving")
 def test_the_mean_moves_by_the_gradients_of_both_parts(
     world: Ranks, size: int, kind: str
 ) -> None:

@@ -204,7 +204,7 @@ HURRIED: dict[str, dict[str, Any]] = {
 CONSERVING = [
     name
     for name, a in ALGORITHMS.items()
-    if a.traits >= {"asynchronous", "keeps-mean"} and "center" not in a.traits
+    if a.traits >= {"asynchronous", "mean-preserving"} and "center" not in a.traits
 ]
 
 
@@ -214,7 +214,7 @@ def test_no_mass_is_lost_in_a_hurry(all_ranks: Any, kind: str) -> None:
     dimension, steps = 80_000, 40
 
     def work(fabric: Fabric) -> tuple[Array, Array, Array]:
-        apart = 0.0 if "drains" in ALGORITHMS[kind].traits else 10.0
+        apart = 0.0 if "eventually-identical" in ALGORITHMS[kind].traits else 10.0
         start = np.sin(np.arange(dimension) + apart * fabric.rank)
         x, worker = start.copy(), Hurried(fabric, dimension, kind)
         walking = ALGORITHMS[kind].steps(x, worker, **HURRIED.get(kind, {}))
@@ -241,8 +241,8 @@ class Hurried:
         self.optimizer, self.updating = self, fabric.ledger.updating
         self.workers = self.size - ALGORITHMS[kind].servers({}, self.size)
         self.serves = self.rank >= self.workers
-        in_full = "in-full" in ALGORITHMS[kind].traits
-        self.lr = 0.1 / self.workers if in_full else 0.1
+        per_gradient = "per-gradient-lr" in ALGORITHMS[kind].traits
+        self.lr = 0.1 / self.workers if per_gradient else 0.1
         self.spent = np.zeros(dimension)
         self._g = np.cos(np.arange(dimension) + fabric.rank)
         self._scratch, self._descent = np.zeros(dimension), np.zeros(dimension)

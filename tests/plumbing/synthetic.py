@@ -138,8 +138,8 @@ def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
     arrays["start"] = _padded(step * stretch, steps) * np.arange(steps.max())
     arrays["age"] = arrays["staleness"]
     done = np.arange(steps.max()) + np.zeros((workers, 1))
-    drains = "drains" in algorithm.traits
-    arrays["delivered"] = np.where(drains, done, np.nan)
+    settles = "eventually-identical" in algorithm.traits
+    arrays["delivered"] = np.where(settles, done, np.nan)
     arrays["bytes_in"] = arrays["bytes_out"]
     for name in (*spans, *counts, "start", "age", "delivered", "bytes_in"):
         arrays[name] = _with_servers(arrays[name], servers, name)
@@ -160,7 +160,7 @@ def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
     arrays["accuracy_of_mean"] = 1.0 - arrays["loss_of_mean"] / 2.4
     arrays["norm_of_mean"] = np.ones(moments)
     arrays["consensus_distance"] = np.zeros(moments) if waits else 0.1 + 0.0 * times
-    arrays["consensus_distance"][-1] *= 1e-7 if drains else 1.0
+    arrays["consensus_distance"][-1] *= 1e-7 if settles else 1.0
     _fill(arrays, of.ranks, moments)
     status = "exhausted"
     if (arrays["loss_of_mean"] <= (of.measure.target_loss or 0.0)).any():

@@ -100,7 +100,7 @@ def test_the_table_of_learning_rates_has_every_algorithm():
     assert named | forms == set(ALGORITHMS)
     divided = re.findall(r"^\| (`.+?) \| .+ \| \*\*lr/n\*\* \|", section, re.M)
     assert set(re.findall(r"`([a-z-]+)`", " ".join(divided))) == {
-        name for name, entry in ALGORITHMS.items() if "in-full" in entry.traits
+        name for name, entry in ALGORITHMS.items() if "per-gradient-lr" in entry.traits
     }
 
 

@@ -304,7 +304,7 @@ def test_the_terminal_shows_what_does_not_hold_and_why(written):
     after = text.split("What the papers expect")[1]
     assert "adpsgd, 10x on rank 0: 1." in after
     assert "8 ranks share 2 cores" in " ".join(after.split())
-    assert "? cannot be judged here: slow-network" not in after  # none is concerned
+    assert "? cannot be decided here: slow-network" not in after  # none is concerned
     assert max(map(len, after.splitlines())) <= 100
 
 

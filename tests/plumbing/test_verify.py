@@ -214,7 +214,7 @@ BREAKS = [
     ("asgd", lost_message, "bytes from servers"),
     ("odsgd", bytes_from_nowhere, "bytes from servers"),
     ("allreduce", wrong_clock, "one host, one clock"),
-    ("adpsgd", moments_in_disorder, "moments in order"),
+    ("adpsgd", moments_in_disorder, "evaluation points in order"),
     ("osgp", too_stale, "staleness"),
     ("odsgd", too_stale, "staleness"),
     ("adpsgd", stale_before_it_was_taken, "staleness"),

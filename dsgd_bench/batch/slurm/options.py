@@ -33,14 +33,14 @@ VARIABLE = {
 """Option -> its variable, where that has another name."""
 
 DROPPED = {
-    "SBATCH_ARRAY_INX": "slurm.array says it",
+    "SBATCH_ARRAY_INX": "slurm.array sets it",
     "SBATCH_ERROR": "what a job prints goes into one log beside the script",
-    "SBATCH_EXCLUSIVE": "slurm.exclusive says it",
+    "SBATCH_EXCLUSIVE": "slurm.exclusive sets it",
     "SBATCH_JOB_NAME": "every job has a name by which it is found",
-    "SBATCH_NO_REQUEUE": "slurm.restarts says it",
+    "SBATCH_NO_REQUEUE": "slurm.restarts sets it",
     "SBATCH_OUTPUT": "what a job prints goes into one log beside the script",
-    "SBATCH_QUIET": "the job's number would not be told",
-    "SBATCH_REQUEUE": "slurm.restarts says it",
+    "SBATCH_QUIET": "the job's number would not be printed",
+    "SBATCH_REQUEUE": "slurm.restarts sets it",
     "SBATCH_TEST_ONLY": "submit sends jobs, submit --dry-run does not",
     "SBATCH_WAIT": "submit does not wait for the end of jobs",
 }

@@ -132,7 +132,7 @@ def _squeue(cluster: str) -> list[Line]:
     )
     if said.returncode:
         raise LaunchError(
-            f"squeue refuses to answer: {one_line(said.stderr) or 'it says nothing'}; "
+            f"squeue refuses to answer: {one_line(said.stderr) or 'no reason given'}; "
             "mend that, then try again: nothing was changed"
         )
     lines = _lines(said.stdout)

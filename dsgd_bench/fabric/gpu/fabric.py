@@ -156,7 +156,7 @@ def _unaware(fabric: Fabric, gpu: Gpu) -> str:
     """
     claims = getattr(fabric, "claims_gpu", lambda: False)
     if not all(fabric.gather(claims())):
-        return "the MPI library does not know GPUs"
+        return "the MPI library takes no vectors on a GPU"
     x = gpu.put(np.full(PROBE, fabric.rank + 1.0, np.float32))
     gpu.finish()
     fabric.average(x)
