@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.base import Fabric
@@ -173,6 +174,18 @@ def device() -> Any:
     if not cuda.cupy.cuda.is_available():
         pytest.skip("there is no CUDA device, or no driver for it")
     return cuda.Gpu(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread_for_products() -> Iterator[None]:
+    """Let tests that run side by side not wait for each other's threads.
+
+    With a thread per core in each of them, a gradient of ResNet-20 took ten times as
+    much of a processor, and on a loaded machine minutes. Not by a variable: commands
+    and ranks that tests start would inherit it.
+    """
+    with threadpool_limits(1, "blas"):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")
