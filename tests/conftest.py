@@ -108,8 +108,8 @@ class MpiRanks:
         from dsgd_bench.fabric.mpi.fabric import MpiFabric
 
         try:
-            fabric = on_device(MpiFabric(group))
-            results = fabric.gather(work(fabric))
+            fabric = MpiFabric(group)
+            results = fabric.gather(work(on_device(fabric)))
             fabric.close()
         except BaseException:  # the other ranks would wait for this one
             traceback.print_exc(file=sys.__stderr__)

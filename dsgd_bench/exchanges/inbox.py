@@ -51,7 +51,7 @@ class Inbox(Slots):
     ) -> None:
         super().__init__(fabric, like, sources, targets, slots)
         # a window of its own: the sending thread alone reads it
-        self._acknowledged = fabric.window(max(1, len(self.targets)), np.int64)
+        self._acknowledged = fabric.words(max(1, len(self.targets)))
         self._word = {target: word for word, target in enumerate(self.targets)}
         self._word_at = [
             self._everybody[source][1].index(fabric.rank) for source in self.sources

@@ -15,8 +15,6 @@ averages a momentum copy as well, `wait_free.HandoverReplicas` has two threads p
 from collections import deque
 from collections.abc import Callable
 
-import numpy as np
-
 from dsgd_bench.arrays import Array, Scratch, average, blocks, copy
 from dsgd_bench.arrays.updates import average_both
 from dsgd_bench.errors import FabricError
@@ -56,8 +54,8 @@ class SharedModels(Resource):
         self._rank = fabric.rank
         self._x = x
         self._update = update
-        self._models = fabric.window(self.VECTORS * x.size, x.dtype, like=x)
-        self._words = fabric.window(self.WORDS, np.int64)
+        self._models = fabric.vectors(self.VECTORS * x.size, x)
+        self._words = fabric.words(self.WORDS)
         # the replica, where exchanges find it and where gradients and copies lie
         self._own = self._models.memory[: x.size]
         self._model = self._models.local[: x.size]

@@ -51,9 +51,9 @@ class Slots(Resource):
             for target in self.targets
         }
         length = max(1, places * slots * like.size)
-        self._payloads = fabric.window(length, like.dtype, like)
-        self._stamps = fabric.window(max(1, places * slots), np.int64)
-        self._versions = fabric.window(max(1, places), np.int64)
+        self._payloads = fabric.vectors(length, like)
+        self._stamps = fabric.words(max(1, places * slots))
+        self._versions = fabric.words(max(1, places))
         self._sent = dict.fromkeys(self.targets, 0)
         self._taken = [0] * places
         self._arrived = np.zeros(max(1, places), np.int64)

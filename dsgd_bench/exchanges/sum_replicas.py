@@ -52,8 +52,8 @@ class SumReplicas(Resource):
         size = fabric.size
         self._fabric, self._ledger, self._rank = fabric, fabric.ledger, fabric.rank
         self._x, self._whole = x, slice(0, x.size)
-        self._models = fabric.window(x.size, x.dtype, like=x)
-        self._counters = fabric.window(2 * size, np.int64)
+        self._models = fabric.vectors(x.size, x)
+        self._counters = fabric.words(2 * size)
         self._mine = slice(2 * self._rank, 2 * self._rank + 2)
         self._others = [(self._rank + hop) % size for hop in range(1, size)]
         self._sum, self._lent = np.zeros_like(x), np.zeros_like(x)

@@ -26,7 +26,7 @@ class Board(Resource):
         self.counted = counted
         self._fabric = fabric
         self.rank, self.size = fabric.rank, fabric.size
-        self._words = fabric.window(2, np.int64)
+        self._words = fabric.words(2)
         self._words.memory[LAST_STEP] = NEVER
         self._words.memory[COUNT] = counted
         self._words.sync()

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.ledger import Ledger
@@ -22,42 +22,66 @@ BACK_OFF = (0.0, 0.0, 0.0, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6)
 
 
 class Window(Protocol):
-    """One vector per rank that the others reach one-sidedly, epoch always open.
+    """Memory of every rank that the others reach one-sidedly, epoch always open.
 
-    `get`, `put`, `fetch` and `accumulate` only start: their local buffer belongs to the
-    fabric until `flush` of that rank. `getting` is a `get` that can be waited for by
-    itself: it returns what waits. `get` and `put` are atomic for no unit at all;
-    `fetch`, `accumulate`, `add` and `compare_and_swap` are atomic per element. On one
-    element only `compare_and_swap`, or only sums beside fetches, may ever be used.
-
-    `rest` waits between two tries of a word that was `seen` to be taken.
-
-    `memory` is where transfers read and write this rank's vector; `local` is the same
-    memory as the vectors see it that the window was made for: on the GPU, if they lie
-    there. `within_reach` is the vector of another rank, if this one can compute on it:
-    it is exchanged, and complete after `flush`.
+    What a `VectorWindow` and a `WordWindow` have in common. `get`, `put`, `fetch` and
+    `accumulate` only start: their local buffer belongs to the fabric until `flush` of
+    that rank. `get` and `put` are atomic for no unit at all, `fetch` and `accumulate`
+    are atomic per element. On one element only sums beside fetches, or only
+    `WordWindow.compare_and_swap`, may ever be used.
     """
 
-    memory: NDArray[Any]
-    local: NDArray[Any]
-
-    def within_reach(self, rank: int) -> NDArray[Any] | None:
-        """Return the vector of another rank if this one can compute on it."""
+    @property
+    def memory(self) -> NDArray[Any]:
+        """The part of this rank, where transfers read and write it."""
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
-        """Start to copy a part of the vector of `rank` to `out`."""
-
-    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
-        """Start a `get`; return what waits for it alone."""
+        """Start to copy a part of the memory of `rank` to `out`."""
 
     def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
-        """Start to copy `values` to a part of the vector of `rank`."""
+        """Start to copy `values` to a part of the memory of `rank`."""
 
     def fetch(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         """Start a `get` that is atomic per element."""
 
     def accumulate(self, values: NDArray[Any], rank: int, part: slice) -> None:
-        """Start to add `values` to a part of the vector of `rank`."""
+        """Start to add `values` to a part of the memory of `rank`."""
+
+    def flush(self, rank: int) -> None:
+        """Wait until all that was started on the memory of `rank` is done."""
+
+    def sync(self) -> None:
+        """Let this rank see what others have written to its memory."""
+
+    def free(self) -> None:
+        """Give the memory back; collective."""
+
+
+class VectorWindow(Window, Protocol):
+    """A window that holds vectors of a model's type, on the host or on a GPU.
+
+    `getting` is a `get` that can be waited for by itself: it returns what waits. The
+    vector that `within_reach` returns is exchanged by computing on it, and complete
+    after `flush`.
+    """
+
+    @property
+    def local(self) -> NDArray[Any]:
+        """The same as `memory`, as this rank's vectors see it: on the GPU, if there."""
+
+    def within_reach(self, rank: int) -> NDArray[Any] | None:
+        """Return the vector of another rank if this one can compute on it."""
+
+    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
+        """Start a `get`; return what waits for it alone."""
+
+
+class WordWindow(Window, Protocol):
+    """A window that holds control words, 64-bit integers on the host: locks, counters.
+
+    `add` and `compare_and_swap` are atomic. `rest` waits between two tries of a word
+    that was `seen` to be taken.
+    """
 
     def add(self, value: int, rank: int, index: int) -> int:
         """Add to a word; return what it was before. Complete on return."""
@@ -70,15 +94,6 @@ class Window(Protocol):
 
     def rest(self, rank: int, index: int, seen: int, seconds: float) -> None:
         """Wait between two tries of a word that was `seen`, `seconds` by polling."""
-
-    def flush(self, rank: int) -> None:
-        """Wait until all that was started on the vector of `rank` is done."""
-
-    def sync(self) -> None:
-        """Let this rank see what others have written to its memory."""
-
-    def free(self) -> None:
-        """Give the memory back; collective."""
 
 
 class Messages(Protocol):
@@ -149,8 +164,11 @@ class Fabric(Protocol):
     rank: int
     size: int
     ledger: Ledger
-    offsets: list[float]
     near: frozenset[int]
+
+    @property
+    def offsets(self) -> list[float]:
+        """Every rank's clock minus rank 0's in seconds."""
 
     @property
     def broken(self) -> bool:
@@ -168,13 +186,15 @@ class Fabric(Protocol):
     def averaging(self, x: Array) -> AbstractContextManager[None]:
         """Start `average` on entry and finish it on exit; `x` is lent meanwhile."""
 
-    def window(
-        self, length: int, dtype: DTypeLike, like: NDArray[Any] | None = None
-    ) -> Window:
-        """Open a window of `length` zeros on every rank; collective.
+    def vectors(self, length: int, like: NDArray[Any]) -> VectorWindow:
+        """Open a window of a vector of `length` zeros on every rank; collective.
 
-        It will be used with vectors that lie where `like` does, by default on the host.
+        Its elements are of the type of `like`, and it will be used with vectors that
+        lie where `like` does.
         """
+
+    def words(self, count: int) -> WordWindow:
+        """Open a window of `count` control words, all 0, on every rank; collective."""
 
     def messages(self) -> Messages:
         """Open a channel for two-sided messages; collective."""

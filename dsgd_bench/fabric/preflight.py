@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.base import Fabric, Window
+from dsgd_bench.fabric.base import Fabric, VectorWindow, WordWindow
 
 BUSY = 0.06
 """Seconds a target computes while the operation is timed."""
@@ -96,7 +96,7 @@ def _combine(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return after
 
 
-def _operations(window: Window, target: int) -> Operations:
+def _operations(window: VectorWindow, words: WordWindow, target: int) -> Operations:
     part = slice(0, LENGTH)
     ours = np.zeros(LENGTH)
 
@@ -108,15 +108,16 @@ def _operations(window: Window, target: int) -> Operations:
         "put": lambda: flushed(window.put, ours, target, part),
         "get": lambda: flushed(window.get, target, part, ours),
         "accumulate": lambda: flushed(window.accumulate, ours, target, part),
-        "fetch_and_op": lambda: window.read(target, 0),
+        "fetch_and_op": lambda: words.read(target, 0),
     }
 
 
 def _measure(fabric: Fabric, origin: int, target: int) -> dict[str, Any]:
     """Time every operation against a busy target; the result is equal on all ranks."""
-    window = fabric.window(LENGTH, float)
-    measured = answers(fabric, _operations(window, target), origin, target)
+    window, words = fabric.vectors(LENGTH, np.zeros(1)), fabric.words(1)
+    measured = answers(fabric, _operations(window, words, target), origin, target)
     window.free()
+    words.free()
     operations = {}
     for name, seconds in measured.items():
         verdict = "waits" if has_waited(seconds) else "passive"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dsgd_bench.fabric import preflight
-from dsgd_bench.fabric.base import Window
+from dsgd_bench.fabric.base import VectorWindow, WordWindow
 from dsgd_bench.probe.operations import VECTORS, WORDS
 from dsgd_bench.spec.machine_profile import (
     ALLOCATED,
@@ -49,13 +49,13 @@ def times(pair: "MpiFabric") -> Seconds:
 
     Equal on both ranks.
     """
-    from dsgd_bench.fabric.mpi.bare import CreatedWindow
-    from dsgd_bench.fabric.mpi.window import MpiWindow
+    from dsgd_bench.fabric.mpi.bare import created
+    from dsgd_bench.fabric.mpi.window import MpiVectorWindow, MpiWordWindow, allocated
 
     found = {}
-    for flavor, kind in {ALLOCATED: MpiWindow, CREATED: CreatedWindow}.items():
-        vectors = kind(pair, LENGTH, np.dtype(np.float32))
-        words = kind(pair, 2, np.dtype(np.int64))
+    for flavor, making in {ALLOCATED: allocated, CREATED: created}.items():
+        vectors = MpiVectorWindow(pair, LENGTH, np.dtype(np.float32), making)
+        words = MpiWordWindow(pair, 2, making)
         operations = _operations(vectors, words)
         found[flavor] = preflight.answers(pair, operations, origin=0, target=1)
         vectors.free()
@@ -63,7 +63,7 @@ def times(pair: "MpiFabric") -> Seconds:
     return found
 
 
-def _operations(vectors: Window, words: Window) -> preflight.Operations:
+def _operations(vectors: VectorWindow, words: WordWindow) -> preflight.Operations:
     x = np.zeros(LENGTH, np.float32)
 
     def flushed(name: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dsgd_bench import graphs
 from dsgd_bench.exchanges.neighbors import Exchange
-from dsgd_bench.fabric.base import Window
+from dsgd_bench.fabric.base import VectorWindow, WordWindow
 from dsgd_bench.probe.samples import (
     ProbeOptions,
     Sample,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Vector: TypeAlias = NDArray[np.float32]
 
-VECTORS: dict[str, Callable[[Window, Vector, int], None]] = {
+VECTORS: dict[str, Callable[[VectorWindow, Vector, int], None]] = {
     "put": lambda window, x, rank: window.put(x, rank, slice(0, x.size)),
     "get": lambda window, x, rank: window.get(rank, slice(0, x.size), x),
     "accumulate": lambda window, x, rank: window.accumulate(x, rank, slice(0, x.size)),
@@ -37,7 +37,7 @@ VECTORS: dict[str, Callable[[Window, Vector, int], None]] = {
 }
 """One-sided operations on vectors by their names in MPI; they only start."""
 
-WORDS: dict[str, Callable[[Window, int], object]] = {
+WORDS: dict[str, Callable[[WordWindow, int], object]] = {
     "fetch_and_op": lambda window, rank: window.add(1, rank, 0),
     "compare_and_swap": lambda window, rank: window.compare_and_swap(0, 0, rank, 1),
 }
@@ -80,7 +80,7 @@ def send_receive(pair: "MpiFabric", options: ProbeOptions) -> Series:
 def on_vectors(name: str, pair: "MpiFabric", options: ProbeOptions) -> Series:
     """Time one of `VECTORS` and its flush; only rank 0 knows."""
     operation, longest = VECTORS[name], max(options.lengths)
-    window = pair.window(longest, np.float32)
+    window = pair.vectors(longest, np.empty(0, np.float32))
     found = Series((), [])
 
     def once(part: Vector) -> Sample:
@@ -103,7 +103,7 @@ def on_vectors(name: str, pair: "MpiFabric", options: ProbeOptions) -> Series:
 def on_words(name: str, pair: "MpiFabric", options: ProbeOptions) -> Series:
     """Time one of `WORDS`; only rank 0 knows."""
     operation = WORDS[name]
-    window = pair.window(2, np.int64)
+    window = pair.words(2)
     found = Series((), [])
 
     def once() -> Sample:

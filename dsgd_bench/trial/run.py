@@ -174,7 +174,7 @@ class Run:
         from dsgd_bench.arrays.cuda import Gpu
         from dsgd_bench.fabric.gpu.fabric import on_gpus
 
-        return cast(Fabric, on_gpus(fabric, cast(Gpu, place), self.gpu.transport))
+        return on_gpus(fabric, cast(Gpu, place), self.gpu.transport)
 
     def _run(self, fabric: Fabric, place: Host) -> bool:
         algorithm = ALGORITHMS[self.trial.algorithm.kind]

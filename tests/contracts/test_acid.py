@@ -18,12 +18,8 @@ from dsgd_bench.algorithms.acid import constants
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.accelerated import TALLY, TIME, AcceleratedReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual.fabric import (
-    Network,
-    VirtualFabric,
-    VirtualWindow,
-    World,
-)
+from dsgd_bench.fabric.virtual.fabric import Network, VirtualFabric, World
+from dsgd_bench.fabric.virtual.strict_window import StrictWordWindow
 from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec
 from dsgd_bench.trial.optimizer import Optimizer
 
@@ -151,7 +147,7 @@ def test_exchanging_without_locks_would_lose_the_sums(
     monkeypatch: pytest.MonkeyPatch, small_blocks: int
 ) -> None:
     monkeypatch.setattr(
-        VirtualWindow, "compare_and_swap", lambda self, old, new, rank, index: old
+        StrictWordWindow, "compare_and_swap", lambda self, old, new, rank, index: old
     )
     with pytest.raises(Exception, match=r"schedule|held it|inf|nan"):
         test_the_sums_of_models_and_of_copies_are_conserved_under_hostile_schedules(

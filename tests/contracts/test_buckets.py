@@ -116,7 +116,7 @@ def test_slow_links_carry_one_bucket_after_the_other() -> None:
 
     def work(fabric: Fabric) -> float:
         settings = SlowLinksSpec(rate=rate, seconds=seconds)
-        links: Any = SlowLinks(fabric, settings)
+        links = SlowLinks(fabric, settings)
         x = np.ones(elements)
         began = fabric.now()
         with Buckets(links, x, 8) as ready:

@@ -15,12 +15,8 @@ from test_replicas import HOSTILE, SCHEDULES, Hasty, on_schedules
 from dsgd_bench.arrays import Array
 from dsgd_bench.exchanges.sum_replicas import SumReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual.fabric import (
-    Network,
-    VirtualFabric,
-    VirtualWindow,
-    World,
-)
+from dsgd_bench.fabric.virtual.fabric import Network, VirtualFabric, World
+from dsgd_bench.fabric.virtual.strict_window import StrictWindow
 from dsgd_bench.spec.trial import BudgetSpec, SlowdownSpec
 from dsgd_bench.trace.staleness import staleness
 
@@ -112,7 +108,7 @@ def test_one_lost_message_separates_the_models_forever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nothing repairs it; so the tests above would notice."""
-    accumulate, lost = VirtualWindow.accumulate, []
+    accumulate, lost = StrictWindow.accumulate, []
 
     def lose_one(self: Any, values: Array, rank: int, part: slice) -> None:
         if values.size == DIMENSION and rank == 2 and self._fabric.rank == 0:
@@ -121,7 +117,7 @@ def test_one_lost_message_separates_the_models_forever(
                 return
         accumulate(self, values, rank, part)
 
-    monkeypatch.setattr(VirtualWindow, "accumulate", lose_one)
+    monkeypatch.setattr(StrictWindow, "accumulate", lose_one)
     walks = World(3).run(lambda fabric: walk(fabric, "dasgd", steps=STEPS))
     assert np.abs(walks[2].final - walks[0].final).max() > 1e-3
     np.testing.assert_allclose(walks[1].final, walks[0].final, rtol=0, atol=1e-14)

@@ -80,7 +80,7 @@ def test_a_window_takes_and_gives_vectors_from_where_they_lie(
     def work(fabric: Fabric) -> Any:
         right = (fabric.rank + 1) % size
         out, into = vector(fabric, fabric.rank), put(fabric, np.zeros(LENGTH))
-        window = fabric.window(2 * LENGTH, float, like=out)
+        window = fabric.vectors(2 * LENGTH, out)
         first, second = slice(0, LENGTH), slice(LENGTH, 2 * LENGTH)
         window.put(out, right, first)
         window.flush(right)

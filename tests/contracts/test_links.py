@@ -12,6 +12,7 @@ from test_algorithms import a_start, plainest, settle, workers
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.slow_links import slowed
+from dsgd_bench.fabric.slow_ports import SlowPorts
 from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.spec.trial import SlowLinksSpec
 
@@ -64,10 +65,11 @@ def timed(fabric: Fabric, operation: Callable[[], object]) -> float:
 def test_links_are_slow_where_a_chosen_rank_is_at_either_end_or_a_pair_at_both(
     settings: SlowLinksSpec, slow: set[tuple[int, int]]
 ) -> None:
-    def work(fabric: Any) -> list[bool]:
-        return [fabric.is_slow(rank) for rank in range(3)]
+    def work(fabric: Fabric) -> list[bool]:
+        ports = SlowPorts(fabric, settings)
+        return [ports.is_slow(rank) for rank in range(3)]
 
-    found = together(work, settings)
+    found = World(3, QUICK).run(work)
     for one in range(3):
         for other in range(3):
             assert found[one][other] is ((min(one, other), max(one, other)) in slow)
@@ -99,7 +101,7 @@ def test_a_transfer_takes_bytes_over_rate_and_the_delay_there_and_back(
     kind: str,
 ) -> None:
     def work(fabric: Fabric) -> tuple[float, float, float]:
-        window = fabric.window(LENGTH, float)
+        window = fabric.vectors(LENGTH, np.zeros(0))
         slow = quick = own = 0.0
         if fabric.rank == 0:
             slow = timed(fabric, lambda: bulk(window, kind, 2))
@@ -123,7 +125,7 @@ def test_a_control_word_takes_the_delay_there_and_back_and_eight_bytes(
     arguments = {"add": (1, 2, 0), "read": (2, 0), "compare_and_swap": (0, 1, 2, 0)}
 
     def work(fabric: Fabric) -> float:
-        window = fabric.window(1, np.int64)
+        window = fabric.words(1)
         spent = 0.0
         if fabric.rank == 0:
             spent = timed(fabric, lambda: getattr(window, kind)(*arguments[kind]))
@@ -136,7 +138,7 @@ def test_a_control_word_takes_the_delay_there_and_back_and_eight_bytes(
 
 def test_transfers_of_one_direction_queue_and_those_of_two_do_not() -> None:
     def work(fabric: Fabric) -> list[float]:
-        window = fabric.window(2 * LENGTH, float)
+        window = fabric.vectors(2 * LENGTH, np.zeros(0))
         first, second = np.ones(LENGTH), np.ones(LENGTH)
         halves = slice(0, LENGTH), slice(LENGTH, 2 * LENGTH)
 
@@ -171,7 +173,7 @@ def test_transfers_of_one_direction_queue_and_those_of_two_do_not() -> None:
 
 def test_the_port_of_a_slow_rank_is_shared_by_its_transfers_to_all_others() -> None:
     def work(fabric: Fabric) -> float:
-        window = fabric.window(LENGTH, float)
+        window = fabric.vectors(LENGTH, np.zeros(0))
         values, part = np.ones(LENGTH), slice(0, LENGTH)
 
         def to_both() -> None:
@@ -192,7 +194,7 @@ def test_the_port_of_a_slow_rank_is_shared_by_its_transfers_to_all_others() -> N
 
 def test_computing_hides_a_slow_transfer() -> None:
     def work(fabric: Fabric) -> float:
-        window = fabric.window(LENGTH, float)
+        window = fabric.vectors(LENGTH, np.zeros(0))
         values = np.ones(LENGTH)
         spent = 0.0
         if fabric.rank == 0:
@@ -211,7 +213,7 @@ def test_where_the_network_is_slower_it_alone_counts() -> None:
 
     def work(fabric: Fabric) -> float:
         fabric = slowed(fabric, SlowLinksSpec(rate=RATE))
-        window = fabric.window(LENGTH, float)
+        window = fabric.vectors(LENGTH, np.zeros(0))
         spent = 0.0
         if fabric.rank == 0:
             spent = timed(fabric, lambda: bulk(window, "put", 1))

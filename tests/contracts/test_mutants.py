@@ -22,7 +22,7 @@ from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.replicas import Replicas
 from dsgd_bench.exchanges.wait_free import HandoverReplicas
 from dsgd_bench.fabric.base import Fabric
-from dsgd_bench.fabric.virtual.fabric import VirtualWindow
+from dsgd_bench.fabric.virtual.strict_window import StrictWindow, StrictWordWindow
 from dsgd_bench.spec.ranges import GraphName
 
 FAILURES = (AssertionError, FabricError)
@@ -77,7 +77,7 @@ def gossip(weights: Callable[[int, int], dict[int, float]], what: str = "x") -> 
     def steps(x: Array, worker: Any) -> Iterator[Array]:
         fabric, whole = worker.fabric, slice(0, x.size)
         g, theirs = np.zeros_like(x), np.zeros_like(x)
-        window = fabric.window(x.size, x.dtype)
+        window = fabric.vectors(x.size, x)
         while True:
             yield x
             worker.gradient(x, out=g)
@@ -183,7 +183,7 @@ def test_a_model_sent_and_received_in_one_array_is_caught(
 ) -> None:
     def steps(x: Array, worker: Any) -> Iterator[Array]:
         g, whole = np.zeros_like(x), slice(0, x.size)
-        window = worker.fabric.window(x.size, x.dtype)
+        window = worker.fabric.vectors(x.size, x)
         other = (worker.rank + 1) % worker.size
         while True:
             yield x
@@ -281,7 +281,7 @@ def test_a_gradient_never_applied_is_caught(breed: Callable[..., str]) -> None:
 
 def test_averaging_one_end_only_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a worker pulls another one's model and keeps the average to itself."""
-    monkeypatch.setattr(VirtualWindow, "put", lambda *_: None)
+    monkeypatch.setattr(StrictWindow, "put", lambda *_: None)
     for kind in ("adpsgd", "adpsgd-overlapped", "adpsgd-waitfree"):
         fails(KEEPS_SUM, kind, 3)
 
@@ -291,7 +291,7 @@ def test_averaging_without_locks_is_caught(
 ) -> None:
     """Every compare-and-swap seems to succeed, so nobody ever waits for a replica."""
     monkeypatch.setattr(
-        VirtualWindow, "compare_and_swap", lambda self, old, new, rank, index: old
+        StrictWordWindow, "compare_and_swap", lambda self, old, new, rank, index: old
     )
     mass = replica_contracts.test_no_mass_is_lost_under_a_thousand_hostile_schedules
     torn = replica_contracts.test_no_read_is_torn_under_hostile_schedules

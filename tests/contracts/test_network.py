@@ -220,7 +220,7 @@ def busy_target(progress: Any, poll: float = 0.0) -> tuple[float, float]:
     """Return what a fetch takes whose target computes for a second, and later."""
 
     def work(fabric: Fabric) -> tuple[float, float] | None:
-        window = fabric.window(4, float)
+        window, words = fabric.vectors(4, np.zeros(0)), fabric.words(1)
         fabric.barrier()
         took = None
         if fabric.rank == 0:
@@ -232,12 +232,13 @@ def busy_target(progress: Any, poll: float = 0.0) -> tuple[float, float]:
             busy = fabric.now() - started
             fabric.pause(2.0)
             started = fabric.now()
-            window.read(1, 0)
+            words.read(1, 0)
             took = busy, fabric.now() - started
         else:
             window.memory[:] = 1.0
             fabric.pause(1.0)
         window.free()
+        words.free()
         return took
 
     found: tuple[float, float] = together(2, work, progress=progress, poll=poll)[0]
@@ -265,7 +266,7 @@ def test_a_progress_thread_answers_when_it_looks_next() -> None:
 
 def test_two_ranks_that_wait_for_each_other_answer_each_other() -> None:
     def work(fabric: Fabric) -> float:
-        window = fabric.window(2, np.int64)
+        window = fabric.words(2)
         fabric.barrier()
         fabric.pause(0.1)
         window.add(1, 1 - fabric.rank, 0)
@@ -277,7 +278,7 @@ def test_two_ranks_that_wait_for_each_other_answer_each_other() -> None:
 
 def test_a_lock_that_is_held_for_long_is_not_polled_a_thousand_times() -> None:
     def work(fabric: Fabric) -> float:
-        words = fabric.window(2, np.int64)
+        words = fabric.words(2)
         fabric.barrier()
         if fabric.rank == 0:
             words.compare_and_swap(0, 1, 0, 0)

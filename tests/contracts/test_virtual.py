@@ -72,7 +72,7 @@ def test_an_array_that_is_being_averaged_cannot_be_read_by_mistake() -> None:
 
 def test_a_window_that_only_some_ranks_free_is_a_deadlock() -> None:
     def work(fabric: VirtualFabric) -> None:
-        window = fabric.window(4, float)
+        window = fabric.vectors(4, np.zeros(0))
         if fabric.rank == 0:
             window.free()
 
@@ -86,7 +86,7 @@ def with_window(use: Callable[[VirtualFabric, Any], None]) -> Work:
     """Open a window on every rank, let rank 1 `use` it, and free it."""
 
     def work(fabric: VirtualFabric) -> None:
-        window = fabric.window(4, float)
+        window = fabric.vectors(4, np.zeros(0))
         if fabric.rank == 1:
             use(fabric, window)
         window.free()
@@ -154,8 +154,6 @@ def test_a_buffer_on_its_way_in_cannot_be_read_by_mistake() -> None:
     "use",
     [
         lambda window: window.flush(0),
-        lambda window: window.read(0, 0),
-        lambda window: window.compare_and_swap(0, 1, 0, 0),
         lambda window: window.get(0, WHOLE, np.zeros(4)),
         lambda window: window.sync(),
         lambda window: window.free(),
@@ -163,7 +161,7 @@ def test_a_buffer_on_its_way_in_cannot_be_read_by_mistake() -> None:
 )
 def test_a_window_is_refused_after_it_was_freed(use: Callable[[Any], None]) -> None:
     def work(fabric: VirtualFabric) -> None:
-        window = fabric.window(4, float)
+        window = fabric.vectors(4, np.zeros(0))
         window.free()
         assert window.memory.size == 0
         use(window)
@@ -171,9 +169,26 @@ def test_a_window_is_refused_after_it_was_freed(use: Callable[[Any], None]) -> N
     refused(work, "uses a window .* after closing it")
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda words: words.read(0, 0),
+        lambda words: words.add(1, 0, 0),
+        lambda words: words.compare_and_swap(0, 1, 0, 0),
+    ],
+)
+def test_words_are_refused_after_they_were_freed(use: Callable[[Any], None]) -> None:
+    def work(fabric: VirtualFabric) -> None:
+        words = fabric.words(1)
+        words.free()
+        use(words)
+
+    refused(work, "uses a window .* after closing it")
+
+
 def test_transfers_in_pieces_are_torn_where_nothing_protects_them() -> None:
     def work(fabric: VirtualFabric) -> bool:
-        window = fabric.window(4, float)
+        window = fabric.vectors(4, np.zeros(0))
         torn = False
         if fabric.rank == 1:
             window.put(np.ones(4), 0, WHOLE)
@@ -263,7 +278,7 @@ def order_of_arrival(seed: int) -> list[int]:
     arrived: list[int] = []
 
     def work(fabric: VirtualFabric) -> None:
-        window = fabric.window(1, np.int64)
+        window = fabric.words(1)
         for _ in range(3):
             window.add(1, 0, 0)
             arrived.append(fabric.rank)
@@ -290,7 +305,7 @@ def test_a_transfer_takes_latency_and_size_over_bandwidth(
     kind: str, pieces: int
 ) -> None:
     def work(fabric: VirtualFabric) -> tuple[float, float]:
-        window = fabric.window(1000, float)
+        window = fabric.vectors(1000, np.zeros(0))
         values, part = np.ones(1000), slice(0, 1000)
         times = []
         for target in (1 - fabric.rank, fabric.rank):
@@ -312,7 +327,7 @@ def test_a_transfer_takes_latency_and_size_over_bandwidth(
 
 def test_a_word_takes_a_latency() -> None:
     def work(fabric: VirtualFabric) -> list[float]:
-        window = fabric.window(1, np.int64)
+        window = fabric.words(1)
         times = []
         for use in (
             lambda: window.read(1 - fabric.rank, 0),
@@ -342,7 +357,7 @@ def test_an_average_ends_one_transfer_after_the_last_rank_came() -> None:
 
 def test_jitter_stretches_delays_and_never_shortens_them() -> None:
     def work(fabric: VirtualFabric) -> list[float]:
-        window = fabric.window(1, np.int64)
+        window = fabric.words(1)
         times = [fabric.now()]
         for _ in range(200):
             window.read(1 - fabric.rank, 0)

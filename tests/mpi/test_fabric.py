@@ -88,7 +88,7 @@ def test_a_window_moves_exactly_the_part_that_is_named(
     all_ranks: Any, dtype: DTypeLike
 ) -> None:
     def work(fabric: Fabric) -> list[Array]:
-        window = fabric.window(6, dtype)
+        window = fabric.vectors(6, np.zeros(0, dtype))
         after = (fabric.rank + 1) % fabric.size
         fresh = window.memory.copy()
         fabric.barrier()
@@ -119,7 +119,7 @@ def test_adding_to_one_word_at_once_loses_and_repeats_nothing(all_ranks: Any) ->
     times = 300
 
     def work(fabric: Fabric) -> tuple[list[int], int]:
-        window = fabric.window(2, np.int64)
+        window = fabric.words(2)
         fabric.barrier()
         before = [window.add(1, 0, 1) for _ in range(times)]
         fabric.barrier()
@@ -141,7 +141,7 @@ def test_one_rank_at_a_time_holds_a_word_taken_by_compare_and_swap(
     times = 100
 
     def work(fabric: Fabric) -> tuple[int, list[int]]:
-        words, counter = fabric.window(1, np.int64), fabric.window(1, float)
+        words, counter = fabric.words(1), fabric.vectors(1, np.zeros(0))
         value, part = np.zeros(1), slice(0, 1)
         released = []
         for _ in range(times):
@@ -361,57 +361,22 @@ def test_a_progress_thread_that_is_asked_for_runs_until_the_end(
     assert shared(all_ranks, len(set(threading.enumerate()) - before)) == {0}
 
 
-def created_window(fabric: Any, length: int, dtype: DTypeLike) -> Any:
-    """Open a window of our own memory with a lock around each operation."""
-    from mpi4py import MPI
-
-    memory = np.zeros(length, dtype)
-    win = MPI.Win.Create(memory, memory.itemsize, comm=fabric.comm)
-
-    class Created:
-        def __init__(self) -> None:
-            self.pending: list[Callable[[], None]] = []
-
-        def put(self, values: Array, rank: int, part: slice) -> None:
-            self._do(rank, lambda: win.Put(values, rank))
-
-        def get(self, rank: int, part: slice, out: Array) -> None:
-            self._do(rank, lambda: win.Get(out, rank))
-
-        def accumulate(self, values: Array, rank: int, part: slice) -> None:
-            self._do(rank, lambda: win.Accumulate(values, rank))
-
-        def read(self, rank: int, index: int) -> float:
-            value, result = np.zeros(1, dtype), np.zeros(1, dtype)
-            self._do(
-                rank,
-                lambda: win.Fetch_and_op(value, result, rank, index, MPI.NO_OP),
-            )
-            return float(result[0])
-
-        def _do(self, rank: int, operation: Callable[[], None]) -> None:
-            win.Lock(rank)
-            operation()
-            win.Unlock(rank)
-
-        def flush(self, rank: int) -> None:
-            pass
-
-        def free(self) -> None:
-            win.Free()
-
-    return Created()
-
-
 @pytest.mark.mpi(min_size=2)
 def test_the_preflight_notices_a_window_that_waits_for_its_target(
     all_ranks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the suite would do wrong with ``MPI_Win_create``; `waits` is the truth."""
+    from dsgd_bench.fabric.mpi.bare import created
+    from dsgd_bench.fabric.mpi.window import MpiVectorWindow, MpiWordWindow
 
     def work(fabric: Any) -> Any:
         monkeypatch.setattr(
-            fabric, "window", lambda *of: created_window(fabric, *of), raising=False
+            fabric,
+            "vectors",
+            lambda length, like: MpiVectorWindow(fabric, length, like.dtype, created),
+        )
+        monkeypatch.setattr(
+            fabric, "words", lambda count: MpiWordWindow(fabric, count, created)
         )
         return preflight.preflight(fabric, "none")
 

@@ -10,8 +10,9 @@ import pytest
 from mpi4py import MPI
 
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.mpi.bare import CreatedWindow
+from dsgd_bench.fabric.mpi.bare import created
 from dsgd_bench.fabric.mpi.fabric import MpiFabric
+from dsgd_bench.fabric.mpi.window import MpiVectorWindow
 from dsgd_bench.probe import Probe, ProbeOptions, gradients, groups
 from dsgd_bench.probe.operations import AMONG_MANY, BETWEEN_TWO, VECTORS, WORDS
 from dsgd_bench.spec import machine_profile
@@ -108,7 +109,7 @@ def test_on_one_node_windows_as_ours_need_no_progress(fabric, folder):
 
 def test_windows_of_memory_of_our_own_do_the_same(fabric):
     """Otherwise their times would say nothing of how a window is made."""
-    window = CreatedWindow(fabric, 4, np.dtype(np.float32))
+    window = MpiVectorWindow(fabric, 4, np.dtype(np.float32), created)
     target = (fabric.rank + 1) % fabric.size
     window.accumulate(np.full(4, 2.0, np.float32), target, slice(0, 4))
     window.flush(target)

@@ -21,16 +21,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from dsgd_bench import arrays
 from dsgd_bench.arrays import Array, Scratch, cuda, memory, on_gpu
 from dsgd_bench.arrays.cuda import Gpu
 from dsgd_bench.arrays.updates import accumulate
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.base import Beside, Fabric, Messages, Window
+from dsgd_bench.fabric.base import Beside, Fabric, Messages, VectorWindow
 from dsgd_bench.fabric.gpu.ipc_window import PeerWindow
 from dsgd_bench.fabric.gpu.staging import MappedWindow, StagedMessages, Staging
+from dsgd_bench.fabric.wrapped import WrappedFabric
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi.fabric import MpiFabric
@@ -66,15 +67,18 @@ class Transport:
 def on_gpus(fabric: Fabric, gpu: Gpu, asked: Asked) -> "DeviceFabric":
     """Return a fabric for vectors on this rank's `gpu`; collective.
 
+    `fabric` is one of MPI: simulated ranks compute on the host.
+
     Raises
     ------
     ConfigError
         If a way is asked for that does not work here.
     """
-    return DeviceFabric(fabric, gpu, choose(fabric, gpu, asked))
+    mpi = cast("MpiFabric", fabric)
+    return DeviceFabric(mpi, gpu, choose(mpi, gpu, asked))
 
 
-def choose(fabric: Fabric, gpu: Gpu, asked: Asked) -> Transport:
+def choose(fabric: "MpiFabric", gpu: Gpu, asked: Asked) -> Transport:
     """Prove which ways work between these ranks, and choose; collective.
 
     Raises
@@ -148,14 +152,13 @@ def _add_to(handles: list[bytes]) -> str:
     return ""
 
 
-def _unaware(fabric: Fabric, gpu: Gpu) -> str:
+def _unaware(fabric: "MpiFabric", gpu: Gpu) -> str:
     """Return why vectors on a GPU cannot be handed to MPI; empty if they can.
 
     A library that is not aware of GPUs would crash on the first one, so it is asked
     before it is tried.
     """
-    claims = getattr(fabric, "claims_gpu", lambda: False)
-    if not all(fabric.gather(claims())):
+    if not all(fabric.gather(fabric.claims_gpu())):
         return "the MPI library takes no vectors on a GPU"
     x = gpu.put(np.full(PROBE, fabric.rank + 1.0, np.float32))
     gpu.finish()
@@ -167,13 +170,13 @@ def _unaware(fabric: Fabric, gpu: Gpu) -> str:
     )
 
 
-class DeviceFabric:
-    """A fabric whose vectors lie on a GPU; whatever is not here is the fabric's below.
+class DeviceFabric(WrappedFabric):
+    """A fabric whose vectors lie on a GPU.
 
     Parameters
     ----------
-    fabric : Fabric
-        Of MPI.
+    fabric : MpiFabric
+        What reaches the other ranks.
     gpu : Gpu
         This rank's.
     transport : Transport
@@ -185,14 +188,12 @@ class DeviceFabric:
         As above.
     """
 
-    def __init__(self, fabric: Fabric, gpu: Gpu, transport: Transport) -> None:
-        self._fabric, self.gpu = cast("MpiFabric", fabric), gpu
+    def __init__(self, fabric: "MpiFabric", gpu: Gpu, transport: Transport) -> None:
+        super().__init__(fabric)
+        self._mpi, self.gpu = fabric, gpu
         self.transport = transport
         self._aware = transport.messages == "gpu-aware"
         self._staging = Staging()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._fabric, name)
 
     def average(self, x: Array) -> None:
         """Replace `x` by its mean over all ranks, in place; everyone waits.
@@ -206,15 +207,15 @@ class DeviceFabric:
             return
         entered = self._fabric.now()
         if self._aware:
-            self._fabric.sum(x)
+            self._mpi.sum(x)
         else:
             self._sum_chunks(x)
-        self._fabric.averaged(x, entered)
+        self._mpi.averaged(x, entered)
 
     def _sum_chunks(self, x: Array) -> None:
         host = self._staging[x]
         for part in memory.arriving(x, host):
-            self._fabric.sum(host[part])
+            self._mpi.sum(host[part])
             cuda.start_copy(host[part], x[part])
         self.gpu.finish()
 
@@ -242,21 +243,20 @@ class DeviceFabric:
         yield
         self._fabric.ledger.front.transfer += self._fabric.now() - started
 
-    def window(
-        self, length: int, dtype: DTypeLike, like: NDArray[Any] | None = None
-    ) -> Window:
-        """Open a window of `length` zeros on every rank; collective."""
-        if like is None or not on_gpu(like):
-            return self._fabric.window(length, dtype)
+    def vectors(self, length: int, like: NDArray[Any]) -> VectorWindow:
+        """Open a window of a vector of `length` zeros on every rank; collective."""
+        if not on_gpu(like):
+            return self._fabric.vectors(length, like)
         if self.transport.windows == "ipc":
-            return cast(Window, PeerWindow(self._fabric, length, dtype))
-        return cast(Window, MappedWindow(self._fabric.window(length, dtype)))
+            return PeerWindow(self._fabric, length, like.dtype)
+        on_host = np.empty(0, like.dtype)
+        return MappedWindow(self._fabric.vectors(length, on_host))
 
     def messages(self) -> Messages:
         """Open a channel for two-sided messages; collective."""
         if self._aware:
             return _Finished(self._fabric.messages(), self.gpu)
-        return StagedMessages(self._fabric)
+        return StagedMessages(self._mpi)
 
     def beside(self) -> Beside:
         """Make a helper that works beside the training thread, on its own stream."""
@@ -272,9 +272,6 @@ class _Finished:
     def __init__(self, messages: Messages, gpu: Gpu) -> None:
         self._messages, self._gpu = messages, gpu
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._messages, name)
-
     def send(self, values: NDArray[Any], rank: int) -> None:
         if on_gpu(values):
             self._gpu.finish()
@@ -285,19 +282,37 @@ class _Finished:
             self._gpu.finish()
         self._messages.receive(out, rank)
 
+    def arrive(self) -> None:
+        self._messages.arrive()
+
+    def wait(self) -> None:
+        self._messages.wait()
+
+    def take(self, out: NDArray[Any]) -> tuple[int, int]:
+        return self._messages.take(out)
+
+    def close(self) -> None:
+        self._messages.close()
+
 
 class _Beside:
-    """A helper that sees finished work only, and leaves only finished work."""
+    """`base.Beside` that sees finished work only, and leaves only finished work."""
 
     def __init__(self, helper: Beside, gpu: Gpu) -> None:
         self._helper, self._gpu = helper, gpu
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._helper, name)
-
     def start(self, work: Callable[[], None]) -> None:
         self._gpu.finish()
         self._helper.start(lambda: self._do(work))
+
+    def join(self) -> None:
+        self._helper.join()
+
+    def check(self) -> None:
+        self._helper.check()
+
+    def close(self) -> None:
+        self._helper.close()
 
     def _do(self, work: Callable[[], None]) -> None:
         self._gpu.use()

@@ -15,7 +15,7 @@ from dsgd_bench.fabric.base import Fabric
 
 
 class PeerWindow:
-    """`base.Window` for vectors only: what is done to single words is not here.
+    """`base.VectorWindow` in GPU memory.
 
     Operations go through the stream of the calling thread, which `flush` and `sync`
     finish: only then may other threads or ranks look.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dsgd_bench import arrays
 from dsgd_bench.arrays import cuda, memory, on_gpu
 from dsgd_bench.arrays.kernels import address
-from dsgd_bench.fabric.base import Window
+from dsgd_bench.fabric.base import VectorWindow
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi.fabric import MpiFabric
@@ -99,18 +99,18 @@ class StagedMessages:
 
 
 class MappedWindow:
-    """`base.Window` in host memory whose own part the GPU computes on in place.
+    """`base.VectorWindow` in host memory, whose own part the GPU computes on in place.
 
     `local` is the window's memory as the GPU sees it. Transfers between ranks stay on
     the host; where a vector on the GPU takes part in one, it is staged.
 
     Parameters
     ----------
-    window : Window
+    window : VectorWindow
         Of the fabric below; freed with this one.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: VectorWindow) -> None:
         self._window = window
         self.memory = window.memory
         self._mapped = memory.Mapped(window.memory)
@@ -119,8 +119,8 @@ class MappedWindow:
         self._landings: dict[tuple[int, int], list[Pair]] = {}
         self._going: dict[int, set[int]] = {}  # buffer -> ranks that still read it
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._window, name)
+    def within_reach(self, rank: int) -> NDArray[Any] | None:
+        return self._window.within_reach(rank)
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         self._window.get(rank, part, self._landing_of(out, rank))

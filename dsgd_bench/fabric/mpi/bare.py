@@ -13,7 +13,7 @@ import numpy as np
 from mpi4py import MPI
 
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.mpi.window import MpiWindow
+from dsgd_bench.fabric.mpi.communicator import Communicator
 
 NAP = 1e-3
 """Seconds between two looks of a rank that idles."""
@@ -127,16 +127,14 @@ class BarePair:
         self._locks.Free()
 
 
-class CreatedWindow(MpiWindow):
-    """A window over memory of our own, by ``MPI_Win_create``.
+def created(fabric: Communicator, nbytes: int, unit: int) -> MPI.Win:
+    """Make a window over memory of our own, by ``MPI_Win_create``; collective.
 
     Libraries cannot map such memory into other ranks, so a target that computes keeps
-    them waiting even on the same node. Nothing here uses it but the probe, to tell.
+    them waiting even on the same node. Only the probe uses it, to show the difference.
     """
-
-    def _made(self, nbytes: int, unit: int) -> MPI.Win:
-        memory = np.zeros(nbytes, np.uint8)  # the window keeps it
-        return MPI.Win.Create(memory, unit, comm=self._fabric.comm)
+    memory = np.zeros(nbytes, np.uint8)  # the window keeps it
+    return MPI.Win.Create(memory, unit, comm=fabric.comm)
 
 
 def idle(comm: MPI.Intracomm) -> None:

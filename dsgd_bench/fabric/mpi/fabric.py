@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from mpi4py import MPI
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from dsgd_bench.arrays import Array, finish
 from dsgd_bench.errors import FabricError
@@ -23,7 +23,7 @@ from dsgd_bench.fabric.ledger import Ledger
 from dsgd_bench.fabric.mpi.communicator import Communicator
 from dsgd_bench.fabric.mpi.helper_thread import HelperThread
 from dsgd_bench.fabric.mpi.messages import MpiMessages
-from dsgd_bench.fabric.mpi.window import MpiWindow
+from dsgd_bench.fabric.mpi.window import MpiVectorWindow, MpiWordWindow
 from dsgd_bench.host import environment, identity, network_counters, placement
 
 SWITCH_INTERVAL = 1e-3
@@ -111,14 +111,13 @@ class MpiFabric(Communicator):
         """Start the mean on entry (``MPI_Iallreduce``), finish it on exit."""
         return _Averaging(self, x)
 
-    def window(
-        self,
-        length: int,
-        dtype: DTypeLike,
-        like: NDArray[Any] | None = None,  # noqa: ARG002 (all memory is the host's)
-    ) -> "MpiWindow":
-        """Open a window of `length` zeros on every rank; collective."""
-        return MpiWindow(self, length, np.dtype(dtype))
+    def vectors(self, length: int, like: NDArray[Any]) -> MpiVectorWindow:
+        """Open a window of a vector of `length` zeros on every rank; collective."""
+        return MpiVectorWindow(self, length, like.dtype)
+
+    def words(self, count: int) -> MpiWordWindow:
+        """Open a window of `count` control words on every rank; collective."""
+        return MpiWordWindow(self, count)
 
     def messages(self) -> "MpiMessages":
         """Open a channel for two-sided messages; collective."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from mpi4py import MPI
@@ -15,12 +15,44 @@ LONG = 32 * 1024
 """Bytes from which on a transfer to another node gets a request of its own."""
 
 
-class MpiWindow:
-    """`base.Window` on ``MPI_Win_allocate``, one ``Lock_all`` epoch, ``Flush``."""
+Making: TypeAlias = Callable[[Communicator, int, int], MPI.Win]
+"""Makes a window of so many bytes per rank, in units of so many; collective."""
 
-    def __init__(self, fabric: Communicator, length: int, dtype: np.dtype[Any]) -> None:
+
+def allocated(fabric: Communicator, nbytes: int, unit: int) -> MPI.Win:
+    """Make a window of memory that the library chooses: ranks of the node reach it."""
+    return MPI.Win.Allocate(nbytes, unit, comm=fabric.comm)
+
+
+class MpiWindow:
+    """`base.Window` in one ``Lock_all`` epoch, completed by ``Flush``.
+
+    Parameters
+    ----------
+    fabric : Communicator
+        This rank; collective over all of them.
+    length : int
+        Elements per rank, zeros at first.
+    dtype : dtype
+        Of the elements.
+    making : callable
+        How the window is made, by default of memory that the library allocates.
+
+    Raises
+    ------
+    FabricError
+        If the library keeps two copies of a window's memory.
+    """
+
+    def __init__(
+        self,
+        fabric: Communicator,
+        length: int,
+        dtype: np.dtype[Any],
+        making: Making = allocated,
+    ) -> None:
         self._fabric = fabric
-        self._win = self._made(length * dtype.itemsize, dtype.itemsize)
+        self._win = making(fabric, length * dtype.itemsize, dtype.itemsize)
         if self._win.model != MPI.WIN_UNIFIED:
             raise FabricError(
                 "this MPI library separates private from public window memory "
@@ -28,10 +60,7 @@ class MpiWindow:
             )
         self.memory: NDArray[Any] = np.asarray(self._win.tomemory()).view(dtype)
         self.memory[:] = 0
-        self.local = self.memory
         self._type = MPI.Datatype.fromcode(dtype.char)
-        self._value = np.zeros(1, dtype)
-        self._result = np.zeros(1, dtype)
         # Where a call takes a microsecond, a Python frame around it counts, and so
         # does mpi4py's search for a buffer's type.
         self.flush: Callable[[int], None] = self._win.Flush
@@ -39,27 +68,11 @@ class MpiWindow:
         if len(fabric.near) < fabric.size:
             self.flush = self._flush_far
         self.sync: Callable[[], None] = self._win.Sync
-        self._answer = (self._result, 1, self._type)
-        self._words: dict[int, tuple[NDArray[Any], int, MPI.Datatype]] = {}
         fabric.barrier()
         self._win.Lock_all(MPI.MODE_NOCHECK)
 
-    def _made(self, nbytes: int, unit: int) -> MPI.Win:
-        """Make it of memory that the library chooses: ranks of the node reach that."""
-        return MPI.Win.Allocate(nbytes, unit, comm=self._fabric.comm)
-
-    def within_reach(self, rank: int) -> None:
-        """Return None: another rank's vector is reached through the library only."""
-
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         self._win.Get((out, self._type), rank, self._target(part))
-
-    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
-        if rank in self._fabric.near:  # done at once, and without a request
-            self.get(rank, part, out)
-            return partial(self.flush, rank)
-        request = self._win.Rget((out, self._type), rank, self._target(part))
-        return partial(self._fabric.wait, request)
 
     def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
         target = self._target(part)
@@ -95,10 +108,46 @@ class MpiWindow:
         self._begun.setdefault(rank, []).append(request)
 
     def _flush_far(self, rank: int) -> None:
-        """Complete all operations on `rank`, the long ones politely."""
+        """Complete all operations on `rank`, the long ones one by one."""
         for request in self._begun.pop(rank, ()):
             self._fabric.wait(request)
         self._win.Flush(rank)
+
+    def free(self) -> None:
+        self._win.Unlock_all()
+        win, self._win = self._win, MPI.WIN_NULL
+        self.memory = np.zeros(0, self.memory.dtype)  # no view may outlive the memory
+        win.Free()
+
+
+class MpiVectorWindow(MpiWindow):
+    """`base.VectorWindow` on the host, parameters as for `MpiWindow`."""
+
+    @property
+    def local(self) -> NDArray[Any]:
+        return self.memory
+
+    def within_reach(self, rank: int) -> None:
+        """Return None: another rank's vector is reached through the library only."""
+
+    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
+        if rank in self._fabric.near:  # done at once, and without a request
+            self.get(rank, part, out)
+            return partial(self.flush, rank)
+        request = self._win.Rget((out, self._type), rank, self._target(part))
+        return partial(self._fabric.wait, request)
+
+
+class MpiWordWindow(MpiWindow):
+    """`base.WordWindow`, parameters as for `MpiWindow`."""
+
+    def __init__(
+        self, fabric: Communicator, count: int, making: Making = allocated
+    ) -> None:
+        super().__init__(fabric, count, np.dtype(np.int64), making)
+        self._value, self._result = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        self._answer = (self._result, 1, self._type)
+        self._buffers: dict[int, tuple[NDArray[Any], int, MPI.Datatype]] = {}
 
     def add(self, value: int, rank: int, index: int) -> int:
         self._value[0] = value
@@ -112,25 +161,17 @@ class MpiWindow:
         return int(self._result.item())
 
     def compare_and_swap(self, old: int, new: int, rank: int, index: int) -> int:
-        word = self._word
-        self._win.Compare_and_swap(word(new), word(old), self._answer, rank, index)
+        buffer = self._buffer
+        self._win.Compare_and_swap(buffer(new), buffer(old), self._answer, rank, index)
         self.flush(rank)
-        return self._result.item()  # type: ignore[no-any-return]
+        return self._result.item()
 
-    def _word(self, value: int) -> tuple[NDArray[Any], int, MPI.Datatype]:
+    def _buffer(self, value: int) -> tuple[NDArray[Any], int, MPI.Datatype]:
         """Return `value` as a buffer; lock words take few values, which are kept."""
-        if value not in self._words:
-            buffer = np.full(1, value, self.memory.dtype)
-            self._words[value] = (buffer, 1, self._type)
-        return self._words[value]
+        if value not in self._buffers:
+            self._buffers[value] = (np.full(1, value, np.int64), 1, self._type)
+        return self._buffers[value]
 
     def rest(self, rank: int, index: int, seen: int, seconds: float) -> None:
         del rank, index, seen  # it takes another try to know more
         self._fabric.pause(seconds)
-
-    def free(self) -> None:
-        self._win.Unlock_all()
-        win, self._win = self._win, MPI.WIN_NULL
-        # no view may outlive the memory
-        self.memory = self.local = np.zeros(0, self.memory.dtype)
-        win.Free()

@@ -26,20 +26,26 @@ from numpy.typing import DTypeLike, NDArray
 
 from dsgd_bench.arrays import Array
 from dsgd_bench.errors import FabricError
+from dsgd_bench.fabric.base import VectorWindow, WordWindow
 from dsgd_bench.fabric.ledger import Ledger
 from dsgd_bench.fabric.virtual.messages import VirtualMessages
 from dsgd_bench.fabric.virtual.network import Interconnect, Network
-from dsgd_bench.fabric.virtual.priced_window import PricedWindow
+from dsgd_bench.fabric.virtual.priced_window import (
+    PricedVectorWindow,
+    PricedWordWindow,
+)
 from dsgd_bench.fabric.virtual.rank import VirtualRank
 from dsgd_bench.fabric.virtual.scheduler import HelperGreenlet, Schedule
-from dsgd_bench.fabric.virtual.strict_window import VirtualWindow
+from dsgd_bench.fabric.virtual.strict_window import (
+    StrictVectorWindow,
+    StrictWordWindow,
+)
 
 __all__ = [
     "HelperGreenlet",
     "Interconnect",
     "Network",
     "VirtualFabric",
-    "VirtualWindow",
     "World",
 ]
 
@@ -86,18 +92,21 @@ class VirtualFabric(VirtualRank):
         """Start the mean on entry, finish it on exit; `x` holds NaN in between."""
         return _Averaging(self, x)
 
-    def window(
-        self,
-        length: int,
-        dtype: DTypeLike,
-        like: NDArray[Any] | None = None,  # noqa: ARG002 (all memory is the host's)
-    ) -> VirtualWindow | PricedWindow:
-        """Open a window of `length` zeros on every rank; collective."""
-        parts = self._side_by_side(length, dtype)
+    def vectors(self, length: int, like: NDArray[Any]) -> VectorWindow:
+        """Open a window of a vector of `length` zeros on every rank; collective."""
+        parts = self._side_by_side(length, like.dtype)
         network = self.world.network
         if isinstance(network, Interconnect):
-            return PricedWindow(self, parts, network)
-        return VirtualWindow(self, parts, network)
+            return PricedVectorWindow(self, parts, network)
+        return StrictVectorWindow(self, parts, network)
+
+    def words(self, count: int) -> WordWindow:
+        """Open a window of `count` control words on every rank; collective."""
+        parts = self._side_by_side(count, np.int64)
+        network = self.world.network
+        if isinstance(network, Interconnect):
+            return PricedWordWindow(self, parts, network)
+        return StrictWordWindow(self, parts, network)
 
     def _side_by_side(self, length: int, dtype: DTypeLike) -> list[NDArray[Any]]:
         """Return zeros for everybody, by rank: parts of one array, near each other."""

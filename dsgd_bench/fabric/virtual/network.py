@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.arrays import BLOCK_BYTES
-from dsgd_bench.fabric.slow_links import WORD
+from dsgd_bench.fabric.slow_ports import WORD
 from dsgd_bench.fabric.virtual import allreduce_cost
 from dsgd_bench.fabric.virtual.ports import BITS, Crowd, Port, SlowLinks, per_byte
 from dsgd_bench.spec.network import LinkSpec, NetworkSpec, Operation

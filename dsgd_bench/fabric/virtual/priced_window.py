@@ -7,15 +7,16 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dsgd_bench.fabric.slow_links import WORD
+from dsgd_bench.fabric.slow_ports import WORD
 from dsgd_bench.fabric.virtual.network import FETCHING, Interconnect
 from dsgd_bench.fabric.virtual.rank import VirtualRank
 from dsgd_bench.spec.network import Operation
 
 Kind: TypeAlias = Operation | Literal["exchange"]
 
-NOBODY = -1
-"""Whose words are reached in no time, where all must be told that they were."""
+NO_RANK = -1
+"""In place of the rank whose words are reached in no time and unseen: a rank that must
+answer others does so whenever it reaches a word, its own included."""
 
 UNPRICED = -1.0
 """When an operation is done that has not begun: its target computes."""
@@ -37,6 +38,15 @@ class PricedWindow:
     They are priced when they start, so that those under way together share ports, and
     performed, whole, when they are done. What a target must answer that computes, and
     has no thread to do so, starts when it calls MPI again.
+
+    Parameters
+    ----------
+    fabric : VirtualRank
+        This rank.
+    parts : list of array
+        The memory of every rank, by rank.
+    network : Interconnect
+        What it charges.
     """
 
     def __init__(
@@ -48,34 +58,11 @@ class PricedWindow:
         self._fabric, self._world = fabric, fabric.world
         self._rank, self._network, self._parts = fabric.rank, network, parts
         self._hardware = not network.targets_answer
-        self._at_hand = fabric.rank if self._hardware else NOBODY
-        self._id = id(parts)  # the same on all ranks
         self._pending: dict[int, list[_Priced]] = {}
-        self.memory = self.local = parts[fabric.rank]
-
-    def within_reach(self, rank: int) -> NDArray[Any] | None:
-        """Return the vector of another rank; charge for exchanging it until `flush`.
-
-        Nobody sees it meanwhile: who computes on it holds the locks of both.
-        """
-        memory = self._parts[rank]
-        self._begin("exchange", rank, memory, memory)
-        return memory
+        self.memory = parts[fabric.rank]
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         self._begin("get", rank, self._parts[rank][part], out)
-
-    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
-        one = self._begin("get", rank, self._parts[rank][part], out)
-
-        def wait() -> None:
-            begun = self._pending.get(rank, [])
-            left = [each for each in begun if each is not one]
-            if len(left) < len(begun):  # else it was flushed
-                self._pending[rank] = left
-                self._complete([one], rank)
-
-        return wait
 
     def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
         self._begin("put", rank, self._parts[rank][part], values)
@@ -143,6 +130,53 @@ class PricedWindow:
             with world.in_call(self._rank):
                 world.sleep(left)
 
+    def sync(self) -> None:
+        """Nothing to do: all see the same memory."""
+
+    def free(self) -> None:
+        self._fabric.finish(self._fabric.meet("free a window", None))
+        self.memory = np.zeros(0, self.memory.dtype)
+
+
+class PricedVectorWindow(PricedWindow):
+    """`base.VectorWindow` over an `Interconnect`, parameters as for `PricedWindow`."""
+
+    @property
+    def local(self) -> NDArray[Any]:
+        return self.memory
+
+    def within_reach(self, rank: int) -> NDArray[Any] | None:
+        """Return the vector of another rank; charge for exchanging it until `flush`.
+
+        Nobody sees it meanwhile: who computes on it holds the locks of both.
+        """
+        memory = self._parts[rank]
+        self._begin("exchange", rank, memory, memory)
+        return memory
+
+    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
+        one = self._begin("get", rank, self._parts[rank][part], out)
+
+        def wait() -> None:
+            begun = self._pending.get(rank, [])
+            left = [each for each in begun if each is not one]
+            if len(left) < len(begun):  # else it was flushed
+                self._pending[rank] = left
+                self._complete([one], rank)
+
+        return wait
+
+
+class PricedWordWindow(PricedWindow):
+    """`base.WordWindow` over an `Interconnect`, parameters as for `PricedWindow`."""
+
+    def __init__(
+        self, fabric: VirtualRank, parts: list[NDArray[Any]], network: Interconnect
+    ) -> None:
+        super().__init__(fabric, parts, network)
+        self._at_hand = fabric.rank if self._hardware else NO_RANK
+        self._id = id(parts)  # the same on all ranks
+
     def add(self, value: int, rank: int, index: int) -> int:
         before = self.read(rank, index)
         self._parts[rank][index] = before + value
@@ -192,10 +226,3 @@ class PricedWindow:
                 world.rest((self._id, rank, index), seconds)
         else:
             world.sleep(seconds)
-
-    def sync(self) -> None:
-        """Nothing to do: all see the same memory."""
-
-    def free(self) -> None:
-        self._fabric.finish(self._fabric.meet("free a window", None))
-        self.memory = self.local = np.zeros(0, self.memory.dtype)

@@ -22,8 +22,18 @@ class _Transfer:
     lent: bytes  # what the local buffer must still hold when it completes
 
 
-class VirtualWindow:
-    """`base.Window` in virtual time: transfers happen at `flush`, in pieces."""
+class StrictWindow:
+    """`base.Window` in virtual time: transfers happen at `flush`, in pieces.
+
+    Parameters
+    ----------
+    fabric : VirtualRank
+        This rank.
+    parts : list of array
+        The memory of every rank, by rank.
+    network : Network
+        How long a transfer takes, and in how many pieces it arrives.
+    """
 
     def __init__(
         self, fabric: VirtualRank, parts: list[NDArray[Any]], network: Network
@@ -33,26 +43,10 @@ class VirtualWindow:
         self._parts = parts
         self._pending: dict[int, list[_Transfer]] = {}
         self._open = True
-        self.memory = self.local = parts[fabric.rank]
-
-    def within_reach(self, rank: int) -> None:
-        """Return None: another rank's vector is reached by transfers only."""
+        self.memory = parts[fabric.rank]
 
     def get(self, rank: int, part: slice, out: NDArray[Any]) -> None:
         self._begin("get", rank, part, out, poison=True)
-
-    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
-        self.get(rank, part, out)
-        transfer = self._pending[rank][-1]
-
-        def wait() -> None:
-            begun = self._pending.get(rank, [])
-            left = [each for each in begun if each is not transfer]
-            if len(left) < len(begun):  # else it was flushed
-                self._pending[rank] = left
-                self._complete(transfer, rank)
-
-        return wait
 
     def put(self, values: NDArray[Any], rank: int, part: slice) -> None:
         self._begin("put", rank, part, values)
@@ -113,6 +107,55 @@ class VirtualWindow:
         latency = 0.0 if own else network.latency
         self._world.transfer(share * (latency + nbytes / network.bandwidth))
 
+    def sync(self) -> None:
+        self._check_open("sync")
+
+    def free(self) -> None:
+        self._check_open("free")
+        left = [rank for rank, transfers in self._pending.items() if transfers]
+        if left:
+            raise FabricError(
+                f"rank {self._fabric.rank} closes a window with transfers to ranks "
+                f"{left} that were never flushed"
+            )
+        self._fabric.finish(self._fabric.meet("free a window", None))
+        self._open = False
+        self.memory = np.zeros(0, self.memory.dtype)
+
+    def _check_open(self, what: str) -> None:
+        if not self._open:
+            raise FabricError(
+                f"rank {self._fabric.rank} uses a window ({what}) after closing it"
+            )
+
+
+class StrictVectorWindow(StrictWindow):
+    """`base.VectorWindow` in virtual time, parameters as for `StrictWindow`."""
+
+    @property
+    def local(self) -> NDArray[Any]:
+        return self.memory
+
+    def within_reach(self, rank: int) -> None:
+        """Return None: another rank's vector is reached by transfers only."""
+
+    def getting(self, rank: int, part: slice, out: NDArray[Any]) -> Callable[[], None]:
+        self.get(rank, part, out)
+        transfer = self._pending[rank][-1]
+
+        def wait() -> None:
+            begun = self._pending.get(rank, [])
+            left = [each for each in begun if each is not transfer]
+            if len(left) < len(begun):  # else it was flushed
+                self._pending[rank] = left
+                self._complete(transfer, rank)
+
+        return wait
+
+
+class StrictWordWindow(StrictWindow):
+    """`base.WordWindow` in virtual time, parameters as for `StrictWindow`."""
+
     def add(self, value: int, rank: int, index: int) -> int:
         before = self.read(rank, index)
         self._parts[rank][index] += value
@@ -134,24 +177,3 @@ class VirtualWindow:
     def rest(self, rank: int, index: int, seen: int, seconds: float) -> None:
         del rank, index, seen  # whoever polls here polls as on MPI
         self._world.sleep(seconds)
-
-    def sync(self) -> None:
-        self._check_open("sync")
-
-    def free(self) -> None:
-        self._check_open("free")
-        left = [rank for rank, transfers in self._pending.items() if transfers]
-        if left:
-            raise FabricError(
-                f"rank {self._fabric.rank} closes a window with transfers to ranks "
-                f"{left} that were never flushed"
-            )
-        self._fabric.finish(self._fabric.meet("free a window", None))
-        self._open = False
-        self.memory = self.local = np.zeros(0, self.memory.dtype)
-
-    def _check_open(self, what: str) -> None:
-        if not self._open:
-            raise FabricError(
-                f"rank {self._fabric.rank} uses a window ({what}) after closing it"
-            )
