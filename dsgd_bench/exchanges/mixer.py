@@ -43,7 +43,7 @@ class Mixer(Resource):
     def mixing(self, x: Array) -> Iterator[None]:
         """Send `x` on entry, and mix it in place on exit; in between it may be read."""
         sends = [(x, rank) for rank in self._neighbors]
-        with self._exchange.beside(sends, self._theirs):
+        with self._exchange.overlapped(sends, self._theirs):
             yield
         self._combine(x)
 

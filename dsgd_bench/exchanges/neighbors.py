@@ -7,11 +7,14 @@ own message is taken late, once all others have come, waits for the receiver.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from dsgd_bench.arrays import Array
+from dsgd_bench.exchanges.overlapped import Overlapped
 from dsgd_bench.fabric.base import Fabric, Resource
+from dsgd_bench.fabric.columns import Spans
 
 Parcel = tuple[Array, int]
 """A vector and the rank it goes to, or comes from."""
@@ -29,7 +32,7 @@ class Exchange(Resource):
     def __init__(self, fabric: Fabric) -> None:
         self._fabric, self._ledger = fabric, fabric.ledger
         self._messages = fabric.messages()
-        self._thread = fabric.beside()
+        self._overlapped = Overlapped(fabric)
         self._sent_at = np.zeros(1)
         self._stamps = defaultdict[int, Array](lambda: np.zeros(1))  # of who sends
         self._latest, self._last = -np.inf, fabric.rank
@@ -41,14 +44,20 @@ class Exchange(Resource):
         self._transfer(sends, receives)
         self._book(started)
 
-    def beside(
+    def overlapped(
         self, sends: Sequence[Parcel], receives: Sequence[Parcel]
-    ) -> "_Exchanging":
+    ) -> AbstractContextManager[None]:
         """Exchange while the ``with`` block runs; the vectors are lent until its end.
 
         Those that are sent may be read meanwhile.
         """
-        return _Exchanging(self, sends, receives)
+
+        def work(account: Spans) -> None:
+            started = self._fabric.now()
+            self._transfer(sends, receives)
+            account.transfer += self._fabric.now() - started
+
+        return self._overlapped.during(work, self._book)
 
     def _transfer(self, sends: Sequence[Parcel], receives: Sequence[Parcel]) -> None:
         """Move everything; note who sent last, and when on this rank's clock."""
@@ -87,31 +96,5 @@ class Exchange(Resource):
 
     def close(self) -> None:
         """Give the channel back; collective."""
-        self._thread.close()
+        self._overlapped.close()
         self._messages.close()
-
-
-class _Exchanging:
-    """One exchange beside the gradient: begun on entry, awaited on exit."""
-
-    def __init__(
-        self, exchange: Exchange, sends: Sequence[Parcel], receives: Sequence[Parcel]
-    ) -> None:
-        self._exchange = exchange
-        self._sends, self._receives = sends, receives
-
-    def __enter__(self) -> None:
-        exchange, fabric = self._exchange, self._exchange._fabric
-        started = fabric.now()
-
-        def work() -> None:
-            exchange._transfer(self._sends, self._receives)
-            exchange._ledger.beside.transfer += fabric.now() - started
-
-        exchange._thread.start(work)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            started = self._exchange._fabric.now()
-            self._exchange._thread.join()
-            self._exchange._book(started)

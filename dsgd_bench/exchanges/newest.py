@@ -7,10 +7,12 @@ models and wrong for gradients and for the mass of push-sum: those go through an
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from dsgd_bench.arrays import Array, Scratch, axpy, finish
+from dsgd_bench.exchanges.overlapped import Overlapped
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.exchanges.slots import Slots
 from dsgd_bench.fabric.base import Fabric
@@ -58,8 +60,7 @@ class Newest(Slots):
         super().__init__(fabric, x, sources, targets, slots)
         self._outgoing, self._theirs = np.empty_like(x), np.empty_like(x)
         self._scratch = Scratch(x)
-        self._thread = fabric.beside()
-        self._started = self._under_way = False
+        self._overlapped = Overlapped(fabric)
         for target in self.targets:
             self._send(target, x, (state or State()).step)
         fabric.barrier()  # everybody has everybody's first model
@@ -98,28 +99,19 @@ class Newest(Slots):
         If the last one is still under way this one is left out, and counted as
         ``unpublished``: on a slow network models would pile up.
         """
-        if self._under_way:
+        if self._overlapped.running:
             self._ledger.counts["unpublished"] += 1
             return
-        self._join()
+        self._overlapped.join()
         started = self._fabric.now()
         self._outgoing[:] = x
         self._ledger.front.update += self._fabric.now() - started
         if self.targets:
-            self._started = self._under_way = True
-            self._thread.start(lambda: self._publish_all(stamp))
+            self._overlapped.begin(partial(self._publish_all, stamp))
 
-    def _publish_all(self, stamp: int) -> None:
-        try:
-            for target in self.targets:
-                self.publish(target, self._outgoing, stamp, spans=self._ledger.beside)
-        finally:
-            self._under_way = False
-
-    def _join(self) -> None:
-        if self._started:
-            self._thread.join()
-            self._started = False
+    def _publish_all(self, stamp: int, account: Spans) -> None:
+        for target in self.targets:
+            self.publish(target, self._outgoing, stamp, spans=account)
 
     def mix(self, x: Array, weights: Mapping[int, float], step: int) -> None:
         """Compute ``x <- w_ii x + sum_j w_ij x_j``, x_j the newest of each source.
@@ -143,6 +135,6 @@ class Newest(Slots):
 
     def close(self) -> None:
         """Let the last model under way arrive, then free the windows; collective."""
-        self._join()
-        self._thread.close()
+        self._overlapped.join()
+        self._overlapped.close()
         super().close()

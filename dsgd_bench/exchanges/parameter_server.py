@@ -12,13 +12,16 @@ single rank is worker and server at once, without a message.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import numpy as np
 
 from dsgd_bench.arrays import Array, finish
+from dsgd_bench.exchanges.overlapped import Overlapped
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
+from dsgd_bench.fabric.columns import Spans
 
 Answer = Callable[[Array, Array, int], Array]
 """``answer(center, message, sender)`` changes the server's part of the model in place
@@ -94,7 +97,7 @@ class Center(Resource):
         # answer on one thread while they receive on another
         self._headers, self._messages = fabric.messages(), fabric.messages()
         self._answers = fabric.messages()
-        self._thread = fabric.beside()
+        self._overlapped = Overlapped(fabric)
         self._here = workers
         self._served_at, self._last = -np.inf, fabric.rank
 
@@ -111,12 +114,27 @@ class Center(Resource):
         np.copyto(self._basis, self._known)
         self._book(started)
 
-    def exchanging(self, out: Array, into: Array) -> "_Exchanging":
+    def exchanging(self, out: Array, into: Array) -> AbstractContextManager[None]:
         """Exchange while the ``with`` block runs; both vectors are lent meanwhile.
 
         What is computed in the block comes from the version known when it began.
         """
-        return _Exchanging(self, out, into)
+        np.copyto(self._next_basis, self._known)
+        if not self._parts:  # an update by this thread, overlapped with nothing
+            self._transfer(out, into)
+            np.copyto(self._basis, self._next_basis)
+            return nullcontext()
+
+        def work(account: Spans) -> None:
+            started = self._fabric.now()
+            self._transfer(out, into)
+            account.transfer += self._fabric.now() - started
+
+        return self._overlapped.during(work, self._book_overlapped)
+
+    def _book_overlapped(self, started: float) -> None:
+        np.copyto(self._basis, self._next_basis)
+        self._book(started)
 
     def _transfer(self, out: Array, into: Array) -> None:
         if not self._parts:
@@ -230,7 +248,7 @@ class Center(Resource):
             self._header[VERSION] = LEAVING
             for server in self._parts:
                 self._headers.send(self._header, server)
-        self._thread.close()
+        self._overlapped.close()
         self._headers.close()
         self._messages.close()
         self._answers.close()
@@ -265,28 +283,25 @@ class SynchronousCenter(Center):
     def serve(self) -> Iterator[Array]:
         """Answer until the workers have left; yield the model after each message."""
         yield self._x
-        answering = False
         while True:
             last = self._add_up()
-            if answering:
-                self._thread.join()  # only now may the model change
+            self._overlapped.join()  # only now may the model change
             if last is None:
                 return
             answer = self._worked(self._message, last)
-            self._thread.start(partial(self._answer_all, answer, last))
-            answering = True
+            self._overlapped.begin(partial(self._answer_all, answer, last))
             for _ in range(self.workers):
                 yield self._x
 
-    def _answer_all(self, answer: Array, last: int) -> None:
-        """Answer one worker after the other, beside the next gradients' arrival."""
+    def _answer_all(self, answer: Array, last: int, account: Spans) -> None:
+        """Answer one worker after the other, while the next gradients arrive."""
         started = self._fabric.now()
         for worker in self._turns:
             self._reply(worker, answer, last)
             if worker not in self._fabric.near:  # on this node they share no link
                 self._answers.wait()
         self._answers.wait()
-        self._ledger.beside.transfer += self._fabric.now() - started
+        account.transfer += self._fabric.now() - started
 
     def _add_up(self) -> int | None:
         """Form the mean of what all workers send; return who sent last.
@@ -323,32 +338,3 @@ def _parts(length: int, servers: range) -> dict[int, slice]:
         server: slice(length * number // count, length * (number + 1) // count)
         for number, server in enumerate(servers)
     }
-
-
-class _Exchanging:
-    """One exchange beside the gradient: begun on entry, awaited on exit."""
-
-    def __init__(self, center: Center, out: Array, into: Array) -> None:
-        self._center, self._out, self._into = center, out, into
-
-    def __enter__(self) -> None:
-        center = self._center
-        started = center._fabric.now()
-        np.copyto(center._next_basis, center._known)
-        if not center._parts:  # an update of this thread, beside nothing
-            center._transfer(self._out, self._into)
-            return
-
-        def work() -> None:
-            center._transfer(self._out, self._into)
-            center._ledger.beside.transfer += center._fabric.now() - started
-
-        center._thread.start(work)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            started = self._center._fabric.now()
-            if self._center._parts:  # else no work was started, and none would end
-                self._center._thread.join()
-            np.copyto(self._center._basis, self._center._next_basis)
-            self._center._book(started)

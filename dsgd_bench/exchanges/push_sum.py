@@ -8,6 +8,7 @@ Kempe, A. Dobra and J. Gehrke, FOCS 2003; M. Assran et al., arXiv:1811.10792).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from dsgd_bench.arrays import Array, copy, finish
 from dsgd_bench.arrays.updates import debias
 from dsgd_bench.exchanges.inbox import Inbox
 from dsgd_bench.exchanges.neighbors import Exchange
+from dsgd_bench.exchanges.overlapped import Overlapped
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
 from dsgd_bench.fabric.columns import Spans
@@ -255,8 +257,7 @@ class OverlappedPush(_Push):
         )
         taken = fabric.gather(state.step)  # all that was sent before a stop is in
         self._newest = {source: taken[source] - 1 for source in sources}
-        self._thread = fabric.beside()
-        self._started = self._under_way = False
+        self._overlapped = Overlapped(fabric)
         self._looked = 0.0
         self._step = 0
 
@@ -268,9 +269,7 @@ class OverlappedPush(_Push):
         if not self._late:
             self._transfer(parcels, step, self._ledger.front)
         elif parcels:
-            self._started = self._under_way = True
-            beside = self._ledger.beside
-            self._thread.start(lambda: self._transfer(parcels, step, beside))
+            self._overlapped.begin(partial(self._transfer, parcels, step))
 
     def wait_for(self, step: int) -> None:
         """Wait until all messages that were sent to this rank in `step` are in."""
@@ -301,25 +300,20 @@ class OverlappedPush(_Push):
     def _transfer(
         self, parcels: Sequence[tuple[Array, int]], step: int, spans: Spans
     ) -> None:
-        try:
-            for packet, target in parcels:
-                tries = 0
-                while not self._inbox.push(target, packet, step, spans=spans):
-                    started = self._fabric.now()
-                    self._fabric.pause(NAPS[min(tries, len(NAPS) - 1)])
-                    spans.waiting += self._fabric.now() - started
-                    tries += 1
-        finally:
-            self._under_way = False
+        for packet, target in parcels:
+            tries = 0
+            while not self._inbox.push(target, packet, step, spans=spans):
+                started = self._fabric.now()
+                self._fabric.pause(NAPS[min(tries, len(NAPS) - 1)])
+                spans.waiting += self._fabric.now() - started
+                tries += 1
 
     def _end_sending(self) -> None:
         """Wait until the last messages have been put, taking in what comes."""
         tries = 0
-        while self._under_way:
+        while self._overlapped.running:
             tries = 0 if self._take() else self._pause(tries)
-        if self._started:
-            self._thread.join()
-            self._started = False
+        self._overlapped.join()
 
     def _take(self, source: int | None = None) -> bool:
         """Add the next message, if there is one."""
@@ -349,5 +343,5 @@ class OverlappedPush(_Push):
             if not self._take():
                 tries = self._pause(tries)
         self._debias()
-        self._thread.close()
+        self._overlapped.close()
         self._inbox.close()

@@ -14,10 +14,13 @@ averages a momentum copy as well, `wait_free.HandoverReplicas` has two threads p
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from dsgd_bench.arrays import Array, Scratch, average, blocks, copy
 from dsgd_bench.arrays.updates import average_both
 from dsgd_bench.errors import FabricError
+from dsgd_bench.exchanges.overlapped import Overlapped
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
 from dsgd_bench.fabric.columns import Spans
@@ -80,7 +83,7 @@ class SharedModels(Resource):
         }
         self._changes_read = 0
         self._steps = state.step  # own gradients in the own replica
-        self._thread = fabric.beside()
+        self._overlapped = Overlapped(fabric)
         fabric.barrier()  # nobody is read before it is filled
 
     def _fill(self, state: State) -> None:
@@ -91,16 +94,28 @@ class SharedModels(Resource):
         if neighbor is not None:
             self._average(neighbor, self._ledger.front)
 
-    def averaging(self, neighbor: int | None) -> "_Averaging":
+    def averaging(self, neighbor: int | None) -> AbstractContextManager[None]:
         """Average on a thread of its own while the ``with`` block runs."""
-        return _Averaging(self, neighbor)
+        if neighbor is None:
+            return nullcontext()
+        ledger, now = self._ledger, self._fabric.now
+        waited = ledger.beside.waiting
+
+        def book(started: float) -> None:
+            exposed = now() - started
+            # at most as long as the exchange waited for locks; the rest was transfer
+            waiting = min(exposed, ledger.beside.waiting - waited)
+            ledger.front.waiting += waiting
+            ledger.front.transfer += exposed - waiting
+
+        return self._overlapped.during(partial(self._average, neighbor), book)
 
     def _average(self, neighbor: int, spans: Spans) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
         """Wait for the last exchange with this rank, hand the model back, free."""
-        self._thread.close()
+        self._overlapped.close()
         self._fabric.barrier()
         self._models.sync()
         self._words.sync()
@@ -117,31 +132,6 @@ class SharedModels(Resource):
     def _mixed(self, history: int) -> None:
         """Note the age of a model of that history in own steps; none if it is ahead."""
         self._ledger.mixed(max(0, self._steps - history // STEP))
-
-
-class _Averaging:
-    """One averaging beside the gradient: begun on entry, awaited on exit."""
-
-    def __init__(self, replicas: SharedModels, neighbor: int | None) -> None:
-        self._replicas = replicas
-        self._neighbor = neighbor
-
-    def __enter__(self) -> None:
-        r, neighbor = self._replicas, self._neighbor
-        if neighbor is not None:
-            self._waited = r._ledger.beside.waiting
-            r._thread.start(lambda: r._average(neighbor, r._ledger.beside))
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        r = self._replicas
-        if self._neighbor is not None and kind is None:
-            started = r._fabric.now()
-            r._thread.join()
-            exposed = r._fabric.now() - started
-            # at most as long as the exchange waited for locks; the rest was transfer
-            waiting = min(exposed, r._ledger.beside.waiting - self._waited)
-            r._ledger.front.waiting += waiting
-            r._ledger.front.transfer += exposed - waiting
 
 
 class Replicas(SharedModels):

@@ -9,10 +9,13 @@ is no inbox: what has arrived is in the model that is read next.
 A read may find part of a sum that is just arriving. The rest is in the next one.
 """
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.arrays import Array, copy
+from dsgd_bench.exchanges.overlapped import Overlapped
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, Resource, check_vector
 from dsgd_bench.fabric.columns import Spans
@@ -63,8 +66,7 @@ class SumReplicas(Resource):
         self.unsent = 0
         self._received = 0
         self._included, self._delivered = sum(before), before[self._rank]
-        self._begun = self._under_way = False
-        self._thread = fabric.beside()
+        self._overlapped = Overlapped(fabric)
         copy(x, self._models.local)
         self._models.sync()
         self._counters.memory[::2] = before  # gradients; messages count from now on
@@ -107,14 +109,9 @@ class SumReplicas(Resource):
         It goes out beside the next gradients. While the last one is still under way
         this does nothing: on a slow network sums grow, but nobody waits.
         """
-        self._thread.check()
-        if self._under_way:
-            return
-        if self._begun:
-            self._thread.join()
-        gradients = self._lend()
-        self._begun = self._under_way = True
-        self._thread.start(lambda: self._send(gradients, self._ledger.beside))
+        self._overlapped.check()
+        if not self._overlapped.running:
+            self._overlapped.begin(partial(self._send, self._lend()))
 
     def _lend(self) -> int:
         """Put the sum into the fabric's hands; return the gradients in it."""
@@ -139,15 +136,13 @@ class SumReplicas(Resource):
         self._lent.fill(0.0)
         self._delivered += gradients
         spans.transfer += self._fabric.now() - started
-        self._under_way = False
 
     def close(self) -> None:
         """Send the last sum, wait until all have, hand the model back, free."""
-        if self._begun:
-            self._thread.join()
+        self._overlapped.join()
         if self.unsent:
             self._send(self._lend(), self._ledger.front)
-        self._thread.close()
+        self._overlapped.close()
         self._fabric.barrier()
         self._models.sync()
         self._counters.sync()

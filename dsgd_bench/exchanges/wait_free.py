@@ -17,6 +17,7 @@ from dsgd_bench.arrays import Array, copy, finish
 from dsgd_bench.exchanges.replicas import HISTORY, STEP, Replicas, Update
 from dsgd_bench.exchanges.resumable import State
 from dsgd_bench.fabric.base import Fabric, ends_well
+from dsgd_bench.fabric.columns import Spans
 
 
 class HandoverReplicas(Replicas):
@@ -58,7 +59,7 @@ class HandoverReplicas(Replicas):
         The gradient handed over last is added to it if the communication thread has
         not come round to it yet.
         """
-        self._thread.check()
+        self._overlapped.check()
         fabric, spans = self._fabric, self._ledger.front
         started = fabric.now()
         with self._mutex:
@@ -135,11 +136,11 @@ class _Communication:
         self._ended = False
 
     def __enter__(self) -> None:
-        self._replicas._thread.start(self._loop)
+        self._replicas._overlapped.begin(self._loop)
 
-    def _loop(self) -> None:
+    def _loop(self, _account: Spans) -> None:
         while not self._ended:
-            self._work()
+            self._work()  # books on the same account by itself
 
     def __exit__(
         self,
@@ -149,5 +150,5 @@ class _Communication:
     ) -> None:
         self._ended = True
         if ends_well(self._replicas._fabric, kind):
-            self._replicas._thread.join()
+            self._replicas._overlapped.join()
             self._replicas.take_over()

@@ -213,7 +213,7 @@ def gossip(fabric: Fabric, messages: int, *, slots: int = 3) -> Any:
                 models.broadcast(message(fabric.rank, stamp), stamp)
                 fabric.pause(1e-5 * hurry.random())
                 read()
-        models._join()
+        models._overlapped.join()
         fabric.barrier()
         read()
     return reads, dict(fabric.ledger.counts)
