@@ -55,6 +55,6 @@ def dpsgd(x: Array, worker: Worker, *, graph: GraphName = "ring") -> Steps:
     with Mixer(worker.fabric, x, worker.graph(graph)) as mixer:
         while True:
             yield x
-            with mixer.mixing(x):
+            with mixer.overlapped(x):
                 worker.gradient(x, out=g)
             worker.update(x, g)

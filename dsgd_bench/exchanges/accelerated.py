@@ -5,10 +5,10 @@ lies the time up to which the two have been mixed.
 
 Time is counted in gradients per worker and needs no clock: every worker keeps a tally
 of its gradients, and an exchange averages the two tallies as it does the models, so all
-of them grow at the mean pace, whoever is slow. A tally proposes a time; both ends of an
-exchange are mixed up to the latest that either has proposed or been mixed up to, then
-they exchange. So all replicas flow through one time at one rate, whatever the speeds
-and clocks of the hosts: the sums of x and of y are conserved to rounding.
+of them grow at the mean pace, whichever rank is slow. A tally proposes a time; both
+ends of an exchange are mixed up to the latest that either has proposed or been mixed up
+to, then they exchange. So all replicas flow through one time at one rate, whatever the
+speeds and clocks of the hosts: the sums of x and of y are conserved to rounding.
 """
 
 import math
@@ -103,13 +103,13 @@ class AcceleratedReplicas(Replicas):
         """Return c = (1 - exp(-2 kappa elapsed)) / 2."""
         return -0.5 * math.expm1(-2 * self._kappa * elapsed)
 
-    def _average(self, neighbor: int, spans: Spans) -> None:
+    def _average(self, neighbor: int, account: Spans) -> None:
         """Mix both ends up to the same time, then exchange: models and copies."""
         models, words, now = self._models, self._words, self._fabric.now
         record, ours, theirs = self._record, self._ours, self._theirs
-        with self._holding(spans, self._rank, neighbor):
+        with self._holding(account, self._rank, neighbor):
             started = now()
-            mixing = 0.0
+            arithmetic = 0.0
             words.get(neighbor, RECORD, out=record)
             words.flush(neighbor)
             history = record.item(0)
@@ -123,12 +123,12 @@ class AcceleratedReplicas(Replicas):
                 models.get(neighbor, part, yours[0])
                 models.get(neighbor, second, yours[1])
                 models.flush(neighbor)
-                mixing -= now()
+                arithmetic -= now()
                 scratch = self._difference[part]
                 mix(mine, our_share, scratch)
                 mix(yours, their_share, scratch)
                 exchange(mine, yours, self._alpha, scratch)
-                mixing += now()
+                arithmetic += now()
                 models.put(mine[0], neighbor, part)  # the same at both ends
                 models.put(yours[1], neighbor, second)
             models.flush(neighbor)
@@ -137,15 +137,15 @@ class AcceleratedReplicas(Replicas):
             ours[TIME:] = theirs[1:] = time, tally
             words.put(record, neighbor, RECORD)
             words.flush(neighbor)
-            spans.update += mixing
-            spans.transfer += now() - started - mixing
+            account.update += arithmetic
+            account.transfer += now() - started - arithmetic
         self._ledger.exchanged(self._before.nbytes, neighbor)
         self._ledger.traffic.sent(self._before.nbytes)  # the copy
         self._ledger.traffic.received(self._before.nbytes)
         self._mixed(history)
 
     def _settle(self) -> None:
-        """Mix everybody up to the same time: only then are the sums what they were."""
+        """Mix on all ranks up to one time: only then are the sums what they were."""
         self._mix_own(max(self._fabric.gather(self._ours.item(TIME))))
         copy(self._models.local[self._x.size :], self._copy)
         self._times[:] = self._ours[TIME : TALLY + 1]

@@ -13,8 +13,8 @@ class Buckets:
     """Averages one vector over all ranks, bucket by bucket from its end to its start.
 
     A bucket is started as soon as so many bytes are ready, and what is left when the
-    block ends; then all of them are awaited. Every rank must be told of the same parts
-    in the same order.
+    block ends; then all of them are awaited. Every rank must report the same parts in
+    the same order.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 The receiver acknowledges what it has copied by a sum onto a word at the sender, and a
 sender whose slots are all unread may not send. So no message is lost, as gradients and
-the mass of push-sum need it.
+the weights of push-sum need it.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,19 @@ LEFT = 1 << 62
 
 
 class Inbox(Slots):
-    """Lossless messages along directed edges, in the order sent on every edge.
+    """Lossless messages along directed edges, on each edge in the order sent.
 
-    A receiver that wants all of them takes until `exhausted`, before it closes.
+    A receiver takes messages until `exhausted`, before it closes: what is unread then
+    is lost.
 
     Parameters
     ----------
     fabric : Fabric
         This rank's fabric.
     like : array of shape (dim,)
-        A message, for length and type.
+        A message, for its length and type.
     sources, targets : sequences of int
-        Ranks that this rank hears from and sends to; the same edges on every rank.
+        Ranks that this rank receives from and sends to; the same edges on every rank.
     slots : int
         Messages of one edge that may be unread.
 
@@ -54,13 +55,13 @@ class Inbox(Slots):
         self._acknowledged = fabric.words(max(1, len(self.targets)))
         self._word = {target: word for word, target in enumerate(self.targets)}
         self._word_at = [
-            self._everybody[source][1].index(fabric.rank) for source in self.sources
+            self._edges[source][1].index(fabric.rank) for source in self.sources
         ]
         self._read = dict.fromkeys(self.targets, 0)
         self._turn = 0
 
     def push(
-        self, rank: int, values: Array, stamp: int, *, spans: Spans | None = None
+        self, rank: int, values: Array, stamp: int, *, account: Spans | None = None
     ) -> bool:
         """Send `values` to `rank`, or nothing at all if its slots are full.
 
@@ -72,8 +73,8 @@ class Inbox(Slots):
             The message; the caller's again when this returns.
         stamp : int
             Travels with it: the step it belongs to.
-        spans : Spans
-            Account that the time is booked on; by default the training thread's.
+        account : Spans
+            Where the time is booked; by default on the training thread's account.
 
         Returns
         -------
@@ -86,7 +87,7 @@ class Inbox(Slots):
             if self._sent[rank] - self._read[rank] >= self._slots:
                 return False
         self._send(rank, values, stamp)
-        self._sent_to(rank, started, spans)
+        self._sent_to(rank, started, account)
         return True
 
     def take(self, out: Array, source: int | None = None) -> tuple[int, int] | None:
@@ -97,12 +98,12 @@ class Inbox(Slots):
         out : array of shape (dim,)
             Filled with the whole message, or left alone.
         source : int
-            Whose message; by default anybody's, in turn.
+            Rank whose message is taken; by default all sources in turn.
 
         Returns
         -------
         tuple of int or None
-            Source and stamp; None if nothing is there, and no time is booked then.
+            Source and stamp; None if no message is there, and no time is booked then.
         """
         if not self.sources:
             return None
@@ -113,7 +114,7 @@ class Inbox(Slots):
             place = self._unread(source)
         if place is None:
             return None
-        spans = self._ledger.front
+        account = self._ledger.front
         looked = self._fabric.now()
         stamp = self._copy(place, self._taken[place], out)
         copied = self._fabric.now()
@@ -122,8 +123,8 @@ class Inbox(Slots):
         self._acknowledged.accumulate(ONE, rank, slice(word, word + 1))
         self._acknowledged.flush(rank)
         self._ledger.traffic.received(self._nbytes)
-        spans.update += copied - looked
-        spans.transfer += self._fabric.now() - copied + looked - started
+        account.update += copied - looked
+        account.transfer += self._fabric.now() - copied + looked - started
         return rank, stamp
 
     def _unread(self, source: int | None) -> int | None:
@@ -142,7 +143,7 @@ class Inbox(Slots):
         return self._arrived.item(place) % LEFT - self._taken[place]
 
     def leave(self) -> None:
-        """Tell every target that nothing more will come; push no more."""
+        """Announce to every target that no message follows; nothing may be pushed."""
         farewell = np.full(1, LEFT, np.int64)
         for target in self.targets:
             place = self._place_at[target]
@@ -150,7 +151,7 @@ class Inbox(Slots):
             self._versions.flush(target)
 
     def left(self, source: int) -> bool:
-        """Tell whether `source` had left when `take` last found nothing of it."""
+        """Return whether `source` had left when `take` last found no message of it."""
         return self._arrived.item(self._place[source]) >= LEFT
 
     @property

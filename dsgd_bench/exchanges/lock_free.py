@@ -41,7 +41,7 @@ class DifferenceReplicas(SharedModels):
         self._difference = Scratch(self._own)
 
     def read(self, out: Array) -> None:
-        """Copy this rank's replica to `out`, again if somebody changed it meanwhile."""
+        """Copy this rank's replica to `out`, again if it was changed meanwhile."""
         with self._ledger.updating:
             for _ in range(READ_TRIES):
                 ended = self._words.read(self._rank, ENDED)
@@ -69,11 +69,11 @@ class DifferenceReplicas(SharedModels):
             self._steps += 1
         self.read(out)
 
-    def _average(self, neighbor: int, spans: Spans) -> None:
+    def _average(self, neighbor: int, account: Spans) -> None:
         """x_i <- x_i + d, x_j <- x_j - d with d = (x_j - x_i) / 2, per element."""
         models, now = self._models, self._fabric.now
         started = now()
-        mixing = 0.0
+        arithmetic = 0.0
         pair = (self._rank, neighbor)
         words, history = self._words, 0
         for rank in pair:
@@ -84,10 +84,10 @@ class DifferenceReplicas(SharedModels):
             models.fetch(self._rank, part, out=ours)
             models.flush(neighbor)
             models.flush(self._rank)
-            mixing -= now()
+            arithmetic -= now()
             half -= ours
             half *= 0.5
-            mixing += now()
+            arithmetic += now()
             models.accumulate(half, self._rank, part)
             models.flush(self._rank)
             np.negative(half, out=half)
@@ -95,8 +95,8 @@ class DifferenceReplicas(SharedModels):
             models.flush(neighbor)
         for rank in pair:
             words.add(1, rank, ENDED)
-        spans.update += mixing
-        spans.transfer += now() - started - mixing
+        account.update += arithmetic
+        account.transfer += now() - started - arithmetic
         self._ledger.exchanged(models.memory.nbytes, neighbor)
         self._mixed(history)
 

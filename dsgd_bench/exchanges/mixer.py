@@ -21,7 +21,7 @@ class Mixer(Resource):
     like : array of shape (dim,)
         A model, for shape and type.
     graph : Graph
-        Who is mixed with whom; one buffer per neighbor is kept.
+        Neighbors and weights; one buffer per neighbor is kept.
     """
 
     def __init__(self, fabric: Fabric, like: Array, graph: Graph) -> None:
@@ -40,8 +40,8 @@ class Mixer(Resource):
         self._combine(x)
 
     @contextmanager
-    def mixing(self, x: Array) -> Iterator[None]:
-        """Send `x` on entry, and mix it in place on exit; in between it may be read."""
+    def overlapped(self, x: Array) -> Iterator[None]:
+        """Send `x` on entry, mix it in place on exit; in the block it may be read."""
         sends = [(x, rank) for rank in self._neighbors]
         with self._exchange.overlapped(sends, self._theirs):
             yield

@@ -1,8 +1,8 @@
-"""Vectors exchanged with several ranks at once, waiting told apart from transfer.
+"""Vectors exchanged with several ranks at once, waiting separated from transfer.
 
-Every vector travels behind the time at which it was sent. So the receiver knows, on its
-own clock, until when it waited for somebody and for whom; the rest was transfer. Whose
-own message is taken late, once all others have come, waits for the receiver.
+Every vector is preceded by the time at which it was sent. So the receiver knows, on its
+own clock, until when it waited and for which rank; the rest was transfer. A rank whose
+own message is taken late, once all others have arrived, waits for the receiver.
 """
 
 from collections import defaultdict
@@ -34,7 +34,7 @@ class Exchange(Resource):
         self._messages = fabric.messages()
         self._overlapped = Overlapped(fabric)
         self._sent_at = np.zeros(1)
-        self._stamps = defaultdict[int, Array](lambda: np.zeros(1))  # of who sends
+        self._stamps = defaultdict[int, Array](lambda: np.zeros(1))  # by sender
         self._latest, self._last = -np.inf, fabric.rank
         self._not_taken = 0.0
 
@@ -60,7 +60,7 @@ class Exchange(Resource):
         return self._overlapped.during(work, self._book)
 
     def _transfer(self, sends: Sequence[Parcel], receives: Sequence[Parcel]) -> None:
-        """Move everything; note who sent last, and when on this rank's clock."""
+        """Transfer all; note which rank sent last, and when on this rank's clock."""
         fabric, messages, stamps = self._fabric, self._messages, self._stamps
         own = fabric.offsets[fabric.rank]
         for out, rank in receives:

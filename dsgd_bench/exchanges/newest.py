@@ -2,7 +2,7 @@
 
 The sender never waits; the receiver copies the newest model and checks afterwards that
 no part of it was overwritten meanwhile. Models are lost by design, which is right for
-models and wrong for gradients and for the mass of push-sum: those go through an
+models and wrong for gradients and for the weights of push-sum: those go through an
 `inbox.Inbox`.
 """
 
@@ -20,12 +20,12 @@ from dsgd_bench.fabric.columns import Spans
 
 
 class Newest(Slots):
-    """The newest model of every neighbor, overwritten at will: nobody ever waits.
+    """The newest model of every neighbor; older ones are overwritten, no rank waits.
 
     A version v is read whole if at most v + slots - 2 were published once it has been
     copied: the writer has not begun on its slot then. Otherwise the newest one is
     copied again, which is counted as ``slot_retries``. Messages that were never read
-    are counted as ``overwritten``. Never for gradients or push-sum mass.
+    are counted as ``overwritten``. Never for gradients or push-sum weights.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Newest(Slots):
         This rank's initial model, which its targets have, with its first step as
         stamp, until the first one is published.
     sources, targets : sequences of int
-        Ranks that this rank hears from and sends to; the same edges on every rank.
+        Ranks that this rank receives from and sends to; the same edges on every rank.
     slots : int
         Versions kept; with two a reader must be done before the next one comes.
     state : State, optional
@@ -63,16 +63,16 @@ class Newest(Slots):
         self._overlapped = Overlapped(fabric)
         for target in self.targets:
             self._send(target, x, (state or State()).step)
-        fabric.barrier()  # everybody has everybody's first model
+        fabric.barrier()  # every rank has the first model of all its sources
         self._taken = self._look().tolist()
 
     def publish(
-        self, rank: int, values: Array, stamp: int, *, spans: Spans | None = None
+        self, rank: int, values: Array, stamp: int, *, account: Spans | None = None
     ) -> None:
         """Put `values` where `rank` finds its newest message; see `Inbox.push`."""
         started = self._fabric.now()
         self._send(rank, values, stamp)
-        self._sent_to(rank, started, spans)
+        self._sent_to(rank, started, account)
 
     def newest(self, source: int, out: Array) -> int:
         """Copy the newest whole model of `source` to `out`; return its stamp."""
@@ -94,9 +94,9 @@ class Newest(Slots):
         return stamp
 
     def broadcast(self, x: Array, stamp: int) -> None:
-        """Publish a copy of `x` to all targets, beside whatever comes next.
+        """Publish a copy of `x` to all targets, overlapped with the next steps.
 
-        If the last one is still under way this one is left out, and counted as
+        If the last one is still in flight this one is left out, and counted as
         ``unpublished``: on a slow network models would pile up.
         """
         if self._overlapped.running:
@@ -111,7 +111,7 @@ class Newest(Slots):
 
     def _publish_all(self, stamp: int, account: Spans) -> None:
         for target in self.targets:
-            self.publish(target, self._outgoing, stamp, spans=account)
+            self.publish(target, self._outgoing, stamp, account=account)
 
     def mix(self, x: Array, weights: Mapping[int, float], step: int) -> None:
         """Compute ``x <- w_ii x + sum_j w_ij x_j``, x_j the newest of each source.
@@ -134,7 +134,7 @@ class Newest(Slots):
             ledger.staleness = max(0.0, ledger.age)
 
     def close(self) -> None:
-        """Let the last model under way arrive, then free the windows; collective."""
+        """Wait until the last model has been put, then free the windows; collective."""
         self._overlapped.join()
         self._overlapped.close()
         super().close()

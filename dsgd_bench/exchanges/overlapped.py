@@ -30,7 +30,7 @@ class Overlapped:
 
     def __init__(self, fabric: Fabric) -> None:
         self.now = fabric.now
-        self._thread = fabric.beside()
+        self._thread = fabric.helper()
         self._account = fabric.ledger.beside
         self._begun = False
         self.running = False

@@ -93,8 +93,8 @@ class Center(Resource):
         self._outgoing = np.zeros((fabric.size, 4))
         self._incoming = np.zeros((fabric.size, 4))
         self._header = np.zeros(4)
-        # servers take headers from anybody, vectors from whom they choose; and they may
-        # answer on one thread while they receive on another
+        # servers take headers from any worker, vectors from one that they choose; and
+        # they may answer on one thread while they receive on another
         self._headers, self._messages = fabric.messages(), fabric.messages()
         self._answers = fabric.messages()
         self._overlapped = Overlapped(fabric)
@@ -192,7 +192,7 @@ class Center(Resource):
             yield self._x
 
     def _next(self) -> int | None:
-        """Wait for a worker's message; return who sends it, or None if all have left.
+        """Wait for a message; return the worker that sends it, None if all have left.
 
         Until it was sent that is waiting, then transfer.
         """
@@ -243,7 +243,7 @@ class Center(Resource):
         self._mark = now
 
     def close(self) -> None:
-        """Tell the servers that this worker leaves, wait for everybody, free."""
+        """Announce to the servers that this worker leaves, wait for all ranks, free."""
         if self._rank < self.workers:
             self._header[VERSION] = LEAVING
             for server in self._parts:
@@ -262,8 +262,8 @@ class SynchronousCenter(Center):
 
     All answers at once would arrive together, and the servers' links stand idle the
     other way until then. One after the other they end no later, but the first to be
-    answered sends its next gradient meanwhile. Nobody is waited for: a worker is ready
-    for its answer before it sends.
+    answered sends its next gradient meanwhile. No server waits: a worker is ready for
+    its answer before it sends.
     """
 
     def __init__(
@@ -304,9 +304,10 @@ class SynchronousCenter(Center):
         account.transfer += self._fabric.now() - started
 
     def _add_up(self) -> int | None:
-        """Form the mean of what all workers send; return who sent last.
+        """Form the mean of what all workers send; return the worker that sent last.
 
-        In the order of ranks, whoever comes first. None if the workers have left.
+        Added in the order of ranks, whichever arrives first. None if the workers have
+        left.
         """
         ready: set[int] = set()
         for worker in range(self.workers):

@@ -1,7 +1,8 @@
 """Push-sum: numerators and weights travel together, and their ratio is the model.
 
-Mixing with a column-stochastic matrix P, in which a rank only decides how it splits its
-own mass, conserves sum_i x_i on any directed graph but not the equality of the models.
+Averaging with a column-stochastic matrix P, in which a rank only decides how it splits
+its own numerator, conserves sum_i x_i on any directed graph, but equal models do not
+stay equal.
 Weights w_i that start at 1 and go through the same sums undo that: z_i = x_i / w_i (D.
 Kempe, A. Dobra and J. Gehrke, FOCS 2003; M. Assran et al., arXiv:1811.10792).
 """
@@ -18,22 +19,22 @@ from dsgd_bench.exchanges.inbox import Inbox
 from dsgd_bench.exchanges.neighbors import Exchange
 from dsgd_bench.exchanges.overlapped import Overlapped
 from dsgd_bench.exchanges.resumable import State
-from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
+from dsgd_bench.fabric.base import BACK_OFF_SECONDS, Fabric, Resource, check_vector
 from dsgd_bench.fabric.columns import Spans
 from dsgd_bench.graphs import Graph
 
-NAPS = (*BACK_OFF, 200e-6, 500e-6)
-"""Seconds between looks for a message that may take as long as a slow rank's step."""
+POLL_SECONDS = (*BACK_OFF_SECONDS, 200e-6, 500e-6)
+"""Seconds between two polls for a message, which may take a slow rank's step."""
 
 SLOTS = 2
 """Messages of one edge that may be unread; a sender does not run far ahead anyway."""
 
 
-class Mass:
-    """What one rank holds: numerator x and weight w, in one vector of dim + 1 elements.
+class WeightedSum:
+    """Numerator x and weight w of one rank, in one vector of dim + 1 elements.
 
-    A message is a share of it all, so x and w go through the same operations in the
-    same order, element by element.
+    A message is a share of the vector, so x and w go through the same operations in
+    the same order, element by element.
 
     Parameters
     ----------
@@ -62,16 +63,16 @@ class Mass:
 
 @dataclass(frozen=True)
 class Phase:
-    """What one rank does in one step of a graph's cycle.
+    """What one rank sends and receives in one step of a graph's cycle.
 
     Attributes
     ----------
     kept : float
-        Share of its mass that it keeps.
+        Share of its numerator and weight that it keeps.
     sends : tuple of (float, tuple of int)
         Share that goes to each of these ranks; one entry per different share.
     sources : tuple of int
-        Ranks that it hears from, ascending.
+        Ranks that it receives from, ascending.
     """
 
     kept: float
@@ -100,7 +101,7 @@ def phases(graph: Graph, rank: int) -> tuple[Phase, ...]:
 
 
 class _Push(Resource):
-    """What both forms have: the mass, the buffers of what is sent, the account."""
+    """What both forms have: numerator and weight, buffers of what is sent, account."""
 
     def __init__(
         self,
@@ -112,41 +113,41 @@ class _Push(Resource):
     ) -> None:
         self._fabric, self._ledger = fabric, fabric.ledger
         self._z, self._weights = z, weights
-        self._mass = Mass(z)
-        state.keep("mass", self._mass.packet)
-        self.x = self._mass.x
+        self._sum = WeightedSum(z)
+        state.keep("mass", self._sum.packet)
+        self.x = self._sum.x
         different = [len(phase.sends) for cycle in cycles for phase in cycle]
         self._packets = [
-            np.empty_like(self._mass.packet) for _ in range(max(different, default=0))
+            np.empty_like(self._sum.packet) for _ in range(max(different, default=0))
         ]
 
     def _split(self, phase: Phase) -> list[tuple[Array, int]]:
         """Return the shares to be sent, with their targets; keep the own one."""
-        mass, parcels = self._mass.packet, []
+        whole, parcels = self._sum.packet, []
         with self._ledger.updating:
             for packet, (share, targets) in zip(
                 self._packets, phase.sends, strict=False
             ):
-                np.multiply(mass, share, out=packet)
+                np.multiply(whole, share, out=packet)
                 parcels += [(packet, target) for target in targets]
             if parcels:
-                mass *= phase.kept
-            finish(mass)
+                whole *= phase.kept
+            finish(whole)
         return parcels
 
     def _add(self, packet: Array) -> None:
         with self._ledger.updating:
-            self._mass.packet += packet
+            self._sum.packet += packet
             finish(packet)
 
     def _debias(self) -> None:
         with self._ledger.updating:
-            self._mass.debias(self._z, self._weights)
-            self._ledger.weight = self._mass.w
+            self._sum.debias(self._z, self._weights)
+            self._ledger.weight = self._sum.w
 
 
 class Push(_Push):
-    """Push-sum in step: everybody waits for this step's messages, and for no more.
+    """Push-sum in step: each rank waits for the messages of this step, no others.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ class Push(_Push):
         cycles = list(self._cycles.values())
         super().__init__(fabric, z, cycles, weights, state or State())
         most = max(len(phase.sources) for cycle in cycles for phase in cycle)
-        self._received = [np.empty_like(self._mass.packet) for _ in range(most)]
+        self._received = [np.empty_like(self._sum.packet) for _ in range(most)]
         self._exchange = Exchange(fabric)
 
     def mix(self, graph: Graph, step: int) -> None:
@@ -203,29 +204,31 @@ class Push(_Push):
 
 
 class OverlappedPush(_Push):
-    """Push-sum beside the gradients: messages may take up to `tau` steps.
+    """Push-sum overlapped with gradients: messages may take up to `tau` steps.
 
     One-sided, over an `Inbox`. What is sent in step k is split off at once and put by a
-    helper; whoever is to receive it takes it in when it is there, and waits for it at
-    the end of step k + tau. With tau = 0 the transfer is awaited in the same step, and
-    messages are taken in the order of `Push`.
+    helper thread; the receiver adds it when it is there, and waits for it at the end of
+    step k + tau. With tau = 0 the transfer is awaited in the same step, and messages
+    are taken in the order of `Push`.
 
-    Nobody waits forever. (1) Whoever waits, for a message or for a full ring, takes in
-    whatever comes, and whoever computes does so afterwards; so every ring has room
-    after a while, and every message that was begun arrives. (2) Of the workers that
-    wait for a message, one has taken the fewest steps: its message is from a step that
-    its source has begun, or will come to, because the source does not wait. With
-    tau = 0 only messages of the own step are taken: then a ring is filled by messages
-    that the receiver, in an earlier step than the sender, is still to come to, and of
-    the workers in the earliest step none waits for room. (3) Who leaves says so, and
-    nobody waits for it any more; it goes on taking in until its sources have left.
+    No worker waits forever. (1) A worker that waits, for a message or for a full ring,
+    adds every message that arrives, and one that computes does so afterwards; so every
+    ring has room after a while, and every message that was begun arrives. (2) Of the
+    workers that wait for a message, one has taken the fewest steps: its message is from
+    a step that its source has begun, or will come to, because the source does not wait.
+    With tau = 0 only messages of the own step are taken: then a ring is filled by
+    messages that the receiver, in an earlier step than the sender, is still to come to,
+    and of the workers in the earliest step none waits for room. (3) A worker that
+    leaves announces it, and no worker waits for it any more; it goes on adding messages
+    until its sources have left.
 
     Parameters
     ----------
     fabric, z, weights, state
         As for `Push`.
     graph : Graph
-        Who sends to whom; its cycle goes one phase further with every sending step.
+        Along whose edges is sent; its cycle goes one phase further with every sending
+        step.
     tau : int
         Gradient steps until a message is waited for. Every max(tau, 1)-th step sends.
 
@@ -251,7 +254,7 @@ class OverlappedPush(_Push):
         self._every, self._late = max(tau, 1), tau > 0
         sources = {source for phase in self._cycle for source in phase.sources}
         targets = {target for phase in self._cycle for target in phase.targets}
-        self._arrival = np.empty_like(self._mass.packet)
+        self._arrival = np.empty_like(self._sum.packet)
         self._inbox = Inbox(
             fabric, self._arrival, sorted(sources), sorted(targets), slots=SLOTS
         )
@@ -298,18 +301,18 @@ class OverlappedPush(_Push):
         return self._cycle[step // self._every % len(self._cycle)]
 
     def _transfer(
-        self, parcels: Sequence[tuple[Array, int]], step: int, spans: Spans
+        self, parcels: Sequence[tuple[Array, int]], step: int, account: Spans
     ) -> None:
         for packet, target in parcels:
             tries = 0
-            while not self._inbox.push(target, packet, step, spans=spans):
+            while not self._inbox.push(target, packet, step, account=account):
                 started = self._fabric.now()
-                self._fabric.pause(NAPS[min(tries, len(NAPS) - 1)])
-                spans.waiting += self._fabric.now() - started
+                self._fabric.pause(POLL_SECONDS[min(tries, len(POLL_SECONDS) - 1)])
+                account.waiting += self._fabric.now() - started
                 tries += 1
 
     def _end_sending(self) -> None:
-        """Wait until the last messages have been put, taking in what comes."""
+        """Wait until the last messages have been put, adding what arrives."""
         tries = 0
         while self._overlapped.running:
             tries = 0 if self._take() else self._pause(tries)
@@ -329,13 +332,13 @@ class OverlappedPush(_Push):
         return True
 
     def _pause(self, tries: int) -> int:
-        """Let others run after a look in vain; both are waiting. Return the tries."""
-        self._fabric.pause(NAPS[min(tries, len(NAPS) - 1)])
+        """Back off after a poll in vain; both are waiting. Return the tries."""
+        self._fabric.pause(POLL_SECONDS[min(tries, len(POLL_SECONDS) - 1)])
         self._ledger.front.waiting += self._fabric.now() - self._looked
         return tries + 1
 
     def close(self) -> None:
-        """Take in all that is under way; z holds the final model. Collective."""
+        """Add all that is in flight; z holds the final model. Collective."""
         self._end_sending()
         self._inbox.leave()
         tries = 0

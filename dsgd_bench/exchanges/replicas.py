@@ -22,14 +22,14 @@ from dsgd_bench.arrays.updates import average_both
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.overlapped import Overlapped
 from dsgd_bench.exchanges.resumable import State
-from dsgd_bench.fabric.base import BACK_OFF, Fabric, Resource, check_vector
+from dsgd_bench.fabric.base import BACK_OFF_SECONDS, Fabric, Resource, check_vector
 from dsgd_bench.fabric.columns import Spans
 
 LOCK, HISTORY = 0, 1  # words at every rank
 STEP = 1 << 32
 """A history counts changes of a replica, and in steps of this its owner's gradients.
 
-In one word, so that whoever counts an averaging learns the age of what it mixes in."""
+In one word, so that a rank that counts an averaging learns the age of the model."""
 
 AHEAD = 4
 """Blocks of another node that are asked for before the first one is here, so that a
@@ -41,7 +41,11 @@ Update = Callable[[Array, Array], None]
 
 
 class SharedModels(Resource):
-    """What both variants have: the windows, the accounts, the staleness of a read."""
+    """What all variants have: the windows, the accounts, the staleness of a read.
+
+    Parameters are those of `Replicas`. A variant says in `HISTORIES` which of its words
+    count changes, and in `VECTORS` how many vectors of a model's size it keeps.
+    """
 
     WORDS = 2
     HISTORIES: tuple[int, ...] = (HISTORY,)
@@ -84,13 +88,13 @@ class SharedModels(Resource):
         self._changes_read = 0
         self._steps = state.step  # own gradients in the own replica
         self._overlapped = Overlapped(fabric)
-        fabric.barrier()  # nobody is read before it is filled
+        fabric.barrier()  # no replica is read before it is filled
 
     def _fill(self, state: State) -> None:
         """Fill what the windows hold beside the model."""
 
     def average_with(self, neighbor: int | None) -> None:
-        """Average this rank's replica with its neighbor's; None is nobody."""
+        """Average this rank's replica with a neighbor's, if there is one."""
         if neighbor is not None:
             self._average(neighbor, self._ledger.front)
 
@@ -110,7 +114,7 @@ class SharedModels(Resource):
 
         return self._overlapped.during(partial(self._average, neighbor), book)
 
-    def _average(self, neighbor: int, spans: Spans) -> None:
+    def _average(self, neighbor: int, account: Spans) -> None:
         raise NotImplementedError
 
     def close(self) -> None:
@@ -127,7 +131,7 @@ class SharedModels(Resource):
         self._words.free()
 
     def _settle(self) -> None:
-        """Do what is left to do when nobody averages any more; collective."""
+        """Do what is left to do when no rank averages any more; collective."""
 
     def _mixed(self, history: int) -> None:
         """Note the age of a model of that history in own steps; none if it is ahead."""
@@ -150,7 +154,7 @@ class Replicas(SharedModels):
     """
 
     def read(self, out: Array) -> None:
-        """Copy this rank's replica to `out`, whole, whoever averages meanwhile."""
+        """Copy this rank's replica to `out`, whole even if averaged meanwhile."""
         with self._holding(self._ledger.front, self._rank), self._ledger.updating:
             copy(self._model, out)
             self._changes_read = self._words.memory.item(HISTORY) % STEP
@@ -171,25 +175,25 @@ class Replicas(SharedModels):
         self._ledger.changes = changes - self._changes_read
         self._changes_read = changes + 1
 
-    def _average(self, neighbor: int, spans: Spans) -> None:
+    def _average(self, neighbor: int, account: Spans) -> None:
         """x_i, x_j <- (x_i + x_j) / 2, by this rank, at both ends.
 
         The last transfer is flushed before a lock is released.
         """
         models, words, now = self._models, self._words, self._fabric.now
-        with self._holding(spans, self._rank, neighbor):
+        with self._holding(account, self._rank, neighbor):
             started = now()
             words.memory[HISTORY] += 1
             history = words.add(1, neighbor, HISTORY)
             theirs = models.within_reach(neighbor)
-            mixing = 0.0
+            arithmetic = 0.0
             if theirs is None:
-                mixing = self._average_blocks(neighbor)
+                arithmetic = self._average_blocks(neighbor)
             else:
                 average_both(theirs[: self._own.size], self._own)
             models.flush(neighbor)
-            spans.update += mixing
-            spans.transfer += now() - started - mixing
+            account.update += arithmetic
+            account.transfer += now() - started - arithmetic
         self._ledger.exchanged(models.memory.nbytes, neighbor)
         self._mixed(history)
 
@@ -200,7 +204,7 @@ class Replicas(SharedModels):
         the next ones.
         """
         models, now = self._models, self._fabric.now
-        mixing = 0.0
+        arithmetic = 0.0
         ahead = 1 if neighbor in self._fabric.near else AHEAD
         pieces = self._blocks[ahead]
         coming = deque(
@@ -208,30 +212,30 @@ class Replicas(SharedModels):
         )
         for number, (part, theirs, ours) in enumerate(pieces, ahead):
             coming.popleft()()  # this block is here
-            mixing -= now()
+            arithmetic -= now()
             average(theirs, ours)
-            mixing += now()
+            arithmetic += now()
             models.put(ours, neighbor, part)
             for later, same, _ in pieces[number : number + 1]:
                 coming.append(models.getting(neighbor, later, same))
-        return mixing
+        return arithmetic
 
-    def _holding(self, spans: Spans, *ranks: int) -> "_Holding":
+    def _holding(self, account: Spans, *ranks: int) -> "_Holding":
         """Hold the lock words of `ranks`; the time until they are held is waiting."""
-        return _Holding(self, spans, ranks)
+        return _Holding(self, account, ranks)
 
 
 class _Holding:
     """Lock words in hand. A class, since a generator costs microseconds more.
 
-    Whoever holds the word of its own rank owns its model, and its history, as plain
-    memory: others touch them under this lock only, and flush before they release it.
+    A rank that holds its own word owns its model and its history as plain memory:
+    others change them under this lock only, and flush before they release it.
     """
 
-    __slots__ = ("_ranks", "_replicas", "_spans")
+    __slots__ = ("_account", "_ranks", "_replicas")
 
-    def __init__(self, replicas: Replicas, spans: Spans, ranks: tuple[int, ...]):
-        self._replicas, self._spans = replicas, spans
+    def __init__(self, replicas: Replicas, account: Spans, ranks: tuple[int, ...]):
+        self._replicas, self._account = replicas, account
         self._ranks = sorted(ranks)
 
     def __enter__(self) -> Spans:
@@ -239,13 +243,15 @@ class _Holding:
         started = r._fabric.now()
         while (taken := self._take()) is not None:
             rank, by = taken
-            r._words.rest(rank, LOCK, by, BACK_OFF[min(tries, len(BACK_OFF) - 1)])
+            r._words.rest(
+                rank, LOCK, by, BACK_OFF_SECONDS[min(tries, len(BACK_OFF_SECONDS) - 1)]
+            )
             tries += 1
         r._models.sync()
         r._words.sync()
-        self._spans.waiting += r._fabric.now() - started
+        self._account.waiting += r._fabric.now() - started
         r._ledger.counts["lock_retries"] += tries
-        return self._spans
+        return self._account
 
     def _take(self) -> tuple[int, int] | None:
         """Take all locks, or none; return None, or which one is taken and by whom."""
@@ -260,7 +266,7 @@ class _Holding:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:
-            return  # a failed rank ends the run; nobody shall meet half a model
+            return  # a failed rank ends the run; no rank shall find half a model
         r = self._replicas
         swap, mine = r._words.compare_and_swap, r._rank + 1
         started = r._fabric.now()
@@ -273,4 +279,4 @@ class _Holding:
                     f"rank {r._rank} released the replica of rank {rank} but rank "
                     f"{held - 1} held it: two algorithms share one window"
                 )
-        self._spans.transfer += r._fabric.now() - started
+        self._account.transfer += r._fabric.now() - started

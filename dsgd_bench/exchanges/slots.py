@@ -23,10 +23,26 @@ ONE = np.ones(1, np.int64)
 
 
 class Slots(Resource):
-    """What both have: rings of slots at the receivers, and who has which.
+    """Rings of slots at the receivers, one ring per edge; collective to make.
 
-    Nothing here is shared by threads of one rank except as MPI allows it: one thread
-    sends, one receives. Each has buffers of its own.
+    One thread of a rank sends and one receives; each has buffers of its own, so that
+    the two share nothing but what MPI allows.
+
+    Parameters
+    ----------
+    fabric : Fabric
+        This rank's fabric.
+    like : array of shape (dim,)
+        A message, for its length and type.
+    sources, targets : sequences of int
+        Ranks that this rank receives from and sends to; the same edges on every rank.
+    slots : int
+        Messages of one edge that have a slot.
+
+    Raises
+    ------
+    FabricError
+        If the ranks do not agree on the edges.
     """
 
     def __init__(
@@ -42,13 +58,12 @@ class Slots(Resource):
         self._rank, self._size, self._nbytes = fabric.rank, like.size, like.nbytes
         self._slots = slots
         self.sources, self.targets = tuple(sources), tuple(targets)
-        self._everybody = fabric.gather((self.sources, self.targets))
+        self._edges = fabric.gather((self.sources, self.targets))
         self._check_edges()
         places = len(self.sources)
         self._place = {source: place for place, source in enumerate(self.sources)}
         self._place_at = {
-            target: self._everybody[target][0].index(fabric.rank)
-            for target in self.targets
+            target: self._edges[target][0].index(fabric.rank) for target in self.targets
         }
         length = max(1, places * slots * like.size)
         self._payloads = fabric.vectors(length, like)
@@ -60,15 +75,15 @@ class Slots(Resource):
         self._stamp_out, self._stamp_in = np.zeros(1, np.int64), np.zeros(1, np.int64)
 
     def _check_edges(self) -> None:
-        for rank, (sources, targets) in enumerate(self._everybody):
+        for rank, (sources, targets) in enumerate(self._edges):
             for target in targets:
-                if rank not in self._everybody[target][0]:
+                if rank not in self._edges[target][0]:
                     raise FabricError(
                         f"rank {rank} sends to rank {target}, which does not expect "
                         "it: hand in the same graph on every rank"
                     )
             for source in sources:
-                if rank not in self._everybody[source][1]:
+                if rank not in self._edges[source][1]:
                     raise FabricError(
                         f"rank {rank} expects rank {source}, which does not send to "
                         "it: hand in the same graph on every rank"
@@ -87,11 +102,11 @@ class Slots(Resource):
         self._versions.flush(target)
         self._sent[target] = number + 1
 
-    def _sent_to(self, target: int, started: float, spans: Spans | None) -> None:
+    def _sent_to(self, target: int, started: float, account: Spans | None) -> None:
         """Book a message to `target` that was begun at `started`."""
         self._ledger.traffic.sent(self._nbytes)
         self._ledger.exchanges[target] += 1
-        (spans or self._ledger.front).transfer += self._fabric.now() - started
+        (account or self._ledger.front).transfer += self._fabric.now() - started
 
     def _copy(self, place: int, number: int, out: Array) -> int:
         """Copy message `number` of a source to `out`; return its stamp."""

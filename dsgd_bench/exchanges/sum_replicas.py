@@ -25,11 +25,11 @@ OWN = np.array([1, 0], np.int64)
 
 
 class SumReplicas(Resource):
-    """Replicas to which every rank adds its movements; nobody waits for anybody.
+    """Replicas to which every rank adds its movements; no rank waits for another.
 
     Every rank counts, for each origin, the gradients and the messages that have
-    arrived. Who adds counts only once the data are there, and who reads looks at the
-    counters first: a model holds at least what they say.
+    arrived. A rank that adds counts only once the data are there, and a rank that reads
+    looks at the counters first: a model holds at least the gradients that they count.
 
     Parameters
     ----------
@@ -106,21 +106,21 @@ class SumReplicas(Resource):
     def spread(self) -> None:
         """Start to add the sum of all movements since the last time to the others.
 
-        It goes out beside the next gradients. While the last one is still under way
-        this does nothing: on a slow network sums grow, but nobody waits.
+        The sum is sent during the next gradients. While the last one is in flight
+        this does nothing: on a slow network sums grow, but no rank waits.
         """
         self._overlapped.check()
         if not self._overlapped.running:
             self._overlapped.begin(partial(self._send, self._lend()))
 
     def _lend(self) -> int:
-        """Put the sum into the fabric's hands; return the gradients in it."""
+        """Lend the sum to the fabric; return the number of gradients in it."""
         self._sum, self._lent = self._lent, self._sum
         gradients, self.unsent = self.unsent, 0
         return gradients
 
-    def _send(self, gradients: int, spans: Spans) -> None:
-        """Add what was lent to every other replica, then say that it is there."""
+    def _send(self, gradients: int, account: Spans) -> None:
+        """Add what was lent to every other replica, then count it there."""
         started = self._fabric.now()
         models, counters, traffic = self._models, self._counters, self._ledger.traffic
         self._message[0] = gradients
@@ -135,7 +135,7 @@ class SumReplicas(Resource):
             counters.flush(rank)
         self._lent.fill(0.0)
         self._delivered += gradients
-        spans.transfer += self._fabric.now() - started
+        account.transfer += self._fabric.now() - started
 
     def close(self) -> None:
         """Send the last sum, wait until all have, hand the model back, free."""

@@ -37,7 +37,7 @@ class Board(Resource):
         return self._words.add(gradients, 0, COUNT) + gradients
 
     def announce(self, last_step: int) -> None:
-        """Tell every rank which step is the last. Only one rank may ever do so."""
+        """Announce to every rank which step is the last; only one rank may do so."""
         word = slice(LAST_STEP, LAST_STEP + 1)
         # a sum onto NEVER, since on one word only sums may meet fetches
         change = np.array([last_step - NEVER], np.int64)

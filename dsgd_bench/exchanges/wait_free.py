@@ -57,13 +57,13 @@ class HandoverReplicas(Replicas):
         """Return the newest copy of this rank's replica; the caller's until next time.
 
         The gradient handed over last is added to it if the communication thread has
-        not come round to it yet.
+        not applied it yet.
         """
         self._overlapped.check()
-        fabric, spans = self._fabric, self._ledger.front
+        fabric, account = self._fabric, self._ledger.front
         started = fabric.now()
         with self._mutex:
-            spans.waiting += fabric.now() - started
+            account.waiting += fabric.now() - started
             late = self._last is not None
             if self._fresh:
                 self._front, self._middle = self._middle, self._front
@@ -94,8 +94,8 @@ class HandoverReplicas(Replicas):
         G is taken once the replica is held, which may take long: a copy that lacked
         what was handed over meanwhile would throw the training thread back.
         """
-        spans = self._ledger.beside
-        with self._holding(spans, self._rank):
+        account = self._ledger.beside
+        with self._holding(account, self._rank):
             started = self._fabric.now()
             with self._mutex:
                 self._sum, self._taken = self._taken, self._sum
@@ -111,14 +111,14 @@ class HandoverReplicas(Replicas):
                 self._ledger.changes = changes - changes_read
                 changes += 1
             copy(self._model, self._back)
-            spans.update += self._fabric.now() - started
+            account.update += self._fabric.now() - started
         with self._mutex:
             self._middle, self._back = self._back, self._middle
             self._included, self._middle_changes = included, changes
             self._fresh = True
 
     def average_beside(self, neighbor: int | None) -> None:
-        """Average with a neighbor, on the communication thread; None is nobody."""
+        """Average with a neighbor, if there is one, on the communication thread."""
         if neighbor is not None:
             self._average(neighbor, self._ledger.beside)
 

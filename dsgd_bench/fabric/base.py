@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.ledger import Ledger
 
-BACK_OFF = (0.0, 0.0, 0.0, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6)
+BACK_OFF_SECONDS = (0.0, 0.0, 0.0, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6)
 """Seconds between the tries of a rank that wants a lock; the last one repeats."""
 
 
@@ -113,10 +113,10 @@ class Messages(Protocol):
         """Wait until all that is to be received is here; sends may be under way."""
 
     def wait(self) -> None:
-        """Wait until all that was started is done, politely."""
+        """Wait until all that was started is done; on shared cores, by polling."""
 
     def take(self, out: NDArray[Any]) -> tuple[int, int]:
-        """Wait for the next message of anybody; return its rank and element count.
+        """Wait for the next message of any rank; return that rank and the elements.
 
         What this rank has started to send meanwhile need not be done.
         """
@@ -125,8 +125,8 @@ class Messages(Protocol):
         """Give the channel back; collective."""
 
 
-class Beside(Protocol):
-    """Work that runs beside the training thread: a thread on MPI, a greenlet else."""
+class Helper(Protocol):
+    """A helper of the training thread: a thread on MPI, a greenlet in virtual time."""
 
     def start(self, work: Callable[[], None]) -> None:
         """Begin `work`; the last one must have been joined."""
@@ -149,7 +149,7 @@ class Fabric(Protocol):
     kind : str
         ``"mpi"`` (measured) or ``"virtual"`` (simulated).
     rank, size : int
-        Who this is, and how many there are.
+        The number of this rank, from 0, and how many there are.
     ledger : Ledger
         Where the fabric books time and traffic.
     offsets : list of float
@@ -157,7 +157,7 @@ class Fabric(Protocol):
     near : frozenset of int
         Ranks whose windows are plain memory for this one, itself among them.
     broken : bool
-        Some rank failed: nobody can be met any more, and nothing is closed.
+        Some rank failed: no collective can end any more, and nothing is closed.
     """
 
     kind: str
@@ -172,7 +172,7 @@ class Fabric(Protocol):
 
     @property
     def broken(self) -> bool:
-        """Whether some rank failed: nobody can be met any more."""
+        """Whether some rank failed, so that no collective can end any more."""
 
     def now(self) -> float:
         """Return this rank's clock in seconds; only differences mean anything."""
@@ -199,14 +199,14 @@ class Fabric(Protocol):
     def messages(self) -> Messages:
         """Open a channel for two-sided messages; collective."""
 
-    def beside(self) -> Beside:
-        """Make a helper that works beside the training thread."""
+    def helper(self) -> Helper:
+        """Make a helper, which works while the training thread computes."""
 
     def barrier(self) -> None:
-        """Wait for everybody. For the harness, never while the clock runs."""
+        """Wait for all ranks. For the harness, never while the clock runs."""
 
     def nodes(self) -> list[str]:
-        """Return every rank's host, by rank, two of one name told apart.
+        """Return every rank's host, by rank, two of one name made distinct.
 
         For the harness.
         """
@@ -222,7 +222,7 @@ class Fabric(Protocol):
         """Start that thread."""
 
     def gather(self, value: object) -> list[Any]:
-        """Return everybody's `value`, by rank, on every rank. For the harness."""
+        """Return the `value` of all ranks, by rank, on every rank. For the harness."""
 
 
 def ends_well(fabric: Fabric, kind: type[BaseException] | None) -> bool:

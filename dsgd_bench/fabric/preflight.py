@@ -19,10 +19,10 @@ import numpy as np
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric, VectorWindow, WordWindow
 
-BUSY = 0.06
+BUSY_SECONDS = 0.06
 """Seconds a target computes while the operation is timed."""
 
-HEAD_START = 0.005
+HEAD_START_SECONDS = 0.005
 """Seconds the target gets to become busy."""
 
 PHASES = 2
@@ -70,7 +70,7 @@ def preflight(fabric: Fabric, mode: str = "auto") -> dict[str, Any]:
         fabric.start_progress()
         again = {name: _measure(fabric, *pair) for name, pair in pairs.items()}
         found = {name: _combine(found[name], again[name]) for name in found}
-    return {"thread": fabric.progress_running, "busy_s": BUSY, "pairs": found}
+    return {"thread": fabric.progress_running, "busy_s": BUSY_SECONDS, "pairs": found}
 
 
 def _pairs(nodes: list[str]) -> dict[str, tuple[int, int]]:
@@ -127,7 +127,7 @@ def _measure(fabric: Fabric, origin: int, target: int) -> dict[str, Any]:
 
 def has_waited(seconds: float) -> bool:
     """Tell whether an operation that took so long has waited for its busy target."""
-    return seconds > BUSY / 2
+    return seconds > BUSY_SECONDS / 2
 
 
 def answers(
@@ -155,9 +155,9 @@ def answers(
             fabric.barrier()
             spent = 0.0
             if fabric.rank == target and phase:
-                _compute(fabric, BUSY)
+                _compute(fabric, BUSY_SECONDS)
             elif fabric.rank == origin:
-                fabric.pause(HEAD_START)
+                fabric.pause(HEAD_START_SECONDS)
                 started = fabric.now()
                 operation()
                 spent = fabric.now() - started

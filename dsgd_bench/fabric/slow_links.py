@@ -1,9 +1,9 @@
 """Slow links in software: chosen ranks or pairs exchange no faster than they may.
 
-A wrapper over any fabric, for clusters where nobody may touch the network. What the
+A wrapper over any fabric, for clusters whose network may not be changed. What the
 real network does, it still does; an operation over a slow link ends when it would have
 by itself, but not before the slow link has carried it. So the slower of the two counts,
-and what computing hides on a real slow link is hidden here.
+and what overlaps with computing on a real slow link overlaps here.
 
 The slow link of a rank is a port for each direction, that of a pair a wire for each
 direction. Bytes pass through one after the other at `rate`; at the far end a message

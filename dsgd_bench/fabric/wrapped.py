@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dsgd_bench.arrays import Array
-from dsgd_bench.fabric.base import Beside, Fabric, Messages, VectorWindow, WordWindow
+from dsgd_bench.fabric.base import Fabric, Helper, Messages, VectorWindow, WordWindow
 
 
 class WrappedFabric:
@@ -60,8 +60,8 @@ class WrappedFabric:
     def messages(self) -> Messages:
         return self._fabric.messages()
 
-    def beside(self) -> Beside:
-        return self._fabric.beside()
+    def helper(self) -> Helper:
+        return self._fabric.helper()
 
     def barrier(self) -> None:
         self._fabric.barrier()

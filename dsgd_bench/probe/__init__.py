@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from dsgd_bench.bench.flags import GIB, short
 from dsgd_bench.bench.output import header
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.preflight import BUSY
+from dsgd_bench.fabric.preflight import BUSY_SECONDS
 from dsgd_bench.host import mpi_bugs, provenance
 from dsgd_bench.probe import busy, gradients, tables
 from dsgd_bench.probe.operations import AMONG_MANY, BETWEEN_TWO
@@ -237,7 +237,7 @@ class Probe:
             pairs={name: measured[name] for name in self._pairs},
             allreduce=among["allreduce"],
             neighborhood=among["neighborhood"],
-            busy_target=BUSY,
+            busy_target=BUSY_SECONDS,
             busy=found,
             remedies=busy.remedies(found, family),
             gradients=times,

@@ -75,7 +75,7 @@ def test_a_model_updated_while_it_is_being_sent_is_caught(breed: Breed) -> None:
         with Mixer(worker.fabric, x, worker.graph(graph)) as mixer:
             while True:
                 yield x
-                with mixer.mixing(x):
+                with mixer.overlapped(x):
                     worker.gradient(x, out=g)
                     worker.update(x, g)
 

@@ -498,7 +498,7 @@ def test_weights_held_and_in_flight_add_up_at_every_moment(
         for _ in range(12):
             next(walking)
             push = walking.gi_frame.f_locals["push"]
-            held[fabric.rank] = push._mass.packet
+            held[fabric.rank] = push._sum.packet
             if len(held) == size:
                 total = sum(held.values())
                 sums.append([total[-1] + flight["w"], total[:-1] + flight["x"]])

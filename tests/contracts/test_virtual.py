@@ -9,7 +9,7 @@ import pytest
 from dsgd_bench.errors import FabricError
 from dsgd_bench.exchanges.replicas import LOCK, Replicas
 from dsgd_bench.fabric.virtual.fabric import Network, VirtualFabric, World
-from dsgd_bench.fabric.virtual.scheduler import PATIENCE
+from dsgd_bench.fabric.virtual.scheduler import SPIN_LIMIT
 
 Work = Callable[[VirtualFabric], Any]
 
@@ -209,12 +209,12 @@ def test_transfers_in_pieces_are_torn_where_nothing_protects_them() -> None:
 
 def test_who_is_alone_may_compute_for_long() -> None:
     def work(fabric: VirtualFabric) -> float:
-        for _ in range(2 * PATIENCE):
+        for _ in range(2 * SPIN_LIMIT):
             fabric.pause(1e-3)
         return fabric.now()
 
     [ended] = World(1).run(work)
-    assert ended == pytest.approx(2 * PATIENCE * 1e-3)
+    assert ended == pytest.approx(2 * SPIN_LIMIT * 1e-3)
 
 
 def test_a_lock_that_is_never_released_is_a_spin_forever() -> None:
@@ -261,7 +261,7 @@ def test_the_error_of_work_beside_ends_all() -> None:
         raise ZeroDivisionError
 
     def work(fabric: VirtualFabric) -> None:
-        beside = fabric.beside()
+        beside = fabric.helper()
         if fabric.rank == 0:
             beside.start(fail)
             beside.join()

@@ -62,7 +62,7 @@ def there_and_back(fabric: Any, nbytes: str, times: str) -> list[float]:
 
 def answering(fabric: Any, mode: str, busy: str) -> dict[str, Any]:
     """Measure whether a busy target answers, with busy phases of so many seconds."""
-    preflight.BUSY = float(busy)
+    preflight.BUSY_SECONDS = float(busy)
     return preflight.preflight(fabric, mode)
 
 

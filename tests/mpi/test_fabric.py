@@ -347,7 +347,7 @@ def test_the_preflight_has_a_verdict_for_every_operation(all_ranks: Any) -> None
 def test_a_progress_thread_that_is_asked_for_runs_until_the_end(
     all_ranks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "BUSY", 0.02)
+    monkeypatch.setattr(preflight, "BUSY_SECONDS", 0.02)
     monkeypatch.setattr(preflight, "PHASES", 1)
     before = set(threading.enumerate())
 
@@ -396,7 +396,7 @@ def test_what_a_helper_thread_raises_is_raised_by_whoever_joins_it(
         raise ZeroDivisionError
 
     def work(fabric: Fabric) -> list[str]:
-        helper = fabric.beside()
+        helper = fabric.helper()
         said = []
         helper.start(lambda: said.append("worked"))
         helper.join()

@@ -28,7 +28,7 @@ from dsgd_bench.arrays import Array, Scratch, cuda, memory, on_gpu
 from dsgd_bench.arrays.cuda import Gpu
 from dsgd_bench.arrays.updates import accumulate
 from dsgd_bench.errors import ConfigError
-from dsgd_bench.fabric.base import Beside, Fabric, Messages, VectorWindow
+from dsgd_bench.fabric.base import Fabric, Helper, Messages, VectorWindow
 from dsgd_bench.fabric.gpu.ipc_window import PeerWindow
 from dsgd_bench.fabric.gpu.staging import MappedWindow, StagedMessages, Staging
 from dsgd_bench.fabric.wrapped import WrappedFabric
@@ -258,9 +258,9 @@ class DeviceFabric(WrappedFabric):
             return _Finished(self._fabric.messages(), self.gpu)
         return StagedMessages(self._mpi)
 
-    def beside(self) -> Beside:
+    def helper(self) -> Helper:
         """Make a helper that works beside the training thread, on its own stream."""
-        return _Beside(self._fabric.beside(), self.gpu)
+        return _FinishingHelper(self._fabric.helper(), self.gpu)
 
 
 class _Finished:
@@ -295,10 +295,10 @@ class _Finished:
         self._messages.close()
 
 
-class _Beside:
-    """`base.Beside` that sees finished work only, and leaves only finished work."""
+class _FinishingHelper:
+    """`base.Helper` that sees finished work only, and leaves only finished work."""
 
-    def __init__(self, helper: Beside, gpu: Gpu) -> None:
+    def __init__(self, helper: Helper, gpu: Gpu) -> None:
         self._helper, self._gpu = helper, gpu
 
     def start(self, work: Callable[[], None]) -> None:

@@ -1,7 +1,7 @@
 """What `bench` and `probe` compare with: averaging by hand, windows made otherwise.
 
 The pairwise averaging has no accounts, no spans, no retries, no checks, two ranks: what
-somebody would write who needs just this one exchange, in its best form. Everything that
+one would write for just this one exchange, in its best form. Everything that
 can be made before is: views, targets, buffers. The waiting side of a lock spins, as it
 has a core of its own.
 """
@@ -15,8 +15,8 @@ from mpi4py import MPI
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.mpi.communicator import Communicator
 
-NAP = 1e-3
-"""Seconds between two looks of a rank that idles."""
+POLL_SECONDS = 1e-3
+"""Between two polls of a rank that idles."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def created(fabric: Communicator, nbytes: int, unit: int) -> MPI.Win:
 def idle(comm: MPI.Intracomm) -> None:
     """Wait for the other ranks almost asleep: no core, no memory traffic; collective.
 
-    The library is still entered every `NAP` seconds, so a target keeps answering.
+    The library is still entered every `POLL_SECONDS`, so a target keeps answering.
     """
     request = comm.Ibarrier()
     while not request.Test():
-        time.sleep(NAP)
+        time.sleep(POLL_SECONDS)

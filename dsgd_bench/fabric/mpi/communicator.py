@@ -1,7 +1,7 @@
-"""One rank of an MPI communicator: who it is, who is near, and how it waits.
+"""One rank of an MPI communicator: its number, which ranks are near, how it waits.
 
-Waiting is polite where ranks share cores: a rank gives its core away, because spinning
-ranks keep the one they wait for from running.
+Where ranks share cores a waiting rank gives its core away, because spinning ranks keep
+the one that they wait for from running.
 """
 
 import os
@@ -13,15 +13,15 @@ from mpi4py import MPI
 from dsgd_bench.fabric.ledger import monotonic
 from dsgd_bench.host import cgroups, identity, placement
 
-YIELDING = 5e-3
-"""Seconds that a waiting rank on a shared core looks at its request again and again,
-giving the core away after each look: whoever wakes meanwhile runs at once."""
+YIELD_SECONDS = 5e-3
+"""Seconds that a waiting rank on a shared core polls its request, yielding the core
+after each poll: a rank that wakes meanwhile runs at once."""
 
-NAP = 0.2e-3
-"""Seconds between two looks after that: then somebody is slow, and cores are needed.
+POLL_SECONDS = 0.2e-3
+"""Seconds between two polls after that: then some rank is slow, and cores are needed.
 
 Both measured with 16 ranks on 2 cores, 20 ms apart: against spinning in the library,
-or napping from the start, the mean step was 1 to 4 ms shorter.
+or sleeping from the start, the mean step was 1 to 4 ms shorter.
 """
 
 
@@ -38,7 +38,7 @@ class Communicator:
     comm : MPI.Intracomm
         The duplicate.
     rank, size : int
-        Who this is, and how many there are.
+        The number of this rank, from 0, and how many there are.
     near : frozenset of int
         Ranks whose windows are plain memory for this one, itself among them.
     node_cores : float
@@ -61,7 +61,7 @@ class Communicator:
 
     @property
     def library(self) -> str:
-        """Name and version of the MPI library, as it says itself."""
+        """Name and version of the MPI library, as it gives them."""
         return MPI.Get_library_version().partition("\n")[0].strip("\0 ")
 
     def _cores(self) -> tuple[float, bool]:
@@ -93,35 +93,35 @@ class Communicator:
         time.sleep(seconds)
 
     def barrier(self) -> None:
-        """Wait for everybody; for the harness only."""
+        """Wait for all ranks; for the harness only."""
         self.wait(self.comm.Ibarrier())
 
     def wait(self, request: MPI.Request, status: MPI.Status | None = None) -> None:
-        """Wait for `request`, napping between looks where ranks share cores."""
+        """Wait for `request`, sleeping between polls where ranks share cores."""
         if not self.crowded:
             request.Wait(status)
         else:
-            self._look(lambda: request.Test(status))
+            self._poll(lambda: request.Test(status))
         self.beats += 1
 
     def next_source(self, comm: MPI.Intracomm) -> int:
-        """Wait until somebody's message is there to be received; return whose.
+        """Wait until a message is there to be received; return the rank that sent it.
 
-        A receive from anybody would do, but over UCX and TCP MPICH 5.0.2 loses those.
+        A receive from any source would do, but MPICH 5.0.2 over UCX and TCP loses it.
         """
         status = MPI.Status()
         if not self.crowded:
             comm.Probe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
         else:
-            self._look(lambda: comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status))
+            self._poll(lambda: comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status))
         self.beats += 1
         return status.source
 
-    def _look(self, done: Callable[[], bool]) -> None:
-        """Look until it is done: yielding the core at first, then napping."""
-        patient_until = self.now() + YIELDING
+    def _poll(self, done: Callable[[], bool]) -> None:
+        """Poll until it is done: yield the core at first, then sleep in between."""
+        yields_until = self.now() + YIELD_SECONDS
         while not done():
-            if self.now() < patient_until:
+            if self.now() < yields_until:
                 os.sched_yield()
             else:
-                time.sleep(NAP)
+                time.sleep(POLL_SECONDS)

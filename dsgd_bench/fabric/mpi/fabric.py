@@ -26,16 +26,16 @@ from dsgd_bench.fabric.mpi.messages import MpiMessages
 from dsgd_bench.fabric.mpi.window import MpiVectorWindow, MpiWordWindow
 from dsgd_bench.host import environment, identity, network_counters, placement
 
-SWITCH_INTERVAL = 1e-3
+SWITCH_SECONDS = 1e-3
 """Seconds a Python thread may keep the interpreter while another one wants it."""
 
 ROUND_TRIPS = 50
 """Messages there and back by which two clocks are compared."""
 
-LAST_WORDS = 0.2
-"""Seconds in which a launcher reads what a rank has said before it ends the job."""
+ABORT_DELAY_SECONDS = 0.2
+"""Seconds in which a launcher reads what a rank has printed before it ends the job."""
 
-PROGRESS_PERIOD = 1e-3
+PROGRESS_PERIOD_SECONDS = 1e-3
 """Seconds between two visits of the progress thread to the MPI library."""
 
 
@@ -79,7 +79,7 @@ class MpiFabric(Communicator):
         self.ledger = Ledger(self.now, network_counters.read)
         self.offsets = [0.0] * self.size
         self._progress: _ProgressThread | None = None
-        sys.setswitchinterval(SWITCH_INTERVAL)
+        sys.setswitchinterval(SWITCH_SECONDS)
 
     def average(self, x: Array) -> None:
         """Replace `x` by its mean over all ranks (``MPI_Allreduce``, in place).
@@ -123,17 +123,17 @@ class MpiFabric(Communicator):
         """Open a channel for two-sided messages; collective."""
         return MpiMessages(self)
 
-    def beside(self) -> "HelperThread":
-        """Make a thread that works beside the training thread."""
+    def helper(self) -> "HelperThread":
+        """Make a thread that works while the training thread computes."""
         return HelperThread()
 
     def gather(self, value: object) -> list[Any]:
-        """Return everybody's `value` on every rank; pickles, for the harness only."""
-        self.barrier()  # politely: the pickled collective spins
+        """Return the `value` of all ranks; pickles, so for the harness only."""
+        self.barrier()  # which gives the core away: the pickled collective spins
         return self.comm.allgather(value)
 
     def nodes(self) -> list[str]:
-        """Return every rank's host, by rank, two of one name told apart; as above."""
+        """Return every rank's host, by rank, two of one name made distinct."""
         return identity.names(self._hosts())
 
     def _hosts(self) -> list[identity.Host]:
@@ -178,7 +178,7 @@ class MpiFabric(Communicator):
                 offset = (sent + received) / 2 - stamp[0]
         return offset, shortest / 2
 
-    def start_progress(self, period: float = PROGRESS_PERIOD) -> None:
+    def start_progress(self, period: float = PROGRESS_PERIOD_SECONDS) -> None:
         """Start a thread that enters MPI every `period` seconds, for computing targets.
 
         Measured on three libraries, only such a thread makes a busy target answer
@@ -201,7 +201,7 @@ class MpiFabric(Communicator):
         return fabric
 
     def claims_gpu(self) -> bool:
-        """Tell whether the library says that it takes vectors on a GPU.
+        """Return whether the library claims that it takes vectors on a GPU.
 
         By the standard's list of kinds of memory (MPI 4.1), or the older question that
         MPICH and Open MPI answer, asked of the very file that is loaded.
@@ -232,12 +232,12 @@ class MpiFabric(Communicator):
     def abort(self, status: int) -> None:
         """End the whole job with exit `status`, whatever the other ranks do.
 
-        What this rank has said is passed on first: launchers that see a job abort may
-        drop what they have not read yet.
+        What this rank has printed is passed on first: launchers that see a job abort
+        may drop what they have not read yet.
         """
         sys.stdout.flush()
         sys.stderr.flush()
-        time.sleep(LAST_WORDS)
+        time.sleep(ABORT_DELAY_SECONDS)
         MPI.COMM_WORLD.Abort(status)
 
     @property

@@ -1,11 +1,11 @@
-"""The helper thread of a rank: what `base.Beside` is where time is real."""
+"""The helper thread of a rank: what `base.Helper` is where time is real."""
 
 import threading
 from collections.abc import Callable
 
 
 class HelperThread:
-    """`base.Beside` as one thread that waits for work; made before the clock starts."""
+    """`base.Helper` as one thread that waits for work; made before the clock starts."""
 
     def __init__(self) -> None:
         self._work: Callable[[], None] | None = None

@@ -109,7 +109,7 @@ class VirtualFabric(VirtualRank):
         return StrictWordWindow(self, parts, network)
 
     def _side_by_side(self, length: int, dtype: DTypeLike) -> list[NDArray[Any]]:
-        """Return zeros for everybody, by rank: parts of one array, near each other."""
+        """Return zeros for all ranks, by rank: parts of one array, near each other."""
         meeting = self.meet("window", length)
         lengths = self.finish(meeting)
         if meeting.result is None:
@@ -123,12 +123,12 @@ class VirtualFabric(VirtualRank):
         self.barrier()
         return VirtualMessages(self, self._channels)
 
-    def beside(self) -> "HelperGreenlet":
-        """Make a greenlet that works beside the training one."""
+    def helper(self) -> "HelperGreenlet":
+        """Make a greenlet that works while the training one computes."""
         return HelperGreenlet(self.world)
 
     def gather(self, value: object) -> list[Any]:
-        """Return everybody's `value`, by rank: one list for all, not to be changed."""
+        """Return the `value` of all ranks: one list for all, not to be changed."""
         meeting = self.meet("gather", value)
         values = self.finish(meeting)
         if meeting.result is None:
@@ -148,7 +148,7 @@ class VirtualFabric(VirtualRank):
 
     @property
     def broken(self) -> bool:
-        """Whether some rank failed, so that nobody can be met any more."""
+        """Whether some rank failed, so that no collective can end any more."""
         return self.world.broken
 
     def close(self) -> None:

@@ -148,7 +148,7 @@ class PricedVectorWindow(PricedWindow):
     def within_reach(self, rank: int) -> NDArray[Any] | None:
         """Return the vector of another rank; charge for exchanging it until `flush`.
 
-        Nobody sees it meanwhile: who computes on it holds the locks of both.
+        No rank reads it meanwhile: the one that computes on it holds both locks.
         """
         memory = self._parts[rank]
         self._begin("exchange", rank, memory, memory)
@@ -216,13 +216,13 @@ class PricedWordWindow(PricedWindow):
             self._wait(done)
 
     def rest(self, rank: int, index: int, seen: int, seconds: float) -> None:
-        """Wait as if by looking every `seconds` whether a word has changed.
+        """Wait as if by polling every `seconds` whether a word has changed.
 
         In one event instead of thousands, where that takes long.
         """
         world = self._world
         if seconds and self._parts[rank].item(index) == seen:
-            with world.in_call(self._rank):  # whoever looks that often answers
+            with world.in_call(self._rank):  # a rank that polls so often answers
                 world.rest((self._id, rank, index), seconds)
         else:
             world.sleep(seconds)

@@ -1,4 +1,4 @@
-"""One simulated rank: who it is, and how it meets the others in a collective."""
+"""One simulated rank, and how it enters and leaves a collective."""
 
 from typing import Any
 
@@ -66,5 +66,5 @@ class VirtualRank:
         return meeting.complete_at or 0.0
 
     def barrier(self) -> None:
-        """Wait for everybody."""
+        """Wait for all ranks."""
         self.finish(self.meet("barrier", None))

@@ -19,7 +19,7 @@ from dsgd_bench.fabric.virtual.network import Interconnect, Network
 Word: TypeAlias = tuple[int, int, int]
 """A window, a rank, and an index in its memory."""
 
-PATIENCE = 10_000
+SPIN_LIMIT = 10_000
 """Events per rank in a row without a transfer, a lock taken or a meeting: a spin
 forever, if they also took `PATIENCE_SLEEPS` times as long as the longest sleep."""
 
@@ -110,8 +110,8 @@ class Schedule:
         self._number = 0
         self.events = 0
         # events; who is alone waits for nobody
-        self._patience = PATIENCE * size if size > 1 else math.inf
-        self._patient_until = self._patience
+        self._spin_limit = SPIN_LIMIT * size if size > 1 else math.inf
+        self._spins_from = self._spin_limit
         self._alive_at = 0.0
         self._longest_sleep = 0.0
         self._parked: dict[greenlet, str] = {}
@@ -164,7 +164,7 @@ class Schedule:
         """Move the time to the next event; return who is due then."""
         self.time, _, _, glet = heappop(self._events)
         self.events += 1
-        if self.events > self._patient_until:
+        if self.events > self._spins_from:
             self._check_spinning()
         return glet
 
@@ -189,7 +189,7 @@ class Schedule:
 
     def alive(self) -> None:
         """Note that some rank got on with its work."""
-        self._patient_until = self.events + self._patience
+        self._spins_from = self.events + self._spin_limit
         self._alive_at = self.time
 
     def _check_spinning(self) -> None:
@@ -241,7 +241,7 @@ class Schedule:
             tie = (self._numbers or self._draw_more()).pop()
             mine = (time, tie, self._number, current)
             self.time, _, _, due = heappushpop(events, mine)
-        if self.events > self._patient_until:
+        if self.events > self._spins_from:
             self._check_spinning()
         if due is current:
             return
@@ -283,7 +283,7 @@ class Schedule:
 
     def changed(self, window: int, rank: int, index: int) -> None:
         """Note that a word changed; whoever rests until it does looks again soon."""
-        self._patient_until = self.events + self._patience  # as `alive` does
+        self._spins_from = self.events + self._spin_limit  # as `alive` does
         self._alive_at = self.time
         if self.resting:
             for task, seconds in self.resting.pop((window, rank, index), ()):
@@ -327,7 +327,7 @@ class _InCall:
 
 
 class HelperGreenlet:
-    """`base.Beside` as a greenlet of the same rank."""
+    """`base.Helper` as a greenlet of the same rank."""
 
     def __init__(self, world: Schedule) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""A window in virtual time that tries whoever uses it: torn, poisoned, checked."""
+"""A window in virtual time that tests its user: torn, poisoned, checked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -175,5 +175,5 @@ class StrictWordWindow(StrictWindow):
         return found
 
     def rest(self, rank: int, index: int, seen: int, seconds: float) -> None:
-        del rank, index, seen  # whoever polls here polls as on MPI
+        del rank, index, seen  # polling is as on MPI
         self._world.sleep(seconds)
