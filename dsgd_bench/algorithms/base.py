@@ -152,6 +152,14 @@ class Algorithm(Facts):
         doc = inspect.getdoc(inspect.getmodule(self.steps)) or ""
         return doc.partition("\n")[0]
 
+    def today(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings that an earlier version wrote in those of this one."""
+        found = dict(settings)
+        for name, convert in self.former_settings.items():
+            if name in found:
+                found |= convert(found.pop(name))
+        return found
+
     def servers(self, settings: Mapping[str, Any], ranks: int) -> int:
         """Return how many of the `ranks` are servers; a single rank is none."""
         given = next(

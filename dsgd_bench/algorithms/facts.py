@@ -7,7 +7,7 @@ trial asks for is a function of its `Setup`; one that does not is a value.
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol
 
@@ -208,6 +208,9 @@ Amount = float | Callable[[Setup], float]
 Range = tuple[float, float]
 """The least and the most."""
 
+Former = Callable[[Any], Mapping[str, Any]]
+"""From the value of a setting that earlier versions had to settings of today."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -263,6 +266,8 @@ class Facts:
         What the AD-PSGD paper measured with a slow worker.
     reference : bool
         Whether other algorithms are compared with this one.
+    former_settings : mapping
+        Settings that earlier versions had: name -> what returns today's for a value.
     rule : int
         Version of the rule. A change that gives the same trial other numbers raises it:
         results of the rule before are then neither taken for those of this one, nor
@@ -290,6 +295,7 @@ class Facts:
     claims: AbstractSet[str] = frozenset()
     paper_times: PaperTimes | None = None
     reference: bool = False
+    former_settings: Mapping[str, Former] = field(default_factory=dict)
     rule: int = 1
 
     def __post_init__(self) -> None:

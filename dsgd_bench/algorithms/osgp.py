@@ -60,7 +60,8 @@ def least_time(case: Case) -> Bound:
         bound=least_time,
         staleness_limits=lambda setup: (0.0, setup.settings["tau"]),
         max_skew=lambda setup: within_reach(setup) * (1 + setup.settings["tau"]),
-        weighted=lambda setup: not setup.settings["biased"],
+        weighted=lambda setup: setup.settings["weights"],
+        former_settings={"biased": lambda biased: {"weights": not biased}},
         overlapped_form_of="sgp",
         claims={"absorbs-delays", "slow-network"},
     ),
@@ -71,7 +72,7 @@ def osgp(
     *,
     graph: GraphName = "one-peer-exponential",
     tau: Index = 1,
-    biased: bool = False,
+    weights: bool = True,
 ) -> Steps:
     """Yield this worker's model z, at which its next gradient is taken.
 
@@ -85,14 +86,14 @@ def osgp(
         Name in `dsgd_bench.graphs.GRAPHS`.
     tau : int
         Gradient steps that a message may take before it is waited for.
-    biased : bool
-        Whether z is x itself, without weights: an ablation of the paper.
+    weights : bool
+        Whether z is x / w; else it is x itself: an ablation of the paper.
     """
     g = np.zeros_like(z)
     every = max(tau, 1)
     topology = worker.graph(graph)
     with OverlappedPush(
-        worker.fabric, z, topology, tau=tau, weights=not biased, state=worker.state
+        worker.fabric, z, topology, tau=tau, weights=weights, state=worker.state
     ) as push:
         for k in count(worker.state.step):
             yield z

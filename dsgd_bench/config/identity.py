@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from dsgd_bench import problems
 from dsgd_bench.algorithms import ALGORITHMS
@@ -22,8 +22,18 @@ from dsgd_bench.spec.trial import AlgorithmSpec, ProblemSpec, Trial
 
 def trial_id(trial: Trial) -> str:
     """Return the name of a trial, 12 hexadecimal digits: a hash of what was `asked`."""
-    content = msgspec.json.encode(asked(trial), order="sorted")
+    content = msgspec.json.encode(asked(today(trial)), order="sorted")
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+def today(trial: Trial) -> Trial:
+    """Return a trial that an earlier version wrote in the settings of this one."""
+    spec = trial.algorithm
+    known = ALGORITHMS.get(spec.kind)
+    if known is None or known.former_settings.keys().isdisjoint(spec.settings):
+        return trial
+    spec = structs.replace(spec, settings=known.today(spec.settings))
+    return structs.replace(trial, algorithm=spec)
 
 
 def asked(value: Any) -> Any:

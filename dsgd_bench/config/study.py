@@ -326,6 +326,8 @@ def _section(name: str, table: Any) -> dict[str, Any]:
     kind = strict.read_table(given, {"kind": checks.keys(name, [])["kind"]}, name)[
         "kind"
     ]
+    if name == "algorithm":
+        _refuse_former(kind, table)
     return strict.read_table(
         table, checks.keys(name, [kind]), name, kind=kind, home=checks.home
     )
@@ -337,3 +339,15 @@ def _with_settings(struct: type[Any], values: dict[str, Any]) -> Any:
     settings = {key: value for key, value in values.items() if key not in fields}
     own = {key: value for key, value in values.items() if key in fields}
     return struct(**own, settings=settings)
+
+
+def _refuse_former(kind: str, table: Table) -> None:
+    """Refuse a setting that an earlier version had, with what it is called today."""
+    for key, convert in ALGORITHMS[kind].former_settings.items():
+        if key in table:
+            now = convert(table[key])
+            said = ", ".join(f"{name} = {strict.show(now[name])}" for name in now)
+            raise ConfigError(
+                f"algorithm.{key} is a setting of {kind} no more: instead of {key} = "
+                f"{strict.show(table[key])} write {said}"
+            )

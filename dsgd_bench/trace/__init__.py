@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dsgd_bench.config import identity
 from dsgd_bench.errors import TraceError
 from dsgd_bench.io.escape import plain
 from dsgd_bench.spec.trial import Trial
@@ -97,7 +98,7 @@ class Trace:
             earlier.complete(self._arrays, int(schema), self.trial.ranks, kind)
 
     def _read_facts(self, facts: dict[str, Any]) -> None:
-        self.trial = Trial.from_json(facts["dsgd_trial"])
+        self.trial = identity.today(Trial.from_json(facts["dsgd_trial"]))
         self.study = str(facts["dsgd_study"])
         self.status = str(facts["dsgd_status"])
         self.reason = str(facts["dsgd_reason"])

@@ -147,7 +147,7 @@ def test_on_an_irregular_digraph_z_meets_the_true_mean_and_x_does_not(
     size = min(4, world.most)
     if size == 1:
         pytest.skip("one rank has no irregular graph")
-    ablation = {"weights": False} if kind == "sgp" else {"biased": True}
+    ablation = {"weights": False}
     graph = {"graph": irregular(folder, size)}
     with_weights = walks(world, size, kind, steps=80, settings=graph)
     without = walks(world, size, kind, steps=80, settings=graph | ablation)
@@ -259,7 +259,7 @@ def test_on_quadratics_and_an_irregular_digraph_the_mean_of_z_is_the_optimum(
     if size == 1:
         pytest.skip("one rank has no irregular graph")
     steps = 800 if kind == "sgp" or world.kind == "virtual" else 200
-    ablation = {"weights": False} if kind == "sgp" else {"biased": True}
+    ablation = {"weights": False}
     graph = {"graph": irregular(folder, size)}
     optimum = np.mean([np.cos(np.arange(7) + rank) for rank in range(size)], axis=0)
 
@@ -543,7 +543,7 @@ def test_osgp_meets_the_mean_of_the_start_whatever_the_delays_biased_need_not(
     for w in walked:
         assert not (w.column("staleness") > tau).any()
     if size > 1 and world.kind == "virtual":
-        biased = np.array([w.models[-1] for w in run(biased=True)])
+        biased = np.array([w.models[-1] for w in run(weights=False)])
         # the elements of the mean are of the order of 0.1
         assert np.abs(biased - mean).max() > 0.02
 

@@ -216,6 +216,14 @@ def test_an_unknown_name_is_refused_with_the_allowed_and_the_nearest(
         assert words in sentence
 
 
+def test_a_former_setting_is_refused_with_what_it_is_called_today(refusal):
+    overrides = ["algorithm.kind='osgp'", "algorithm.biased=true"]
+    assert refusal(PLAIN, overrides).endswith(
+        "algorithm.biased is a setting of osgp no more: instead of biased = true write "
+        "weights = false"
+    )
+
+
 WRONG = [
     ("study.ranks='4'", 'study.ranks is "4" but must be a whole number at least 1'),
     ("study.ranks=0", "study.ranks is 0 but must be a whole number at least 1"),

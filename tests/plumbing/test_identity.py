@@ -26,7 +26,7 @@ from dsgd_bench.spec.trial import (
 )
 from dsgd_bench.study import runner
 from dsgd_bench.study.decision import FINISHED, Ended
-from dsgd_bench.trace import trials
+from dsgd_bench.trace import Trace, trials
 
 EARLIER = Path(__file__).parent / "earlier"
 """Jobs as commit cf87a62 wrote them, in folders called by the ids of that time."""
@@ -219,3 +219,25 @@ def test_an_earlier_folder_counts_as_its_trial_in_a_report(tmp_path):
     found = report.read_report(tmp_path / "toy")
     standing = found.standing({trial_id(toy.trial)})
     assert standing.states == ((trial_id(toy.trial), trials.Outcome.FINISHED),)
+
+
+# --- settings that are called otherwise today
+
+
+def test_a_setting_that_was_renamed_is_the_same_trial():
+    for biased in (False, True):
+        then = trial(algorithm=AlgorithmSpec("osgp", {"biased": biased, "tau": 2}))
+        now = trial(algorithm=AlgorithmSpec("osgp", {"weights": not biased, "tau": 2}))
+        assert trial_id(then) == trial_id(now)
+    plain = trial(algorithm=AlgorithmSpec("osgp"))
+    then = trial(algorithm=AlgorithmSpec("osgp", {"biased": False}))
+    assert trial_id(then) == trial_id(plain)
+
+
+def test_a_trace_with_a_renamed_setting_is_read_in_the_settings_of_today(tmp_path):
+    then = synthetic.trial("osgp", settings={"biased": True})
+    toy = replace(synthetic.run(synthetic.trial("osgp")), trial=then)
+    folder = synthetic.save(toy, tmp_path / "toy")
+    found = Trace(folder / trials.TRACE).trial.algorithm
+    assert found == AlgorithmSpec("osgp", {"weights": False}, rule=found.rule)
+    assert naming.label(found) == "osgp, weights False"
