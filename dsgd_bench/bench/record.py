@@ -20,6 +20,7 @@ from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.ledger import SPANS, Ledger
 from dsgd_bench.io import printing
+from dsgd_bench.io.trial_folder import shard_of
 from dsgd_bench.problems.message import Message
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
@@ -213,7 +214,7 @@ def _run(fabric: Fabric, trial: Trial, folder: Path | None, found: Found) -> Non
         found.without.append(per_step)
     else:
         found.recorded.append(per_step)
-        _check(trace.Shard.read(trace.shard_path(folder, fabric.rank)), stamps, found)
+        _check(trace.Shard.read(shard_of(folder, fabric.rank)), stamps, found)
 
 
 class _NoShard:

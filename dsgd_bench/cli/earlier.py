@@ -7,7 +7,6 @@ its numbers are of another machine than the one that was asked for now.
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dsgd_bench.analysis.labels import fact
@@ -16,10 +15,10 @@ from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.host import provenance
 from dsgd_bench.io.escape import plain
+from dsgd_bench.io.trial_folder import JOB, TrialFolder
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study.runner import StudyOutcome
-from dsgd_bench.trace import trials
 
 FEW = 4
 """Hosts, or keys of a machine file, that are named; of more it is said how many."""
@@ -54,13 +53,13 @@ def sentences(outcome: StudyOutcome, rows: Sequence[Row], of: int) -> Iterator[s
     yield from _other_settings(skipped.values(), outcome.machine)
 
 
-def _other_settings(skipped: Iterable[Path], machine: Machine) -> Iterator[str]:
+def _other_settings(skipped: Iterable[TrialFolder], machine: Machine) -> Iterator[str]:
     """Yield in which settings of the machine file trials differ from what is asked."""
     found: Counter[tuple[str, ...]] = Counter()
     unknown = 0
     for folder in skipped:
         try:
-            then = Job.read(folder / trials.JOB).machine
+            then = Job.read(folder.job).machine
         except DsgdError:
             unknown += 1
         else:
@@ -76,7 +75,7 @@ def _other_settings(skipped: Iterable[Path], machine: Machine) -> Iterator[str]:
     if unknown:
         yield (
             f"warning: of {_trials(unknown, 'skipped ')} it is not known with which "
-            f"machine file they were run, as their {trials.JOB} cannot be read"
+            f"machine file they were run, as their {JOB} cannot be read"
         )
 
 
@@ -94,12 +93,12 @@ def differences(then: Machine, now: Machine) -> list[str]:
     ]
 
 
-def _time(origin: Mapping[str, Any], folder: Path) -> str:
+def _time(origin: Mapping[str, Any], folder: TrialFolder) -> str:
     """Return when a trial was run, by its trace, or else by the mark in its folder."""
     told = fact(origin, "time_utc")
     if isinstance(told, str):
         return plain(told)
-    ended = (folder / trials.READY).stat().st_mtime
+    ended = folder.ready.stat().st_mtime
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ended))
 
 

@@ -7,6 +7,7 @@ from dsgd_bench.bench import flags
 from dsgd_bench.cli.verb_parts import Verbs, check_target, network
 from dsgd_bench.host import environment
 from dsgd_bench.io import printing
+from dsgd_bench.io.trial_folder import TRACE
 
 
 def _worker_ranks(text: str) -> tuple[int, ...]:
@@ -21,7 +22,7 @@ def add(verbs: Verbs) -> None:
         help="who cost what in a run, and what if a rank were not slow or the network "
         "faster",
     )
-    verb.add_argument("trace", type=Path, help="trace.h5 of a run")
+    verb.add_argument("trace", type=Path, help=f"{TRACE} of a run")
     verb.add_argument(
         "--without-slow",
         type=_worker_ranks,

@@ -15,6 +15,7 @@ from dsgd_bench.cli.verb_parts import (
 )
 from dsgd_bench.host import environment
 from dsgd_bench.io import printing
+from dsgd_bench.io.trial_folder import TRACE
 
 if TYPE_CHECKING:
     from dsgd_bench.spec.network import NetworkSpec
@@ -52,7 +53,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument(
         "--compute-from",
         metavar="TRACE",
-        help="draw gradient times from those in this trace.h5 of a real run",
+        help=f"draw gradient times from those in this {TRACE} of a real run",
     )
     verb.add_argument(
         "--seed",

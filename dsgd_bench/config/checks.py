@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from dsgd_bench import algorithms, graphs, problems, slowdowns
 from dsgd_bench.errors import ConfigError
+from dsgd_bench.io.trial_folder import TRACE
 from dsgd_bench.spec.network import PRESETS, NetworkSpec
 from dsgd_bench.spec.ranges import (
     AnyNumber,
@@ -325,7 +326,7 @@ def _times(trial: Trial) -> Iterator[tuple[object, str]]:
     )
     yield (
         c.mode == "resampled" and not c.trace,
-        "compute.trace is missing for mode resampled: name the trace.h5 of a real run",
+        f"compute.trace is missing for mode resampled: name the {TRACE} of a real run",
     )
 
 

@@ -15,6 +15,7 @@ from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
 from dsgd_bench.io.escape import plain
 from dsgd_bench.io.files import write_text
+from dsgd_bench.io.trial_folder import Outcome
 from dsgd_bench.report import (
     across,
     exporters,
@@ -32,7 +33,6 @@ from dsgd_bench.report.collect import collect
 from dsgd_bench.report.fom import sentinel
 from dsgd_bench.report.study import Study
 from dsgd_bench.trace import open_trace
-from dsgd_bench.trace.trials import Outcome
 
 if TYPE_CHECKING:
     from dsgd_bench.report.drawing import Drawing

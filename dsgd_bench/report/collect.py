@@ -12,12 +12,11 @@ from dsgd_bench.analysis.summary import Row, labeled, summarize
 from dsgd_bench.analysis.verify import Verification, verify
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError, DsgdError, TraceError
+from dsgd_bench.io.trial_folder import Outcome, TrialFolder
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.trace import Trace, fabric_of, open_trace, trials
 from dsgd_bench.trace.reading import reading
-
-JOB, TRACE = trials.JOB, trials.TRACE
 
 VIRTUAL = "virtual"
 
@@ -40,19 +39,19 @@ class Collected:
         One per finished trial: whether it is valid.
     unreadable : list of (Path, str)
         Traces that are missing or damaged, and in which way.
-    unfinished : list of Path
+    unfinished : list of TrialFolder
         Folders of trials that neither finished nor failed.
-    nameless : list of (Path, str)
+    nameless : list of (TrialFolder, str)
         Folders of trials that failed, and why, of which not even the settings can be
         read: they have no row.
-    states : dict of Path to str
+    states : dict of TrialFolder to Outcome
         Every trial's folder: ``finished``, ``failed``, ``unreadable``, ``stopped`` or
         ``missing``.
-    ids : dict of Path to str
+    ids : dict of TrialFolder to str
         The trial of every folder in `states`.
     traces : dict of str to Path
         Where the trace of each finished trial lies, by its id.
-    copies : list of Path
+    copies : list of TrialFolder
         Folders that hold the same trial as the one beside them that bears its name.
     machines : list of Machine
         The machine file of every finished trial, where it is known.
@@ -64,12 +63,12 @@ class Collected:
     loads: list[Load] = field(default_factory=list)
     verified: list[Verification] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
-    unfinished: list[Path] = field(default_factory=list)
-    nameless: list[tuple[Path, str]] = field(default_factory=list)
-    states: dict[Path, str] = field(default_factory=dict)
-    ids: dict[Path, str] = field(default_factory=dict)
+    unfinished: list[TrialFolder] = field(default_factory=list)
+    nameless: list[tuple[TrialFolder, str]] = field(default_factory=list)
+    states: dict[TrialFolder, Outcome] = field(default_factory=dict)
+    ids: dict[TrialFolder, str] = field(default_factory=dict)
     traces: dict[str, Path] = field(default_factory=dict)
-    copies: list[Path] = field(default_factory=list)
+    copies: list[TrialFolder] = field(default_factory=list)
     machines: list[Machine] = field(default_factory=list)
 
     @property
@@ -91,35 +90,35 @@ def collect(folder: Path) -> list[Collected]:
     """
     studies: dict[tuple[Path, str], Collected] = {}
     for trial in trials.find(folder):
-        home, fabric = trial.parent, _fabric(trial)
+        home, fabric = trial.path.parent, _fabric(trial)
         collected = studies.setdefault((home, fabric), Collected(home, fabric))
-        state = trials.state(trial)
+        state = trial.outcome
         collected.states[trial] = state
         collected.ids[trial] = trials.id_of(trial)
-        if state == trials.Outcome.FINISHED:
+        if state == Outcome.FINISHED:
             _add_ready(collected, trial)
-        elif state == trials.Outcome.FAILED:
+        elif state == Outcome.FAILED:
             _add_crash(collected, trial)
         else:
             collected.unfinished.append(trial)
-    ended = {trials.Outcome.FINISHED, trials.Outcome.FAILED, trials.Outcome.UNREADABLE}
+    ended = {Outcome.FINISHED, Outcome.FAILED, Outcome.UNREADABLE}
     if not any(ended & set(each.states.values()) for each in studies.values()):
         raise TraceError(_nothing(folder, list(studies.values())))
     return list(studies.values())
 
 
-def _fabric(folder: Path) -> str:
+def _fabric(folder: TrialFolder) -> str:
     """Return what a trial ran on, by its trace, or by what it was to run on."""
-    if known := fabric_of(folder / TRACE):
+    if known := fabric_of(folder.trace):
         return known
     try:
-        return VIRTUAL if Job.read(folder / JOB).trial.network else "mpi"
+        return VIRTUAL if Job.read(folder.job).trial.network else "mpi"
     except DsgdError:
         return "mpi"
 
 
-def _add_ready(collected: Collected, folder: Path) -> None:
-    path = folder / TRACE
+def _add_ready(collected: Collected, folder: TrialFolder) -> None:
+    path = folder.trace
     try:
         trace = _open(path)
         _check_owner(trace, folder)
@@ -130,37 +129,37 @@ def _add_ready(collected: Collected, folder: Path) -> None:
     except DsgdError as error:
         problem = " ".join(str(error).split())
         collected.unreadable.append((path, problem))
-        collected.states[folder] = trials.Outcome.UNREADABLE
+        collected.states[folder] = Outcome.UNREADABLE
         _add_label(collected, folder, status="unreadable", reason=problem)
         return
     if _is_copy(collected, folder, row.trial_id):
         return
     if row.status == "crashed":  # by its trace, whatever its folder says
-        collected.states[folder] = trials.Outcome.FAILED
+        collected.states[folder] = Outcome.FAILED
     collected.rows.append(row)
     collected.traces[row.trial_id] = path
     with suppress(DsgdError):  # written by another version: the trace is what counts
-        collected.machines.append(Job.read(folder / JOB).machine)
+        collected.machines.append(Job.read(folder.job).machine)
     collected.verified.append(verified)
     if load is not None:
         collected.loads.append(load)
 
 
-def _is_copy(collected: Collected, folder: Path, trial: str) -> bool:
+def _is_copy(collected: Collected, folder: TrialFolder, trial: str) -> bool:
     """Note a folder that is the copy of a trial's, which would count twice."""
-    copied = folder.name != trial and (folder.parent / trial).is_dir()
+    copied = folder.name != trial and (folder.path.parent / trial).is_dir()
     if copied:
         collected.copies.append(folder)
         del collected.states[folder]
     return copied
 
 
-def _add_crash(collected: Collected, folder: Path) -> None:
+def _add_crash(collected: Collected, folder: TrialFolder) -> None:
     """Add what is known of a failed trial: its trace if one was merged, or its name."""
-    reason = trials.reason(folder)
+    reason = folder.reason
     try:
-        trace = _open(folder / TRACE)
-        with reading(folder / TRACE), np.errstate(all="ignore"):
+        trace = _open(folder.trace)
+        with reading(folder.trace), np.errstate(all="ignore"):
             row = summarize(trace)
     except DsgdError:
         _add_label(collected, folder, status="crashed", reason=reason)
@@ -172,10 +171,12 @@ def _add_crash(collected: Collected, folder: Path) -> None:
     )
 
 
-def _add_label(collected: Collected, folder: Path, *, status: str, reason: str) -> None:
+def _add_label(
+    collected: Collected, folder: TrialFolder, *, status: str, reason: str
+) -> None:
     """Add a run of which nothing but the trial is left."""
     try:
-        job = Job.read(folder / JOB)
+        job = Job.read(folder.job)
     except DsgdError:
         if status == "crashed":  # one that is unreadable has been named already
             collected.nameless.append((folder, reason))
@@ -199,11 +200,11 @@ def _open(path: Path) -> Trace:
     return open_trace(path)
 
 
-def _check_owner(trace: Trace, folder: Path) -> None:
+def _check_owner(trace: Trace, folder: TrialFolder) -> None:
     """Refuse a trace of another trial than was asked of the ranks there."""
     with suppress(ConfigError):  # a trace without what was asked tells all by itself
-        if trial_id(Job.read(folder / JOB).trial) != trial_id(trace.trial):
-            raise TraceError(f"it is not of the trial that {folder / JOB} asks for")
+        if trial_id(Job.read(folder.job).trial) != trial_id(trace.trial):
+            raise TraceError(f"it is not of the trial that {folder.job} asks for")
 
 
 def _nothing(folder: Path, studies: list[Collected]) -> str:

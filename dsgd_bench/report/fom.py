@@ -12,7 +12,7 @@ from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.io.escape import token
-from dsgd_bench.trace import trials
+from dsgd_bench.io.trial_folder import Outcome
 
 SENTINEL = "DSGD_BENCH_RESULT"
 
@@ -26,10 +26,10 @@ METRICS = (
 """Attributes of a row that are printed as they are, where it has them, and units."""
 
 COUNTED = {
-    "finished": (trials.Outcome.FINISHED,),
-    "failed": (trials.Outcome.FAILED,),
-    "unreadable": (trials.Outcome.UNREADABLE,),
-    "missing": (trials.Outcome.MISSING, trials.Outcome.STOPPED),
+    "finished": (Outcome.FINISHED,),
+    "failed": (Outcome.FAILED,),
+    "unreadable": (Outcome.UNREADABLE,),
+    "missing": (Outcome.MISSING, Outcome.STOPPED),
 }
 """What trials are counted as, each as one of these -> what became of them."""
 

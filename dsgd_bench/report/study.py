@@ -14,6 +14,7 @@ from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Group, Row, combine
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.host import placement
+from dsgd_bench.io.trial_folder import Outcome, TrialFolder
 from dsgd_bench.report import provenance_warnings, tables, warnings
 from dsgd_bench.report.collect import Collected
 from dsgd_bench.report.evidence import Evidence
@@ -43,9 +44,9 @@ class Study:
         Whether each finished trial is valid.
     folder : Path
         Where its results lie.
-    states : mapping of Path to str
+    states : mapping of TrialFolder to Outcome
         Every trial's folder, and what became of the trial, see `Collected`.
-    ids : mapping of Path to str
+    ids : mapping of TrialFolder to str
         The trial of each of these folders.
     traces : mapping of str to Path
         Where the trace of each finished trial lies, by its id.
@@ -60,8 +61,8 @@ class Study:
     answers: tuple[Answer, ...] = ()
     verified: tuple[Verification, ...] = ()
     folder: Path = Path()
-    states: Mapping[Path, str] = field(default_factory=dict)
-    ids: Mapping[Path, str] = field(default_factory=dict)
+    states: Mapping[TrialFolder, Outcome] = field(default_factory=dict)
+    ids: Mapping[TrialFolder, str] = field(default_factory=dict)
     traces: Mapping[str, Path] = field(default_factory=dict)
 
     @classmethod

@@ -13,6 +13,7 @@ from dsgd_bench.analysis.links import Links
 from dsgd_bench.analysis.statistics import MIN_RUNS
 from dsgd_bench.analysis.summary import Row
 from dsgd_bench.io.escape import plain
+from dsgd_bench.io.trial_folder import JOB, LOG
 from dsgd_bench.report.evidence import Evidence
 from dsgd_bench.report.numbers import number
 from dsgd_bench.report.provenance_warnings import mixed_machines, mixed_provenance
@@ -38,7 +39,7 @@ def crashed(evidence: Evidence) -> Iterator[str]:
         yield (
             f"{_name(line)}: {_runs(rows, line)} crashed"
             f"{_because(reason)}. No time is shown for"
-            f" a crashed run. See log.txt in {rows[0].trial_id}/, then run the study"
+            f" a crashed run. See {LOG} in {rows[0].trial_id}/, then run the study"
             " again: finished trials are skipped."
         )
 
@@ -47,7 +48,7 @@ def nameless(evidence: Evidence) -> Iterator[str]:
     """Name failed trials whose settings cannot be read."""
     for folder, reason in evidence.collected.nameless:
         yield (
-            f"{folder} failed{_because(reason)}, and its job.json cannot be read: the"
+            f"{folder} failed{_because(reason)}, and its {JOB} cannot be read: the"
             " trial is counted, and in no line of the table. Run the study again."
         )
 

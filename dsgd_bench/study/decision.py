@@ -6,12 +6,10 @@ shared it, a study inside an MPI job tried what others had just failed with.
 
 import enum
 from dataclasses import dataclass
-from pathlib import Path
 
+from dsgd_bench.io.trial_folder import Outcome, TrialFolder
 from dsgd_bench.spec.job import Job
-from dsgd_bench.study import rank_process, stopping
-from dsgd_bench.trace import trials
-from dsgd_bench.trace.trials import Outcome
+from dsgd_bench.study import stopping
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,12 @@ class Decision(enum.Enum):
     """The job around ends."""
 
 
-def decide(job: Job, folder: Path, since: float, *, ours: bool) -> Decision:
+def decide(job: Job, folder: TrialFolder, since: float, *, ours: bool) -> Decision:
     """Return what becomes of a trial whose folder is `ours`, or somebody else's.
 
     The elements of a job array would all try a trial that fails, one after the other.
     """
-    if trials.state(folder) == trials.Outcome.FINISHED:
+    if folder.outcome == Outcome.FINISHED:
         return Decision.SKIP
     if not ours:
         return Decision.LEAVE
@@ -61,9 +59,9 @@ def decide(job: Job, folder: Path, since: float, *, ours: bool) -> Decision:
     return Decision.STOP if stopping.due(job.machine.stop_margin) else Decision.RUN
 
 
-def _failed_since(folder: Path, since: float) -> bool:
+def _failed_since(folder: TrialFolder, since: float) -> bool:
     """Say whether a trial has failed after some time of the file system's clock."""
     try:
-        return (folder / rank_process.ERROR).stat().st_mtime > since
+        return folder.error.stat().st_mtime > since
     except OSError:
         return False

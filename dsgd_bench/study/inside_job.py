@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsgd_bench.errors import LaunchError
+from dsgd_bench.io.trial_folder import TrialFolder
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import Study
@@ -55,13 +56,15 @@ def run_study_here(
     return outcome
 
 
-def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -> Ended:
+def _on_ranks(
+    fabric: "MpiFabric", job: Job, folder: TrialFolder, watchdog: Watchdog
+) -> Ended:
     """Run one trial on the first ranks of the job; the others wait.
 
     It has finished or was stopped: what fails ends the whole job.
     """
     if fabric.rank == 0:
-        job.write(folder / runner.JOB)
+        job.write(folder.job)
     part = fabric.part(range(job.trial.ranks))
     with rank_process.in_trial(watchdog, fabric, part, folder, job.machine.watchdog):
         if part is not None:
@@ -69,21 +72,21 @@ def _on_ranks(fabric: "MpiFabric", job: Job, folder: Path, watchdog: Watchdog) -
             rank_process.guarded(part, folder, work)
             part.close()
         fabric.barrier()
-    stopped: bool = fabric.gather((folder / rank_process.STOPPED).exists())[0]
+    stopped: bool = fabric.gather(folder.stopped.exists())[0]
     return STOPPED if stopped else FINISHED
 
 
 @contextmanager
 def _held_by_first(
-    fabric: "MpiFabric", job: Job, folder: Path, since: float
+    fabric: "MpiFabric", job: Job, folder: TrialFolder, since: float
 ) -> Iterator[Decision]:
     """Let rank 0 hold the folder and decide for all what becomes of the trial."""
     if fabric.rank:
         yield fabric.gather(None)[0]
         return
-    with lock.held(folder) as ours:
+    with lock.held(folder.path) as ours:
         decision = decide(job, folder, since, ours=ours)
         if decision is Decision.RUN:
-            runner.prepare(folder)
+            runner.prepare(folder.path)
             runner.clear(job, folder)
         yield fabric.gather(decision)[0]

@@ -21,8 +21,7 @@ from typing import Any
 from dsgd_bench.errors import TraceError
 from dsgd_bench.host import identity
 from dsgd_bench.io import files
-
-LOCK, CLAIM = ".lock", ".claim"
+from dsgd_bench.io.trial_folder import CLAIM, LOCK
 
 HEARTBEAT = 15.0
 """Seconds between two touches of a claim."""

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -27,19 +27,16 @@ from dsgd_bench.host import (
     shared_memory,
 )
 from dsgd_bench.io import files, printing
+from dsgd_bench.io.trial_folder import TrialFolder
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch, stopping
 from dsgd_bench.study.rank_checks import check_links
 from dsgd_bench.study.watchdog import STARTING, Listener, Watchdog, end_within
-from dsgd_bench.trace import trials
 from dsgd_bench.trial.run import Run
 
 if TYPE_CHECKING:
     from dsgd_bench.fabric.mpi.fabric import MpiFabric
-
-READY, ERROR, STOPPED = trials.READY, trials.ERROR, trials.STOPPED
-"""Files by which a trial's folder tells how the trial ended."""
 
 FAILED = 1
 REFUSED = 2
@@ -66,7 +63,7 @@ PR_SET_PDEATHSIG, PR_SET_TIMERSLACK = 1, 29
 def main(path: Path) -> int:
     """Run one rank of the job in the file `path`; return its exit status."""
     prepare_process()
-    folder = path.parent
+    folder = TrialFolder(path.parent)
     try:
         job = Job.read(path)
         seconds = job.machine.watchdog
@@ -90,7 +87,7 @@ Watched: TypeAlias = tuple[Callable[[], object], Callable[[str], None], str]
 """What a watchdog follows: the sign of life, what ends the job, and a name."""
 
 
-def _watched(fabric: "MpiFabric", folder: Path | None = None) -> Watched:
+def _watched(fabric: "MpiFabric", folder: TrialFolder | None = None) -> Watched:
     """Return what is watched of a rank that has met the others."""
 
     def end(sentence: str) -> None:
@@ -103,7 +100,7 @@ def _watched(fabric: "MpiFabric", folder: Path | None = None) -> Watched:
 
 @contextmanager
 def _starting(
-    seconds: float, folder: Path | None = None, *, beat: Path | None = None
+    seconds: float, folder: TrialFolder | None = None, *, beat: Path | None = None
 ) -> Iterator[Watchdog]:
     """Watch this process from before it meets the others.
 
@@ -123,9 +120,9 @@ def _starting(
         yield watchdog
 
 
-def _say(folder: Path | None, sentence: str) -> None:
+def _say(folder: TrialFolder | None, sentence: str) -> None:
     """Say why the job is ended, in the trial's folder if that is not finished."""
-    if folder is not None and not (folder / READY).exists():
+    if folder is not None and not folder.ready.exists():
         refuse(folder, sentence)
     else:
         printing.complain(f"dsgd-bench: {sentence}")
@@ -161,7 +158,7 @@ def in_trial(
     watchdog: Watchdog,
     fabric: "MpiFabric",
     part: "MpiFabric | None",
-    folder: Path,
+    folder: TrialFolder,
     seconds: float,
 ) -> Iterator[None]:
     """Let a watchdog follow a trial of some ranks of this job in a block, all of them.
@@ -190,7 +187,7 @@ def _beat() -> Path | None:
     return Path(name) if name else None
 
 
-def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
+def run_trial(fabric: "MpiFabric", job: Job, folder: TrialFolder) -> None:
     """Run this rank of one trial; rank 0 marks how it ended."""
     machine = job.machine
     with stopping.Watch(machine.stop_margin) as watch:
@@ -203,7 +200,7 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
             origin["known_bugs"] = warn_of_bugs(origin)
         run = Run(
             job.trial,
-            folder,
+            folder.path,
             job.study,
             machine.progress,
             origin,
@@ -213,11 +210,11 @@ def run_trial(fabric: "MpiFabric", job: Job, folder: Path) -> None:
         )
         finished = run(fabric)
         if fabric.rank == 0 and finished:
-            (folder / READY).touch()
+            folder.ready.touch()
         elif fabric.rank == 0:
             then = "goes on" if run.resumes else "starts again"
             said = f"stopped on purpose: it {then} next time\n"
-            files.write_text(folder / STOPPED, said)
+            files.write_text(folder.stopped, said)
         fabric.barrier()
 
 
@@ -298,7 +295,7 @@ def _refuse_to_be_alone(fabric: "MpiFabric", wanted: int) -> NoReturn:
     raise LaunchError(environment.mismatch(fabric.size, wanted, library, family))
 
 
-def guarded(fabric: "MpiFabric", folder: Path, work: Callable[[], None]) -> None:
+def guarded(fabric: "MpiFabric", folder: TrialFolder, work: Callable[[], None]) -> None:
     """Do `work`; if it fails on this rank, say why and end the whole job."""
     try:
         work()
@@ -327,37 +324,12 @@ def end_all(fabric: "MpiFabric", error: Exception) -> None:
     fabric.abort(REFUSED if isinstance(error, DsgdError) else FAILED)
 
 
-def refuse(folder: Path, sentence: str) -> bool:
+def refuse(folder: TrialFolder, sentence: str) -> bool:
     """Say `sentence` once for all ranks; tell whether this rank was the first to."""
-    first = note_error(folder, sentence)
+    first = folder.fail(sentence)
     if first:
         printing.complain(f"{SAYS}{sentence}")
     return first
-
-
-def note_error(folder: Path, sentence: str) -> bool:
-    """Write the folder's ERROR file; tell whether this rank was the first to do so."""
-    try:
-        with (folder / ERROR).open("x", encoding="utf-8", errors="replace") as file:
-            file.write(sentence + "\n")
-    except FileExistsError:
-        return False
-    except OSError:
-        return True  # cannot be written: then at least it is printed
-    return True
-
-
-def first_error(folder: Path, sentence: str) -> str:
-    """Return the reason that the folder's ERROR file gives; write `sentence` if none.
-
-    An empty file is one that had no room when a rank wrote it.
-    """
-    note_error(folder, sentence)
-    with suppress(OSError):
-        if first := files.read_text(folder / ERROR).strip():
-            return first
-        files.write_text(folder / ERROR, sentence + "\n")
-    return sentence
 
 
 def sentence(line: str) -> str:

@@ -12,13 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from dsgd_bench import trace
 from dsgd_bench.config import naming
 from dsgd_bench.errors import DsgdError, HangError, TraceError
 from dsgd_bench.host import processes, shared_memory
 from dsgd_bench.io import files, printing
+from dsgd_bench.io.trial_folder import Outcome, TrialFolder, shards_in
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import Study, Trial
@@ -43,17 +44,12 @@ from dsgd_bench.study.watchdog import Listener
 from dsgd_bench.trace import trials
 from dsgd_bench.trace.trials import Places
 
-if TYPE_CHECKING:
-    pass
-
-JOB, LOG = trials.JOB, trials.LOG
-
 ELSEWHERE = "is being run by another dsgd-bench"
 
 TAIL = 12
 """Lines of a failed trial's log that are shown."""
 
-Start = Callable[[Job, Path], Ended]
+Start = Callable[[Job, TrialFolder], Ended]
 """Runs one trial in its folder; returns how it ended."""
 
 
@@ -175,11 +171,11 @@ def _run_one(
     """Run one trial, a number of so many, if nobody else does; tell whether so."""
     trial = job.trial
     folder = outcome.places.of(trial)
-    if trials.state(folder) == trials.Outcome.FINISHED:
+    if folder.outcome == Outcome.FINISHED:
         pass_over(Decision.SKIP, folder, outcome, trial, display)
         return True
     try:
-        with lock.held(folder) as ours:
+        with lock.held(folder.path) as ours:
             decision = decide(job, folder, outcome.since, ours=ours)
             if decision is Decision.RUN:
                 display.starting(trial, *place)
@@ -194,7 +190,7 @@ def _run_one(
 
 def pass_over(
     decision: Decision,
-    folder: Path,
+    folder: TrialFolder,
     outcome: StudyOutcome,
     trial: Trial,
     display: Display,
@@ -206,18 +202,18 @@ def pass_over(
     elif decision is Decision.LEAVE:
         display.ended(trial, ELSEWHERE)
     elif decision is Decision.GIVE_UP:
-        note(outcome, trial, failed(trials.reason(folder)), display)
+        note(outcome, trial, failed(folder.reason), display)
     else:
         note(outcome, trial, STOPPED, display)
 
 
-def _started(start: Start, job: Job, folder: Path) -> Ended:
+def _started(start: Start, job: Job, folder: TrialFolder) -> Ended:
     """Run a trial in its folder, which is held; return how it ended."""
     try:
-        prepare(folder)
+        prepare(folder.path)
         return start(job, folder)
     except TraceError as error:
-        return failed(rank_process.first_error(folder, str(error)))
+        return failed(folder.first_reason(str(error)))
 
 
 def begun(folder: Path, machine: Machine) -> StudyOutcome:
@@ -244,12 +240,12 @@ def note(outcome: StudyOutcome, trial: Trial, ended: Ended, display: Display) ->
         display.ended(trial, ended.reason)
 
 
-def _launch(job: Job, folder: Path) -> Ended:
+def _launch(job: Job, folder: TrialFolder) -> Ended:
     """Run one trial with the launcher; return how it ended."""
     clear(job, folder)
-    job.write(folder / JOB)
+    job.write(folder.job)
     ranks, machine = job.trial.ranks, job.machine
-    command = launch.command(folder / JOB, ranks, machine, sys.executable)
+    command = launch.command(folder.job, ranks, machine, sys.executable)
     environment = launch.variables(ranks, machine, sys.executable)
     said: list[str] = []
 
@@ -261,17 +257,17 @@ def _launch(job: Job, folder: Path) -> Ended:
     try:
         listener = _listener(folder, machine.watchdog)
         status = processes.run(
-            command, environment, folder / LOG, listen, on_glance=listener
+            command, environment, folder.log, listen, on_glance=listener
         )
         ended = _why_ended(status, job.trial, folder) if status else ""
     except HangError as error:
         ended = str(error)
     except KeyboardInterrupt:
-        if not (folder / rank_process.READY).exists():  # else it came when all was done
+        if not folder.ready.exists():  # else it came when all was done
             _give_up(folder, "interrupted: it will be run again")
         raise
-    for end, mark in ((FINISHED, rank_process.READY), (STOPPED, rank_process.STOPPED)):
-        if (folder / mark).exists():
+    for end, mark in ((FINISHED, folder.ready), (STOPPED, folder.stopped)):
+        if mark.exists():
             if ended:
                 _say_ended_late(job, folder, ended)
             return end
@@ -280,25 +276,24 @@ def _launch(job: Job, folder: Path) -> Ended:
     return failed(_give_up(folder, said[0]))
 
 
-def _listener(folder: Path, watchdog: float) -> Listener:
+def _listener(folder: TrialFolder, watchdog: float) -> Listener:
     """Return what listens for signs of life of a trial: rank 0 touches its job."""
 
     def over() -> bool:
-        marks = (rank_process.READY, rank_process.STOPPED, rank_process.ERROR)
-        return any((folder / mark).exists() for mark in marks)
+        return folder.outcome != Outcome.MISSING
 
-    return Listener(watchdog, folder / JOB, folder / LOG, over=over)
+    return Listener(watchdog, folder.job, folder.log, over=over)
 
 
-def _say_ended_late(job: Job, folder: Path, how: str) -> None:
+def _say_ended_late(job: Job, folder: TrialFolder, how: str) -> None:
     """Say that a trial is done although its processes did not end as they should."""
     printing.complain(
         f"dsgd-bench: {naming.description(job.trial)} is done and its results are "
-        f"kept, but {how}: see {folder / LOG}"
+        f"kept, but {how}: see {folder.log}"
     )
 
 
-def _why_ended(status: int, trial: Trial, folder: Path) -> str:
+def _why_ended(status: int, trial: Trial, folder: TrialFolder) -> str:
     """Say how the launcher ended, and that shared memory was too small if it was."""
     reason = f"the launcher ended with status {status}"
     lines = log_tail(folder).splitlines()
@@ -311,25 +306,25 @@ def _why_ended(status: int, trial: Trial, folder: Path) -> str:
     return reason
 
 
-def clear(job: Job, folder: Path) -> None:
+def clear(job: Job, folder: TrialFolder) -> None:
     """Remove what the last run of a trial left, but for what it goes on from."""
     trials.clear(folder, checkpoints=job.machine.when_stopped != "resume")
 
 
-def _give_up(folder: Path, reason: str) -> str:
+def _give_up(folder: TrialFolder, reason: str) -> str:
     """Keep what a failed trial recorded; return the first reason that was given."""
-    trace.checkpoint.tidy(folder)  # gives room for the reason
-    reason = rank_process.first_error(folder, reason)
-    if any(folder.glob("rank-*.h5")):
+    trace.checkpoint.tidy(folder.path)  # gives room for the reason
+    reason = folder.first_reason(reason)
+    if any(shards_in(folder.path)):
         with suppress(TraceError):  # killed before the first flush: nothing to keep
-            trace.merge(folder, crashed=reason)
+            trace.merge(folder.path, crashed=reason)
     return reason
 
 
-def log_tail(folder: Path) -> str:
+def log_tail(folder: TrialFolder) -> str:
     """Return the end of a trial's log."""
     with suppress(OSError):  # no log, or none that can be read
-        return "\n".join(files.read_end(folder / LOG).splitlines()[-TAIL:])
+        return "\n".join(files.read_end(folder.log).splitlines()[-TAIL:])
     return ""
 
 

@@ -19,11 +19,12 @@ from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.fabric.virtual.network import Interconnect
 from dsgd_bench.host import provenance
 from dsgd_bench.io import files
+from dsgd_bench.io.trial_folder import TrialFolder
 from dsgd_bench.problems import Problem
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import Study, Trial
-from dsgd_bench.study import plan, rank_process, runner
+from dsgd_bench.study import plan, runner
 from dsgd_bench.study.decision import FINISHED, Ended, failed
 from dsgd_bench.study.runner import StudyOutcome
 from dsgd_bench.trace import trials
@@ -88,16 +89,16 @@ def simulate_study(study: Study, results: Path, display: Display) -> StudyOutcom
     return runner.run_study(study, Machine(), results, display, start)
 
 
-def _simulate(job: Job, folder: Path, display: Display) -> Ended:
+def _simulate(job: Job, folder: TrialFolder, display: Display) -> Ended:
     """Simulate one trial; return how it ended."""
     trials.clear(folder, checkpoints=True)
     try:
-        job.write(folder / trials.JOB)
+        job.write(folder.job)
         _run(job, folder, display)
-        (folder / trials.READY).touch()
+        folder.ready.touch()
         return FINISHED
     except KeyboardInterrupt:
-        rank_process.note_error(folder, "interrupted: it will be simulated again")
+        folder.fail("interrupted: it will be simulated again")
         raise
     except DsgdError as error:
         reason = str(error)
@@ -105,16 +106,16 @@ def _simulate(job: Job, folder: Path, display: Display) -> Ended:
         reason = "this process has too little memory for so many ranks"
     except Exception as error:  # noqa: BLE001 (the other trials do not depend on it)
         said = traceback.format_exception_only(error)[-1].strip()
-        reason = files.no_room(error, folder) or f"a simulated rank raised {said}"
+        reason = files.no_room(error, folder.path) or f"a simulated rank raised {said}"
         with suppress(OSError):  # no room for it either
-            files.write_text(folder / trials.LOG, traceback.format_exc())
+            files.write_text(folder.log, traceback.format_exc())
     finally:
         gc.collect()  # ranks refer to each other, and there are thousands of them
     # returned as it is: the file may have no room
-    return failed(rank_process.first_error(folder, " ".join(reason.split())))
+    return failed(folder.first_reason(" ".join(reason.split())))
 
 
-def _run(job: Job, folder: Path, display: Display) -> None:
+def _run(job: Job, folder: TrialFolder, display: Display) -> None:
     """Run all ranks of a trial, and write its trace."""
     trial = job.trial
     problem = problems.make(trial.problem, trial.seed)
@@ -123,7 +124,7 @@ def _run(job: Job, folder: Path, display: Display) -> None:
     display.running(Simulated(trial, world, together))
     work = Run(
         trial,
-        folder,
+        folder.path,
         job.study,
         progress="none",
         provenance=provenance.collect(),
@@ -131,7 +132,7 @@ def _run(job: Job, folder: Path, display: Display) -> None:
         together=together,
     )
     world.run(work)
-    trace.write_trace(folder, together.shards)
+    trace.write_trace(folder.path, together.shards)
 
 
 def world_of(trial: Trial, problem: Problem) -> World:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from dsgd_bench.config import identity
 from dsgd_bench.errors import TraceError
 from dsgd_bench.io.escape import plain
+from dsgd_bench.io.trial_folder import TRACE
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import checkpoint, earlier, reading, shapes
 from dsgd_bench.trace.memory import Packed, ShardKeeper
 from dsgd_bench.trace.merging import merge, write_trace
-from dsgd_bench.trace.shard import Facts, Shard, ShardWriter, shard_path
+from dsgd_bench.trace.shard import Facts, Shard, ShardWriter
 from dsgd_bench.trace.variables import PAIR, SCHEMA, STEP, VARIABLES
 
 __all__ = [
@@ -40,7 +41,6 @@ __all__ = [
     "hdf5",
     "merge",
     "open_trace",
-    "shard_path",
     "write_trace",
 ]
 
@@ -77,7 +77,7 @@ class Trace:
         self.path = path
         if not path.exists():
             raise TraceError(
-                f"{path} does not exist: name a trace.h5 that dsgd-bench has written"
+                f"{path} does not exist: name a {TRACE} that dsgd-bench has written"
             )
         with reading.opened(path) as file:
             schema = file.attrs.get("dsgd_schema_version", "none")

@@ -16,15 +16,11 @@ from numpy.typing import NDArray
 
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.columns import COLUMNS
+from dsgd_bench.io.trial_folder import TrialFolder, shard_of, shards_in
 from dsgd_bench.trace import disk, reading
 
 SCHEMA = 2
 """Version of the format; another one is not read."""
-
-NAME = "checkpoint"
-PART, OLD = f"{NAME}.part", f"{NAME}.old"
-FOLDERS = (NAME, OLD)
-"""Where a whole checkpoint may lie in a trial's folder."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -103,7 +99,7 @@ def write(folder: Path, rank: int, checkpoint: Checkpoint, *, trial: str) -> Non
     TraceError
         If it cannot be written.
     """
-    path = _file(folder / PART, rank)
+    path = shard_of(TrialFolder(folder).checkpoint_part, rank)
     try:
         path.parent.mkdir(exist_ok=True)
         with disk.written(path) as file:
@@ -131,15 +127,16 @@ def publish(folder: Path) -> None:
     TraceError
         If something else is in its way.
     """
-    place, old = folder / NAME, folder / OLD
+    home = TrialFolder(folder)
+    place, part, old = home.checkpoint, home.checkpoint_part, home.checkpoint_old
     try:
         if place.exists():
             remove(old)
             place.rename(old)
-        (folder / PART).rename(place)
+        part.rename(place)
     except OSError as error:
         raise TraceError(
-            f"the checkpoint {folder / PART} cannot take the place of {place} "
+            f"the checkpoint {part} cannot take the place of {place} "
             f"({error}): remove what dsgd-bench has not written there"
         ) from None
     remove(old)
@@ -147,10 +144,13 @@ def publish(folder: Path) -> None:
 
 def find(folder: Path) -> Path | None:
     """Return the folder of the last whole checkpoint of a trial, if there is one."""
-    for name in FOLDERS:
-        if (folder / name).is_dir():
-            return folder / name
-    return None
+    return next((place for place in _whole(folder) if place.is_dir()), None)
+
+
+def _whole(folder: Path) -> tuple[Path, Path]:
+    """Return where a whole checkpoint may lie in a trial's folder."""
+    home = TrialFolder(folder)
+    return home.checkpoint, home.checkpoint_old
 
 
 def read(place: Path, rank: int, *, trial: str) -> Checkpoint:
@@ -161,7 +161,7 @@ def read(place: Path, rank: int, *, trial: str) -> Checkpoint:
     TraceError
         If it is missing, broken, of another version, or of another rank or trial.
     """
-    path = _file(place, rank)
+    path = shard_of(place, rank)
     again = f"remove {place} to run the trial from its start"
     with reading.opened(path, again) as file:
         facts = json.loads(file.attrs["facts"])
@@ -185,16 +185,17 @@ def read(place: Path, rank: int, *, trial: str) -> Checkpoint:
 
 def tidy(folder: Path) -> None:
     """Remove what there is of a checkpoint that was never whole."""
-    remove(folder / PART)
+    remove(TrialFolder(folder).checkpoint_part)
 
 
 def discard(folder: Path) -> None:
     """Remove every checkpoint of a trial; killed meanwhile, leave none or all of it."""
-    remove(folder / PART)
-    for name in FOLDERS:
+    part = TrialFolder(folder).checkpoint_part
+    remove(part)
+    for place in _whole(folder):
         with suppress(OSError):  # there is none
-            (folder / name).rename(folder / PART)
-        remove(folder / PART)
+            place.rename(part)
+        remove(part)
 
 
 def remove(place: Path) -> None:
@@ -206,10 +207,6 @@ def remove(place: Path) -> None:
         if place.is_symlink():
             place.unlink()
             return
-        for path in place.glob("rank-*.h5"):
+        for path in shards_in(place):
             path.unlink()
         place.rmdir()
-
-
-def _file(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank:04d}.h5"

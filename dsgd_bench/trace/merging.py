@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.columns import COLUMNS, SPANS
 from dsgd_bench.io import files
+from dsgd_bench.io.trial_folder import SHARDS, TRACE, rank_of, shards_in
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import disk, reading
 from dsgd_bench.trace.judgments import Judgments
@@ -104,7 +105,7 @@ def write_trace(folder: Path, shards: dict[int, Shard], *, crashed: str = "") ->
     }
     if (optimum := facts.get("optimum")) is not None:
         attributes["dsgd_optimum"] = optimum
-    path = folder / "trace.h5"
+    path = folder / TRACE
     try:
         with files.replacing(path) as scratch:
             _write(scratch, arrays, _exchanges(shards), attributes)
@@ -120,18 +121,17 @@ def write_trace(folder: Path, shards: dict[int, Shard], *, crashed: str = "") ->
 def _read_shards(folder: Path) -> tuple[dict[int, Shard], list[int]]:
     """Read every shard that can be read; name the ranks whose shard cannot."""
     shards: dict[int, Shard] = {}
-    for path in sorted(folder.glob("rank-*.h5")):
-        number = path.stem.removeprefix("rank-")
-        if number.isascii() and number.isdigit():
+    for path in sorted(shards_in(folder)):
+        if (rank := rank_of(path)) is not None:
             with suppress(TraceError):  # counted as missing below
-                shards[int(number)] = Shard.read(path)
+                shards[rank] = Shard.read(path)
     if not shards:
-        raise TraceError(f"there is no readable shard rank-*.h5 in {folder}: run again")
+        raise TraceError(f"there is no readable shard {SHARDS} in {folder}: run again")
     facts = next(iter(shards.values())).facts
     ranks = int(facts["trial"]["ranks"])
     strange = any(_trial(shard.facts) != _trial(facts) for shard in shards.values())
     if strange or max(shards) >= ranks:
-        raise TraceError(f"shards rank-*.h5 in {folder} are not of one trial: {AGAIN}")
+        raise TraceError(f"shards {SHARDS} in {folder} are not of one trial: {AGAIN}")
     _check_size(shards, ranks)
     return shards, [rank for rank in range(ranks) if rank not in shards]
 

@@ -17,6 +17,7 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric import ledger
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.io import printing
+from dsgd_bench.io.trial_folder import shard_of
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import reading
 from dsgd_bench.trace.checkpoint import Checkpoint
@@ -71,11 +72,6 @@ class Facts:
         return asdict(self) | {"trial": json.loads(self.trial.to_json())}
 
 
-def shard_path(folder: Path, rank: int) -> Path:
-    """Return where `rank` records its steps."""
-    return folder / f"rank-{rank:04d}.h5"
-
-
 class ShardWriter:
     """The record of one rank while it runs.
 
@@ -113,7 +109,7 @@ class ShardWriter:
         self._before = before or Checkpoint(0, 0.0, {}, {}, empty)
         self._ledger, self._rank = fabric.ledger, fabric.rank
         self._threaded = fabric.kind == "mpi"
-        self._path = shard_path(folder, fabric.rank)
+        self._path = shard_of(folder, fabric.rank)
         self._error: OSError | None = None
         self.drained: dict[str, float] = {}
         self._ended = threading.Event()
@@ -309,7 +305,7 @@ class Shard:
         with reading.opened(path) as file:
             attributes = dict(file.attrs)
             owner = int(attributes["rank"])
-            if shard_path(path.parent, owner) != path:
+            if shard_of(path.parent, owner) != path:
                 raise ValueError(f"it is of rank {owner}")
             return cls._of(
                 attributes, {name: reading.array(file[name]) for name in file}

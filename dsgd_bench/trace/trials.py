@@ -1,15 +1,14 @@
-"""The trials of a results folder: where they lie, what became of them, what is ours.
+"""The trials of a results folder: where they lie, which they are, what is ours.
 
-A trial's folder ``RESULTS/STUDY/ID`` tells how far it is: ``READY`` means finished,
-whatever else lies there; ``ERROR`` says in a sentence why it failed, ``STOPPED`` that
-it was stopped on purpose and will go on; anything but ``READY`` is run (again). All
-verbs look at trials through here, so they count the same.
+A trial's folder ``RESULTS/STUDY/ID`` tells how far it is, see `io.trial_folder`:
+``READY`` means finished, whatever else lies there; ``ERROR`` says in a sentence why it
+failed, ``STOPPED`` that it was stopped on purpose and will go on; anything but
+``READY`` is run (again). All verbs look at trials through here, so they count the same.
 """
 
-import enum
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -20,46 +19,12 @@ from msgspec import Struct
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError, TraceError
 from dsgd_bench.io import files
+from dsgd_bench.io.trial_folder import BEGUN, JOB, TrialFolder
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import checkpoint, reading
 
-READY, ERROR, STOPPED = "READY", "ERROR", "STOPPED"
-"""Files by which a trial's folder tells how the trial ended."""
-
-JOB, LOG, TRACE = "job.json", "log.txt", "trace.h5"
-"""What was asked of the ranks, what they printed, and what they recorded."""
-
-
-class Outcome(enum.StrEnum):
-    """What became of a trial, by its folder: a word, as reports print it."""
-
-    FINISHED = "finished"
-    FAILED = "failed"
-    STOPPED = "stopped"
-    MISSING = "missing"
-    """Never run, or interrupted."""
-
-    UNREADABLE = "unreadable"
-    """Finished, with a trace that cannot be read."""
-
-
 DEEP = 2
 """Levels of folders that are looked at behind a link: those of many studies."""
-
-MARKED = {
-    READY: Outcome.FINISHED,
-    ERROR: Outcome.FAILED,
-    STOPPED: Outcome.STOPPED,
-}
-"""What each mark says; of several in one folder the first decides."""
-
-MARKS = frozenset(MARKED)
-RECORDS = re.compile(
-    r"log\.txt|(\.?trace(-\d+)?|rank-\d{4,})\.h5"
-    rf"|\.(claim-.*|clock-.*|probe)-\d+|{re.escape(files.SCRATCH)}[0-9a-f]+"
-)
-"""Names of the files that a run leaves in a trial's folder, `MARKS` and `JOB` aside;
-with a number of a process or beginning with a dot: while they were being written."""
 
 NAME = re.compile(r"[0-9a-f]{12}")
 """Names of folders that runs make, now and with every earlier meaning of an id."""
@@ -81,11 +46,12 @@ class Places:
     def __init__(self, home: Path) -> None:
         self.home = home
 
-    def of(self, trial: Trial) -> Path:
+    def of(self, trial: Trial) -> TrialFolder:
         """Return the folder of a trial, whether it is there or not."""
         name = trial_id(trial)
         folder = self.home / name
-        return folder if _begun(folder) else self._earlier.get(name, folder)
+        begun = any(os.path.lexists(folder / left) for left in BEGUN)
+        return TrialFolder(folder if begun else self._earlier.get(name, folder))
 
     @cached_property
     def _earlier(self) -> Mapping[str, Path]:
@@ -94,14 +60,10 @@ class Places:
             folders = sorted(
                 Path(entry) for entry in os.scandir(self.home) if entry.is_dir()
             )
-            named = {path: id_of(path) for path in folders if NAME.fullmatch(path.name)}
+            ours = (path for path in folders if NAME.fullmatch(path.name))
+            named = {path: id_of(TrialFolder(path)) for path in ours}
             return {name: path for path, name in named.items() if name != path.name}
         return {}
-
-
-def _begun(folder: Path) -> bool:
-    """Say whether a run has left anything of a trial in its folder."""
-    return any(os.path.lexists(folder / name) for name in (*MARKS, JOB, TRACE))
 
 
 class _Asked(Struct):
@@ -110,19 +72,19 @@ class _Asked(Struct):
     trial: Trial
 
 
-def trial_in(folder: Path) -> Trial | None:
+def trial_in(folder: TrialFolder) -> Trial | None:
     """Return the trial that a folder is of: by its job, or else by its trace."""
     with suppress(OSError, ValueError, RecursionError):
-        content = files.read_bytes(folder / JOB)
+        content = files.read_bytes(folder.job)
         return msgspec.json.decode(content, type=_Asked).trial
     with suppress(TraceError, ConfigError):
-        if (folder / TRACE).exists():
-            with reading.opened(folder / TRACE) as file:
+        if folder.trace.exists():
+            with reading.opened(folder.trace) as file:
                 return Trial.from_json(file.attrs["dsgd_trial"])
     return None
 
 
-def id_of(folder: Path) -> str:
+def id_of(folder: TrialFolder) -> str:
     """Return the id of the trial in a folder; if it cannot be read, the folder's name.
 
     Folders of finished trials that earlier versions made have other names.
@@ -131,25 +93,7 @@ def id_of(folder: Path) -> str:
     return folder.name if trial is None else trial_id(trial)
 
 
-def state(folder: Path) -> Outcome:
-    """Return what became of a trial by the marks in its folder, without a trace."""
-    for mark, found in MARKED.items():
-        if (folder / mark).exists():
-            return found
-    return Outcome.MISSING
-
-
-def reason(folder: Path) -> str:
-    """Return why a trial failed, or why that is not known; nothing if it did not."""
-    try:
-        return files.read_text(folder / ERROR).strip() or "no reason was given"
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return f"{folder / ERROR} cannot be read ({error.strerror or error})"
-
-
-def find(folder: Path) -> list[Path]:
+def find(folder: Path) -> list[TrialFolder]:
     """Return every folder of a trial in `folder` or below, by name, each of them once.
 
     Links are followed, as a run does, but not far: one may lead to a whole disk. Of the
@@ -173,7 +117,7 @@ def find(folder: Path) -> list[Path]:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        if {entry.name for entry in entries} & {*MARKS, JOB, TRACE}:
+        if {entry.name for entry in entries} & BEGUN:
             found.append(place)
         for entry in entries if left else ():
             path = place / entry.name
@@ -183,18 +127,18 @@ def find(folder: Path) -> list[Path]:
                 behind.append((path, DEEP if left < 0 else left - 1))
             else:
                 near.append((path, left - 1))
-    return sorted(found)
+    return [TrialFolder(place) for place in sorted(found)]
 
 
-def clear(folder: Path, *, checkpoints: bool) -> None:
+def clear(folder: TrialFolder, *, checkpoints: bool) -> None:
     """Remove what an earlier run left in a trial's folder, and nothing else.
 
-    `JOB` stays, to be replaced: it says that what lies beside it is ours. Whoever calls
-    this holds the folder.
+    The job stays, to be replaced: it says that what lies beside it is ours. Whoever
+    calls this holds the folder.
 
     Parameters
     ----------
-    folder : Path
+    folder : TrialFolder
         May be a link.
     checkpoints : bool
         Whether checkpoints go as well.
@@ -204,24 +148,18 @@ def clear(folder: Path, *, checkpoints: bool) -> None:
     TraceError
         If something lies there under a name of ours that no run has made.
     """
-    ours = list(_ours(folder))
+    ours = list(folder.records())
     _refuse_foreign(folder, ours)
     for path in ours:
         path.unlink(missing_ok=True)  # of a link, not what it leads to
     if checkpoints:
-        checkpoint.discard(folder)
+        checkpoint.discard(folder.path)
     else:
-        checkpoint.remove(folder / checkpoint.PART)
+        checkpoint.tidy(folder.path)
 
 
-def _ours(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.name in MARKS or RECORDS.fullmatch(path.name):
-            yield path
-
-
-def _refuse_foreign(folder: Path, ours: list[Path]) -> None:
-    for path in (*ours, folder / JOB):
+def _refuse_foreign(folder: TrialFolder, ours: list[Path]) -> None:
+    for path in (*ours, folder.job):
         with suppress(FileNotFoundError):
             if path.is_symlink() and not path.exists():
                 continue  # a link to nowhere
@@ -231,8 +169,9 @@ def _refuse_foreign(folder: Path, ours: list[Path]) -> None:
                 raise TraceError(
                     f"{path} is in the way ({error.strerror}): remove or rename it"
                 ) from None
-    if folder.is_symlink() and ours and not (folder / JOB).exists():
+    if folder.path.is_symlink() and ours and not folder.job.exists():
         raise TraceError(
-            f"{folder} is a link to {folder.resolve()}, where {ours[0].name} lies but "
-            f"no {JOB}, so it is not a trial's: remove the link, or rename that file"
+            f"{folder} is a link to {folder.path.resolve()}, where {ours[0].name} lies "
+            f"but no {JOB}, so it is not a trial's: remove the link, or rename that "
+            "file"
         )

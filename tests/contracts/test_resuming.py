@@ -21,6 +21,7 @@ from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import Network, World
+from dsgd_bench.io import trial_folder
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -300,7 +301,7 @@ def test_parts_of_a_checkpoint_that_were_exchanged_are_refused(tmp_path: Path) -
     for trial in trials:
         assert not run(trial, tmp_path / trial_id(trial), At(7))
     mine, theirs = (
-        tmp_path / trial_id(each) / trace.checkpoint.NAME for each in trials
+        tmp_path / trial_id(each) / trial_folder.CHECKPOINT for each in trials
     )
     first, second = mine / "rank-0000.h5", mine / "rank-0001.h5"
     ours, others = first.read_bytes(), second.read_bytes()

@@ -29,8 +29,9 @@ from dsgd_bench import cli, config, report, trace
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import DsgdError, TraceError
 from dsgd_bench.fabric.virtual.fabric import World
+from dsgd_bench.io.trial_folder import JOB, READY, TRACE, TrialFolder
 from dsgd_bench.spec.job import Job
-from dsgd_bench.study import rank_process, runner
+from dsgd_bench.study import runner
 from dsgd_bench.study.decision import FINISHED, STOPPED, Ended, failed
 from dsgd_bench.study.runner import run_study
 from dsgd_bench.trace import checkpoint, trials
@@ -87,18 +88,18 @@ def virtual(
     One that begins anew reads nothing: it is taken from `fresh`, where it lies ready.
     """
     trials.clear(folder, checkpoints=job.machine.when_stopped != "resume")
-    job.write(folder / trials.JOB)
-    if fresh is not None and checkpoint.find(folder) is None:
+    job.write(folder.job)
+    if fresh is not None and checkpoint.find(folder.path) is None:
         for path in (fresh / folder.name).iterdir():
-            shutil.copy(path, folder)
+            shutil.copy(path, folder.path)
         return FINISHED
-    run = Run(job.trial, folder, job.study, "none", {"hosts": ["node"] * 2}, ends)
+    run = Run(job.trial, folder.path, job.study, "none", {"hosts": ["node"] * 2}, ends)
     try:
         finished = all(World(job.trial.ranks).run(run))
     except DsgdError as error:
-        rank_process.note_error(folder, str(error))
+        folder.fail(str(error))
         return failed(str(error))
-    (folder / (rank_process.READY if finished else rank_process.STOPPED)).touch()
+    (folder.ready if finished else folder.stopped).touch()
     return FINISHED if finished else STOPPED
 
 
@@ -131,18 +132,18 @@ def prepare(home: Path) -> None:
         path.unlink()
     shutil.copytree(place, home / "fresh")
     stopped = place / by_kind["sgp"]
-    job = Job.read(stopped / trials.JOB)
+    job = Job.read(stopped / JOB)
     asked = [0]
 
     def ends() -> bool:
         asked[0] += 1
         return asked[0] > 10
 
-    virtual(job, stopped, ends)
+    virtual(job, TrialFolder(stopped), ends)
     failed = place / by_kind["asgd"]
-    for name in (rank_process.READY, "trace.h5"):
+    for name in (READY, TRACE):
         (failed / name).unlink()
-    rank_process.note_error(failed, KILLED)
+    TrialFolder(failed).fail(KILLED)
     trace.merge(failed, crashed=KILLED)
     runner.run_study = starting(partial(virtual, fresh=home / "fresh"))
 

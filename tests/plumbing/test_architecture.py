@@ -1,6 +1,7 @@
 """The rooms of the house: who may import whom, and what every file keeps to."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -285,6 +286,40 @@ def test_a_skipped_test_gives_its_reason():
             if name in SKIPS and not told and not (name == "skip" and node.args):
                 silent.append(f"{path.name}:{node.lineno}")
     assert silent == []
+
+
+NAMES = re.compile(r"trace\.h5|log\.txt|job\.json|rank-.*\.h5|\.claim$|\.lock$")
+WHOLE_NAMES = {"READY", "ERROR", "STOPPED", "checkpoint"}
+"""Marks and folders of a trial's folder; as parts of sentences they are words."""
+
+OTHER_WORDS = {
+    ("batch/slurm/states.py", "STOPPED"),
+    ("trace/__init__.py", "checkpoint"),
+}
+"""A state of Slurm, and a module."""
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Yield the texts in a file's code: no docstrings, and no explanations of names."""
+    tree = tree_of(path)
+    nodes = list(ast.walk(tree))
+    bare = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.Constant) and id(node) not in bare:
+            yield from [node.value] if isinstance(node.value, str) else []
+
+
+def test_names_in_a_trials_folder_are_spelled_in_one_file():
+    assert [
+        f"{name_of(path)}: {text}"
+        for path in FILES
+        if name_of(path) != "io/trial_folder.py"
+        for text in texts(path)
+        if NAMES.search(text) or text in WHOLE_NAMES
+        if (name_of(path), text) not in OTHER_WORDS
+    ] == []
+    declared = list(texts(PACKAGE / "io" / "trial_folder.py"))
+    assert {"trace.h5", "job.json", "rank-*.h5", *WHOLE_NAMES} <= set(declared)
 
 
 Definition = ast.FunctionDef | ast.ClassDef

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dsgd_bench.errors import TraceError
+from dsgd_bench.io import trial_folder
 from dsgd_bench.study import lock
 
 pytestmark = pytest.mark.timeout(60)
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 def of_another_host(folder: Path, *, age: float = 0.0, **more: str) -> None:
     """Leave a claim as a process on another host would."""
     claim = {"host": "far", "kernel": "another", "process": 1, "job": "", "start": "0"}
-    path = folder / lock.CLAIM
+    path = folder / trial_folder.CLAIM
     path.write_text(json.dumps({**claim, **more}))
     then = time.time() - age
     os.utime(path, (then, then))
@@ -44,8 +45,8 @@ def test_a_folder_is_held_once_and_given_back(tmp_path: Path) -> None:
     with lock.held(tmp_path) as first, lock.held(tmp_path) as second:
         assert first
         assert not second
-        assert (tmp_path / lock.CLAIM).exists()
-    assert not (tmp_path / lock.CLAIM).exists()
+        assert (tmp_path / trial_folder.CLAIM).exists()
+    assert not (tmp_path / trial_folder.CLAIM).exists()
     with lock.held(tmp_path) as again:
         assert again
 
@@ -54,7 +55,7 @@ def test_who_was_refused_does_not_take_the_claim_away(tmp_path: Path) -> None:
     with lock.held(tmp_path):
         with lock.held(tmp_path):
             pass
-        assert (tmp_path / lock.CLAIM).exists()
+        assert (tmp_path / trial_folder.CLAIM).exists()
 
 
 def test_a_killed_holder_on_this_host_is_replaced_at_once(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_a_killed_holder_on_this_host_is_replaced_at_once(tmp_path: Path) -> Non
     assert holder.pid is not None
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    assert (tmp_path / lock.CLAIM).exists()
+    assert (tmp_path / trial_folder.CLAIM).exists()
     with lock.held(tmp_path) as ours:
         assert ours
 
@@ -100,9 +101,9 @@ def test_a_holder_touches_its_claim(
 ) -> None:
     monkeypatch.setattr(lock, "HEARTBEAT", 0.02)
     with lock.held(tmp_path):
-        os.utime(tmp_path / lock.CLAIM, (0.0, 0.0))
+        os.utime(tmp_path / trial_folder.CLAIM, (0.0, 0.0))
         until = time.monotonic() + 20
-        while (tmp_path / lock.CLAIM).stat().st_mtime == 0.0:
+        while (tmp_path / trial_folder.CLAIM).stat().st_mtime == 0.0:
             assert time.monotonic() < until
             time.sleep(0.01)
 
@@ -112,7 +113,7 @@ def test_of_many_who_take_over_from_a_dead_one_at_most_one_succeeds(
 ) -> None:
     """Without locks, as on a file system that has none."""
     of_another_host(tmp_path, age=lock.STALE + 1)
-    path = tmp_path / lock.CLAIM
+    path = tmp_path / trial_folder.CLAIM
     context = multiprocessing.get_context("spawn")
     with context.Pool(4) as pool:
         words = [(path, f'{{"process": {number}}}') for number in range(4)]
@@ -129,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -
         pass
 
 
-@pytest.mark.parametrize("name", [lock.LOCK, lock.CLAIM])
+@pytest.mark.parametrize("name", [trial_folder.LOCK, trial_folder.CLAIM])
 def test_a_fifo_where_a_claim_belongs_is_a_sentence_and_no_wait(
     tmp_path: Path, name: str
 ) -> None:

@@ -10,12 +10,12 @@ from dsgd_bench.batch.slurm import status
 from dsgd_bench.cli import earlier, verb_parts
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
+from dsgd_bench.io import trial_folder
 from dsgd_bench.report import read_report, write_report
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import Study
 from dsgd_bench.study import runner
-from dsgd_bench.trace import trials
 
 STATES = ("finished", "failed", "unreadable", "missing")
 
@@ -33,9 +33,9 @@ def fill(folder, repeats=3):
 
 
 def fails(trial, reason="rank 1 was killed"):
-    (trial / trials.READY).unlink()
-    (trial / trials.ERROR).write_text(reason)
-    (trial / trials.TRACE).unlink()
+    (trial / trial_folder.READY).unlink()
+    (trial / trial_folder.ERROR).write_text(reason)
+    (trial / trial_folder.TRACE).unlink()
 
 
 def counts(standing):
@@ -81,9 +81,9 @@ def test_a_failed_trial_whose_job_is_damaged_is_counted_as_failed(tmp_path, left
     _, _, broken = fill(tmp_path / "toy")
     fails(broken)
     if left is None:
-        (broken / trials.JOB).unlink()
+        (broken / trial_folder.JOB).unlink()
     else:
-        (broken / trials.JOB).write_text(left)
+        (broken / trial_folder.JOB).write_text(left)
     found = read_report(tmp_path / "toy")
     assert counts(found.standing()) == {"trials": 3, "finished": 2, "failed": 1}
     assert last_word(found.standing()) == "FAIL"
@@ -95,9 +95,9 @@ def test_a_failed_trial_whose_job_is_damaged_is_counted_as_failed(tmp_path, left
 def test_a_study_of_which_nothing_can_be_read_still_has_its_counts(tmp_path):
     one, two = fill(tmp_path / "toy", repeats=2)
     fails(one)
-    (two / trials.TRACE).write_text("no trace")
+    (two / trial_folder.TRACE).write_text("no trace")
     for trial in (one, two):
-        (trial / trials.JOB).write_text("no job")
+        (trial / trial_folder.JOB).write_text("no job")
     standing = write_report(tmp_path / "toy").standing()
     assert counts(standing) == {"trials": 2, "failed": 1, "unreadable": 1}
     assert last_word(standing) == "FAIL"
@@ -107,9 +107,9 @@ def test_a_study_of_which_nothing_can_be_read_still_has_its_counts(tmp_path):
 def test_what_is_stopped_or_interrupted_is_missing_and_counted(tmp_path):
     _, stopped, begun = fill(tmp_path / "toy")
     for trial in (stopped, begun):
-        (trial / trials.READY).unlink()
-    (stopped / trials.STOPPED).touch()
-    (begun / trials.TRACE).unlink()
+        (trial / trial_folder.READY).unlink()
+    (stopped / trial_folder.STOPPED).touch()
+    (begun / trial_folder.TRACE).unlink()
     standing = read_report(tmp_path / "toy").standing()
     assert counts(standing) == {"trials": 3, "finished": 1, "missing": 2}
     assert last_word(standing) == "OK"
@@ -118,7 +118,7 @@ def test_what_is_stopped_or_interrupted_is_missing_and_counted(tmp_path):
 
 def test_a_finished_trial_with_a_late_error_is_finished_for_all_verbs(tmp_path):
     (trial,) = fill(tmp_path / "toy", repeats=1)
-    (trial / trials.ERROR).write_text("too late")
+    (trial / trial_folder.ERROR).write_text("too late")
     standing = read_report(tmp_path / "toy").standing()
     assert counts(standing) == {"trials": 1, "finished": 1}
     assert of_status(tmp_path / "toy") == {"finished": 1}
@@ -144,13 +144,13 @@ def test_a_copy_of_a_trial_is_named_and_not_counted(tmp_path, capsys):
 def test_an_error_that_is_not_utf_8_is_shown(tmp_path):
     _, broken = fill(tmp_path / "toy", repeats=2)
     fails(broken)
-    (broken / trials.ERROR).write_bytes(b"M\xfcller")
+    (broken / trial_folder.ERROR).write_bytes(b"M\xfcller")
     assert "M\ufffdller" in read_report(tmp_path / "toy").terminal(columns=200)
 
 
 def test_a_folder_of_trials_that_have_only_begun_says_so(tmp_path):
     (trial,) = fill(tmp_path / "toy", repeats=1)
-    (trial / trials.READY).unlink()
+    (trial / trial_folder.READY).unlink()
     with pytest.raises(TraceError, match="1 unfinished trials and no other"):
         read_report(tmp_path)
 
@@ -169,7 +169,7 @@ def run_before(folder, machine, repeats=4):
         toy = synthetic.run(trial_of(repeat))
         toy.provenance["time_utc"] = f"2025-01-0{repeat + 1}T00:00:00Z"
         place = synthetic.save(toy, folder)
-        Job(folder.name, toy.trial, machine).write(place / trials.JOB)
+        Job(folder.name, toy.trial, machine).write(place / trial_folder.JOB)
     return folder
 
 
@@ -198,7 +198,7 @@ def test_other_machine_file_is_named_with_the_settings_that_differ(tmp_path, cap
     )
     folder = run_before(tmp_path / "toy", then, repeats=3)
     run_before(tmp_path / "toy", now, repeats=0)
-    (folder / trial_id(trial_of(2)) / trials.JOB).write_text("{")
+    (folder / trial_id(trial_of(2)) / trial_folder.JOB).write_text("{")
     _, out = conclude(capsys, folder, outcome_of(folder, now, range(3)))
     (line,) = [line for line in out.splitlines() if line.startswith("warning: the num")]
     assert "the numbers of 2 skipped trials come from other settings" in line
@@ -217,9 +217,9 @@ def test_a_report_names_what_differs_between_machine_files(tmp_path):
             Machine(env={"OMP_PLACES": "cores", "MY_KEY": "hidden"}),
         ]
     ):
-        job = folder / trial_id(trial_of(repeat)) / trials.JOB
+        job = folder / trial_id(trial_of(repeat)) / trial_folder.JOB
         Job("toy", trial_of(repeat), machine).write(job)
-    (folder / trial_id(trial_of(2)) / trials.JOB).write_text("{")
+    (folder / trial_id(trial_of(2)) / trial_folder.JOB).write_text("{")
     text = " ".join(read_report(folder).terminal(columns=100).split())
     assert "different machine files" in text
     assert 'env.OMP_PLACES: "cores" and unset; threads_per_rank: 1 and 2)' in text
@@ -256,8 +256,8 @@ def test_the_counts_of_a_run_are_those_of_the_trials_asked_for(tmp_path, capsys)
     folder = run_before(tmp_path / "toy", Machine())
     shutil.rmtree(folder / trial_id(trial_of(0)))
     fails(folder / trial_id(trial_of(1)))
-    (folder / trial_id(trial_of(1)) / trials.JOB).write_text("{")
-    (folder / trial_id(trial_of(2)) / trials.TRACE).write_text("{")
+    (folder / trial_id(trial_of(1)) / trial_folder.JOB).write_text("{")
+    (folder / trial_id(trial_of(2)) / trial_folder.TRACE).write_text("{")
     other = synthetic.save(synthetic.run(synthetic.trial("adpsgd")), folder)
     outcome = outcome_of(folder, Machine(), (2, 3))
     outcome.failed = [(trial_of(1), "rank 1 was killed")]
@@ -292,7 +292,7 @@ def test_a_run_in_which_all_failed_counts_them_too(tmp_path, capsys):
 def test_report_and_run_name_the_same_trials_by_one_hash(tmp_path, capsys):
     folder = run_before(tmp_path / "toy", Machine())
     fails(folder / trial_id(trial_of(1)))
-    (folder / trial_id(trial_of(1)) / trials.JOB).write_text("{")
+    (folder / trial_id(trial_of(1)) / trial_folder.JOB).write_text("{")
     outcome = outcome_of(folder, Machine(), (0, 2, 3))
     outcome.failed = [(trial_of(1), "rank 1 was killed")]
     _, out = conclude(capsys, folder, outcome)

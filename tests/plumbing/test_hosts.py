@@ -9,6 +9,7 @@ from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import identity
 from dsgd_bench.host.identity import Host
 from dsgd_bench.host.placement import arrange
+from dsgd_bench.io import trial_folder
 from dsgd_bench.spec.machine import LinksSpec, Machine
 from dsgd_bench.study import lock
 from dsgd_bench.study.rank_checks import check_links
@@ -119,7 +120,7 @@ def test_a_process_number_of_another_container_says_nothing_of_its_life(
     tmp_path, monkeypatch
 ):
     """No process here has the number, but it is the holder's in its own namespace."""
-    claim = tmp_path / lock.CLAIM
+    claim = tmp_path / trial_folder.CLAIM
     with monkeypatch.context() as there:
         there.setattr(identity, "namespace", lambda _: "pid:[1]")
         there.setattr(os, "getpid", lambda: 2**22 + 1)

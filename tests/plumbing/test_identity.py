@@ -14,6 +14,7 @@ from dsgd_bench import config, report
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.config import naming
 from dsgd_bench.config.identity import asked, trial_id
+from dsgd_bench.io.trial_folder import JOB, READY, STOPPED, TRACE, Outcome, TrialFolder
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import (
@@ -137,7 +138,7 @@ def tiny(folder: Path):
     return config.read_study(folder / "tiny.toml")
 
 
-def earlier(results: Path, mark: str = trials.READY) -> list[Path]:
+def earlier(results: Path, mark: str = READY) -> list[Path]:
     """Put the folders of commit cf87a62 into a results folder."""
     shutil.copytree(EARLIER, results / "tiny")
     folders = sorted((results / "tiny").iterdir())
@@ -162,16 +163,16 @@ def test_what_an_earlier_version_finished_is_not_run_again(tmp_path):
     said = Said()
     outcome = runner.run_study(tiny(tmp_path), Machine(), tmp_path, said)
     assert said.ended_as == ["skipped", "skipped"]
-    assert sorted(map(outcome.places.of, outcome.skipped)) == folders
+    assert sorted(outcome.places.of(each).path for each in outcome.skipped) == folders
 
 
 def test_what_an_earlier_version_stopped_goes_on_in_its_folder(tmp_path):
-    folders = earlier(tmp_path, trials.STOPPED)
+    folders = earlier(tmp_path, STOPPED)
     begun = []
 
-    def start(job: Job, folder: Path) -> Ended:
-        begun.append(folder)
-        (folder / trials.READY).touch()
+    def start(job: Job, folder: TrialFolder) -> Ended:
+        begun.append(folder.path)
+        folder.ready.touch()
         return FINISHED
 
     class Quiet(Said):
@@ -187,12 +188,12 @@ def test_what_an_earlier_version_stopped_goes_on_in_its_folder(tmp_path):
 def test_without_a_job_the_trace_tells_whose_folder_it_is(tmp_path):
     folders = earlier(tmp_path)
     for folder in folders:
-        job = Job.read(folder / trials.JOB)
-        (folder / trials.JOB).unlink()
-        with h5py.File(folder / trials.TRACE, "w") as file:
+        job = Job.read(folder / JOB)
+        (folder / JOB).unlink()
+        with h5py.File(folder / TRACE, "w") as file:
             file.attrs["dsgd_trial"] = job.trial.to_json()
     places = trials.Places(tmp_path / "tiny")
-    assert sorted(map(places.of, tiny(tmp_path).trials)) == folders
+    assert sorted(places.of(each).path for each in tiny(tmp_path).trials) == folders
 
 
 def test_a_folder_of_todays_name_comes_before_an_earlier_one(tmp_path):
@@ -200,16 +201,19 @@ def test_a_folder_of_todays_name_comes_before_an_earlier_one(tmp_path):
     for each in tiny(tmp_path).trials:
         folder = tmp_path / "tiny" / trial_id(each)
         folder.mkdir()
-        assert trials.Places(folder.parent).of(each) != folder, "nothing is in it yet"
-        (folder / trials.READY).touch()
-        assert trials.Places(folder.parent).of(each) == folder
+        assert trials.Places(folder.parent).of(each).path != folder, (
+            "nothing is in it yet"
+        )
+        (folder / READY).touch()
+        assert trials.Places(folder.parent).of(each).path == folder
 
 
 def test_a_folder_that_somebody_has_copied_is_nobodys_place(tmp_path):
     folder = earlier(tmp_path)[0]
     folder.rename(folder.parent / "kept")
-    others = map(trials.Places(folder.parent).of, tiny(tmp_path).trials)
-    assert folder.parent / "kept" not in set(others)
+    places = trials.Places(folder.parent)
+    others = {places.of(each).path for each in tiny(tmp_path).trials}
+    assert folder.parent / "kept" not in others
 
 
 def test_an_earlier_folder_counts_as_its_trial_in_a_report(tmp_path):
@@ -218,7 +222,7 @@ def test_an_earlier_folder_counts_as_its_trial_in_a_report(tmp_path):
     home.rename(home.parent / "0123456789ab")
     found = report.read_report(tmp_path / "toy")
     standing = found.standing({trial_id(toy.trial)})
-    assert standing.states == ((trial_id(toy.trial), trials.Outcome.FINISHED),)
+    assert standing.states == ((trial_id(toy.trial), Outcome.FINISHED),)
 
 
 # --- settings that are called otherwise today
@@ -238,6 +242,6 @@ def test_a_trace_with_a_renamed_setting_is_read_in_the_settings_of_today(tmp_pat
     then = synthetic.trial("osgp", settings={"biased": True})
     toy = replace(synthetic.run(synthetic.trial("osgp")), trial=then)
     folder = synthetic.save(toy, tmp_path / "toy")
-    found = Trace(folder / trials.TRACE).trial.algorithm
+    found = Trace(folder / TRACE).trial.algorithm
     assert found == AlgorithmSpec("osgp", {"weights": False}, rule=found.rule)
     assert naming.label(found) == "osgp, weights False"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from dsgd_bench.config.identity import trial_id
+from dsgd_bench.io.trial_folder import ERROR, READY, TrialFolder
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import AlgorithmSpec, BudgetSpec, ProblemSpec, Study, Trial
 from dsgd_bench.study import lock, runner, stopping
 from dsgd_bench.study.decision import Decision, decide
-from dsgd_bench.study.rank_process import ERROR, READY
 
 TRIAL = Trial(
     ranks=2,
@@ -102,7 +102,10 @@ def test_one_decision_is_made_of_a_trial_for_ranks_that_are_started_or_found(
     if mark:
         (folder / mark).touch()
     monkeypatch.setattr(stopping, "due", lambda _: ends)
-    assert decide(Job("tiny", TRIAL, REFUSING), folder, 0.0, ours=ours) is expected
+    assert (
+        decide(Job("tiny", TRIAL, REFUSING), TrialFolder(folder), 0.0, ours=ours)
+        is expected
+    )
 
 
 def test_a_trial_that_failed_before_this_run_began_is_run(tmp_path: Path) -> None:
@@ -110,4 +113,4 @@ def test_a_trial_that_failed_before_this_run_began_is_run(tmp_path: Path) -> Non
     error.touch()
     since = error.stat().st_mtime + 1
     job = Job("tiny", TRIAL, REFUSING)
-    assert decide(job, error.parent, since, ours=True) is Decision.RUN
+    assert decide(job, TrialFolder(error.parent), since, ours=True) is Decision.RUN

@@ -20,9 +20,9 @@ from dsgd_bench.config import naming, read_machine, read_study
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import mpi_bugs
+from dsgd_bench.io import trial_folder
 from dsgd_bench.spec.batch import SlurmSpec
 from dsgd_bench.spec.job import Job
-from dsgd_bench.study import lock
 
 HERE = Path(__file__).parents[2] / "jobs"
 TEMPLATES = sorted(
@@ -673,7 +673,7 @@ def test_what_sbatch_refuses_is_not_recorded(files, slurm, capsys):
     assert "mend slurm.partition" in said
     assert said.count("\n") == 1
     jobs = files / "results" / "study" / "jobs"
-    assert [path.name for path in jobs.iterdir()] == [lock.LOCK]
+    assert [path.name for path in jobs.iterdir()] == [trial_folder.LOCK]
     (slurm / "refusal").unlink()
     send()
     assert len(sent(slurm)) == 3  # the refused one and both
@@ -786,7 +786,7 @@ def test_status_counts_every_trial_once_and_says_why_some_failed(files, slurm, c
     mark(order, one[0], "READY")
     mark(order, one[1], "STOPPED", "the job was about to end\n")
     mark(order, four[0], "ERROR", "rank 3 raised ValueError: [x]\nmore\n")
-    mark(order, four[1], lock.CLAIM)
+    mark(order, four[1], trial_folder.CLAIM)
     capsys.readouterr()
     for words in (["results/study"], ["study.toml", "--results", "results"]):
         assert cli.main(["status", *words]) == 0

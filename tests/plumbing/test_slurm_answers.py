@@ -12,7 +12,7 @@ import pytest
 from dsgd_bench import cli
 from dsgd_bench.batch.slurm import calls, queue, submit
 from dsgd_bench.errors import LaunchError
-from dsgd_bench.study import lock
+from dsgd_bench.io import trial_folder
 
 ACCEPTED = {
     "the number": "echo $job",
@@ -148,7 +148,7 @@ def test_a_clear_refusal_leaves_nothing_behind(fake, words, remedy, capsys):
     assert remedy in said
     assert said.count("\n") == 1
     assert "\x1b" not in said
-    assert os.listdir(fake.results / "jobs") == [lock.LOCK]  # noqa: PTH208 - names
+    assert os.listdir(fake.results / "jobs") == [trial_folder.LOCK]  # noqa: PTH208 - names
     fake.answers("queued; echo $job")
     assert fake.submit() == 0
     assert fake.sent() == 2

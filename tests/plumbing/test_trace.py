@@ -10,6 +10,7 @@ from dsgd_bench import trace
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.ledger import SPANS, Ledger
 from dsgd_bench.fabric.virtual.fabric import World
+from dsgd_bench.io import trial_folder
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -59,13 +60,13 @@ def test_spans_add_up_to_the_step(folder):
 
 
 def test_a_missing_shard_is_named_and_the_trial_is_not_finished(folder):
-    trace.shard_path(folder, 1).unlink()
+    trial_folder.shard_of(folder, 1).unlink()
     with pytest.raises(TraceError, match="no readable shard of rank 1"):
         trace.merge(folder)
 
 
 def test_a_crashed_run_keeps_what_was_flushed(folder):
-    trace.shard_path(folder, 1).write_bytes(b"cut off")
+    trial_folder.shard_of(folder, 1).write_bytes(b"cut off")
     trace.merge(folder, crashed="rank 1 was killed")
     found = trace.open_trace(folder / "trace.h5")
     assert (found.status, found.reason) == ("crashed", "rank 1 was killed")
@@ -75,7 +76,7 @@ def test_a_crashed_run_keeps_what_was_flushed(folder):
 
 
 def test_shards_that_were_exchanged_count_for_no_rank(folder):
-    first, second = (trace.shard_path(folder, rank) for rank in (0, 1))
+    first, second = (trial_folder.shard_of(folder, rank) for rank in (0, 1))
     mine, theirs = first.read_bytes(), second.read_bytes()
     first.write_bytes(theirs)
     second.write_bytes(mine)
@@ -112,5 +113,5 @@ def test_rows_of_the_warm_up_are_not_recorded_however_long_windows_take(
         time.sleep(0.1)  # a hundred flushes
         ledger.open()
         ledger.close_step(loss=2.0, samples=32)
-    (row,) = trace.Shard.read(trace.shard_path(tmp_path, 0)).columns["loss"]
+    (row,) = trace.Shard.read(trial_folder.shard_of(tmp_path, 0)).columns["loss"]
     assert row == 2.0

@@ -17,6 +17,21 @@ from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
 from dsgd_bench.host import identity
 from dsgd_bench.io import files
+from dsgd_bench.io.trial_folder import (
+    CHECKPOINT,
+    CHECKPOINT_OLD,
+    CHECKPOINT_PART,
+    CLAIM,
+    ERROR,
+    JOB,
+    LOCK,
+    LOG,
+    READY,
+    STOPPED,
+    TRACE,
+    Outcome,
+    TrialFolder,
+)
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.network import PRESETS
@@ -65,30 +80,30 @@ def made(folder: Path, *names: str) -> Path:
 
 def test_trials_behind_links_are_found_and_each_is_found_once(tmp_path: Path) -> None:
     results, far = tmp_path / "results", tmp_path / "far"
-    one = made(results / "smoke" / "one", trials.READY)
-    made(far / "two", trials.ERROR)
-    made(far / "study" / "three", trials.JOB)
-    made(far / "campaign" / "deep" / "four", trials.TRACE)
+    one = made(results / "smoke" / "one", READY)
+    made(far / "two", ERROR)
+    made(far / "study" / "three", JOB)
+    made(far / "campaign" / "deep" / "four", TRACE)
     (results / "smoke" / "two").symlink_to(far / "two")
     (results / "a-link-to-one").symlink_to(one)
     (results / "study").symlink_to(far / "study")
     (results / "campaign").symlink_to(far / "campaign")
-    found = [path.relative_to(results).as_posix() for path in trials.find(results)]
+    found = [each.path.relative_to(results).as_posix() for each in trials.find(results)]
     assert found == ["campaign/deep/four", "smoke/one", "smoke/two", "study/three"]
 
 
 def test_links_in_circles_and_links_to_nowhere_end(tmp_path: Path) -> None:
-    one = made(tmp_path / "smoke" / "one", trials.READY)
+    one = made(tmp_path / "smoke" / "one", READY)
     (tmp_path / "smoke" / "up").symlink_to(tmp_path)
     (one / "again").symlink_to(tmp_path / "smoke")
     (tmp_path / "itself").symlink_to("itself")
     (tmp_path / "nowhere").symlink_to("not/there")
-    assert trials.find(tmp_path) == [one]
+    assert trials.find(tmp_path) == [TrialFolder(one)]
 
 
 def test_what_lies_deep_behind_a_link_is_not_looked_at(tmp_path: Path) -> None:
     """A link may lead to a whole disk."""
-    made(tmp_path / "disk" / "a" / "b" / "c", trials.READY)
+    made(tmp_path / "disk" / "a" / "b" / "c", READY)
     made(tmp_path / "results")
     (tmp_path / "results" / "disk").symlink_to(tmp_path / "disk")
     assert trials.find(tmp_path / "results") == []
@@ -98,16 +113,16 @@ def test_what_lies_deep_behind_a_link_is_not_looked_at(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("marks", "state"),
     [
-        ([trials.READY, trials.ERROR], trials.Outcome.FINISHED),
-        ([trials.ERROR, trials.STOPPED], trials.Outcome.FAILED),
-        ([trials.STOPPED], trials.Outcome.STOPPED),
-        ([trials.JOB], trials.Outcome.MISSING),
+        ([READY, ERROR], Outcome.FINISHED),
+        ([ERROR, STOPPED], Outcome.FAILED),
+        ([STOPPED], Outcome.STOPPED),
+        ([JOB], Outcome.MISSING),
     ],
 )
 def test_the_gravest_mark_does_not_hide_that_a_trial_has_finished(
     tmp_path: Path, marks: list[str], state: str
 ) -> None:
-    assert trials.state(made(tmp_path, *marks)) == state
+    assert TrialFolder(made(tmp_path, *marks)).outcome == state
 
 
 # ----------------------------------------------- what is ours is removed
@@ -134,27 +149,27 @@ def test_a_run_leaves_foreign_files_in_a_linked_trial_folder(tmp_path: Path) -> 
     (tmp_path / "tiny" / trial_id(trial())).symlink_to(far)
     assert simulate(tmp_path).finished == 1
     assert holds(far, found)
-    assert (far / trials.TRACE).exists()
+    assert (far / TRACE).exists()
 
 
 def test_a_linked_folder_with_names_like_ours_that_no_run_made_is_refused(
     tmp_path: Path,
 ) -> None:
     far = made(tmp_path / "far")
-    (far / trials.LOG).write_text(NOTES)
+    (far / LOG).write_text(NOTES)
     made(tmp_path / "tiny")
     (tmp_path / "tiny" / trial_id(trial())).symlink_to(far)
     ((_, reason),) = simulate(tmp_path).failed
     assert f"is a link to {far}, where log.txt lies but no job.json" in reason
-    assert (far / trials.LOG).read_text() == NOTES
+    assert (far / LOG).read_text() == NOTES
 
 
 def test_clearing_removes_what_runs_leave_and_nothing_else(tmp_path: Path) -> None:
     ours = (
-        trials.ERROR,
-        trials.STOPPED,
-        trials.LOG,
-        trials.TRACE,
+        ERROR,
+        STOPPED,
+        LOG,
+        TRACE,
         "rank-0000.h5",
         "rank-12345.h5",
         ".trace-17.h5",
@@ -163,42 +178,53 @@ def test_clearing_removes_what_runs_leave_and_nothing_else(tmp_path: Path) -> No
         ".probe-17",
         f"{files.SCRATCH}0123abcd",
     )
-    kept = (trials.JOB, lock.LOCK, lock.CLAIM, "rank-x.h5", "log.txt.old", "ready")
+    kept = (
+        JOB,
+        LOCK,
+        CLAIM,
+        "rank-x.h5",
+        "log.txt.old",
+        "ready",
+    )
     made(tmp_path, *ours, *kept)
-    for name in (checkpoint.NAME, checkpoint.OLD, checkpoint.PART):
+    for name in (
+        CHECKPOINT,
+        CHECKPOINT_OLD,
+        CHECKPOINT_PART,
+    ):
         made(tmp_path / name, "rank-0000.h5")
-    trials.clear(tmp_path, checkpoints=False)
+    trials.clear(TrialFolder(tmp_path), checkpoints=False)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {*kept, checkpoint.NAME, checkpoint.OLD}
-    trials.clear(tmp_path, checkpoints=True)
+    assert left == {*kept, CHECKPOINT, CHECKPOINT_OLD}
+    trials.clear(TrialFolder(tmp_path), checkpoints=True)
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
 
 
 def test_clearing_removes_links_and_not_what_they_lead_to(tmp_path: Path) -> None:
-    far, folder = tmp_path / "far", made(tmp_path / "trial", trials.JOB)
+    far, folder = tmp_path / "far", made(tmp_path / "trial", JOB)
     found = with_foreign_files(far)
-    (folder / trials.TRACE).symlink_to(far / "notes.txt")
+    (folder / TRACE).symlink_to(far / "notes.txt")
     (folder / "rank-0000.h5").symlink_to(tmp_path / "nowhere")
-    (folder / checkpoint.NAME).symlink_to(far / "data")
-    trials.clear(folder, checkpoints=True)
-    assert [path.name for path in folder.iterdir()] == [trials.JOB]
+    (folder / CHECKPOINT).symlink_to(far / "data")
+    trials.clear(TrialFolder(folder), checkpoints=True)
+    assert [path.name for path in folder.iterdir()] == [JOB]
     assert holds(far, found)
 
 
-@pytest.mark.parametrize("name", [trials.LOG, trials.ERROR, trials.JOB, "rank-0000.h5"])
+@pytest.mark.parametrize("name", [LOG, ERROR, JOB, "rank-0000.h5"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_no_run_can_have_made_is_in_the_way_and_stays(
     tmp_path: Path, name: str, make: Any
 ) -> None:
     make(tmp_path / name)
-    made(tmp_path, trials.TRACE)
+    made(tmp_path, TRACE)
     with pytest.raises(TraceError, match=f"{name} is in the way"):
-        trials.clear(tmp_path, checkpoints=True)
-    assert {path.name for path in tmp_path.iterdir()} == {name, trials.TRACE}
+        trials.clear(TrialFolder(tmp_path), checkpoints=True)
+    assert {path.name for path in tmp_path.iterdir()} == {name, TRACE}
 
 
 def test_a_foreign_file_in_a_checkpoint_survives_it(tmp_path: Path) -> None:
-    made(tmp_path / checkpoint.NAME, "rank-0000.h5", "notes.txt")
+    made(tmp_path / CHECKPOINT, "rank-0000.h5", "notes.txt")
     checkpoint.discard(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.*") if path.is_file()] == [
         "notes.txt"
@@ -246,7 +272,7 @@ def watched(folder: Path) -> Iterator[list[str]]:
         busy.append(True)
         with suppress(ValueError):
             name = Path(os.fspath(path)).relative_to(folder).as_posix()
-            if not (folder / lock.CLAIM).exists():
+            if not (folder / CLAIM).exists():
                 early.append(name)
         busy.clear()
 
@@ -267,7 +293,7 @@ def test_whatever_is_written_into_a_trials_folder_is_written_under_its_claim(
         assert set(early) == {".", "probe"}, "the watch sees what is written"
         early.clear()
         simulate(tmp_path)
-    assert set(early) <= {".", lock.LOCK, lock.CLAIM}
+    assert set(early) <= {".", LOCK, CLAIM}
     with watched(folder) as early:
         simulate(tmp_path)
     assert early == [], "finished trials are only looked at"
@@ -276,8 +302,8 @@ def test_whatever_is_written_into_a_trials_folder_is_written_under_its_claim(
 def test_a_claim_that_is_refused_writes_nothing_but_the_lock(tmp_path: Path) -> None:
     folder = made(tmp_path / "trial")
     claim = {"host": "far", "kernel": "another", "process": 1}
-    (folder / lock.CLAIM).write_text(json.dumps(claim))
-    before = {lock.LOCK, lock.CLAIM}
+    (folder / CLAIM).write_text(json.dumps(claim))
+    before = {LOCK, CLAIM}
     with lock.held(folder) as ours:
         assert not ours
         assert {path.name for path in folder.iterdir()} == before
@@ -305,7 +331,7 @@ def test_a_folder_that_goes_between_making_and_claiming_it_is_made_again(
     folder, left, opens = tmp_path / "study" / "trial", [3], os.open
 
     def late(path: Any, *words: Any, **more: Any) -> int:
-        if Path(path).name == lock.LOCK and left[0]:
+        if Path(path).name == LOCK and left[0]:
             left[0] -= 1
             shutil.rmtree(folder.parent)
         return opens(path, *words, **more)
@@ -313,7 +339,7 @@ def test_a_folder_that_goes_between_making_and_claiming_it_is_made_again(
     monkeypatch.setattr(lock.os, "open", late)
     with lock.held(folder) as ours:
         assert ours
-        assert (folder / lock.CLAIM).exists()
+        assert (folder / CLAIM).exists()
 
 
 def test_a_lock_on_a_file_that_is_no_longer_there_is_none(
@@ -326,7 +352,7 @@ def test_a_lock_on_a_file_that_is_no_longer_there_is_none(
         seen.append(descriptor)
         if len(seen) == 1:
             shutil.rmtree(folder)
-            made(folder, lock.LOCK)
+            made(folder, LOCK)
         return original(descriptor)
 
     monkeypatch.setattr(lock, "_flock", late)
@@ -339,13 +365,13 @@ def test_a_lock_on_a_file_that_is_no_longer_there_is_none(
 def test_nobody_gives_back_the_claim_of_another(tmp_path: Path) -> None:
     with lock.held(tmp_path) as ours:
         assert ours
-        (tmp_path / lock.CLAIM).write_text("of one who took us for dead")
-    assert (tmp_path / lock.CLAIM).exists()
+        (tmp_path / CLAIM).write_text("of one who took us for dead")
+    assert (tmp_path / CLAIM).exists()
 
 
 def test_no_lock_empties_a_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text(NOTES)
-    (tmp_path / lock.LOCK).symlink_to("notes")
+    (tmp_path / LOCK).symlink_to("notes")
     with lock.held(tmp_path):
         pass
     assert (tmp_path / "notes").read_text() == NOTES
@@ -378,8 +404,10 @@ def test_race_one_folder_four_runs_share_a_study_and_each_trial_is_run_once(
     assert [failed for *_, failed in ended] == [[]] * 4
     assert sum(finished for finished, *_ in ended) == repeats
     folders = list((tmp_path / "tiny").iterdir())
-    assert Counter(map(trials.state, folders)) == {trials.Outcome.FINISHED: repeats}
-    kept = {trials.READY, trials.JOB, trials.TRACE, lock.LOCK}
+    assert Counter(TrialFolder(each).outcome for each in folders) == {
+        Outcome.FINISHED: repeats
+    }
+    kept = {READY, JOB, TRACE, LOCK}
     assert {path.name for folder in folders for path in folder.iterdir()} == kept
 
 

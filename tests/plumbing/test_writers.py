@@ -12,6 +12,7 @@ from dsgd_bench.batch.slurm.records import RECORD, Record
 from dsgd_bench.bench import output
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.fabric.virtual.fabric import World
+from dsgd_bench.io import trial_folder
 from dsgd_bench.replay import figure, whatif
 from dsgd_bench.replay import tables as replays
 from dsgd_bench.spec.job import Job
@@ -127,7 +128,7 @@ def test_a_checkpoint_is_not_written_through_a_link_to_a_folder(tmp_path):
     (far / "rank-0000.h5").write_text("of somebody")
     trial = tmp_path / "trial"
     trial.mkdir()
-    (trial / trace.checkpoint.PART).symlink_to(far)
-    trace.checkpoint.remove(trial / trace.checkpoint.PART)
+    (trial / trial_folder.CHECKPOINT_PART).symlink_to(far)
+    trace.checkpoint.remove(trial / trial_folder.CHECKPOINT_PART)
     assert (far / "rank-0000.h5").read_text() == "of somebody"
     assert not list(trial.iterdir())

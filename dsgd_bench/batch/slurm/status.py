@@ -10,6 +10,7 @@ from dsgd_bench.batch.slurm.groups import JOBS
 from dsgd_bench.config import naming
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
+from dsgd_bench.io.trial_folder import Outcome, TrialFolder
 from dsgd_bench.spec.trial import Study
 from dsgd_bench.study import lock
 from dsgd_bench.trace import fabric_of, trials
@@ -93,11 +94,11 @@ def look(folder: Path, study: Study | None = None) -> Status:
         state = _state(place, jobs)
         status.trials[name] = (words, state)
         if state == "failed":
-            status.reasons[name] = trials.reason(place).splitlines()[0]
+            status.reasons[name] = place.reason.splitlines()[0]
     return status
 
 
-Known = dict[str, tuple[str, Path]]
+Known = dict[str, tuple[str, TrialFolder]]
 """Id of a trial -> what it is in words, and its folder."""
 
 
@@ -115,25 +116,25 @@ def _known(folder: Path, found: dict[Path, records.Record]) -> Known:
     words: dict[str, str] = {}
     for path in found:
         words |= records.trials_of(path)
-    known = {name: (said, folder / name) for name, said in words.items()}
-    for path in trials.find(folder):
-        if path.parent != folder or path.name in known:
+    known = {name: (said, TrialFolder(folder / name)) for name, said in words.items()}
+    for each in trials.find(folder):
+        if each.path.parent != folder or each.name in known:
             continue
-        name = trials.id_of(path)
-        if trials.state(folder / name) != trials.Outcome.MISSING:
-            name = path.name  # it is the copy of another folder
-        trial = trials.trial_in(path)
+        name = trials.id_of(each)
+        if TrialFolder(folder / name).outcome != Outcome.MISSING:
+            name = each.name  # it is the copy of another folder
+        trial = trials.trial_in(each)
         said = "damaged, or written by another dsgd-bench"
-        known[name] = (naming.description(trial) if trial else said, path)
+        known[name] = (naming.description(trial) if trial else said, each)
     return known
 
 
-def _state(folder: Path, jobs: set[str]) -> str:
+def _state(folder: TrialFolder, jobs: set[str]) -> str:
     """Return what a trial is, from its folder and the states of the jobs it is in."""
-    state = trials.state(folder)
-    if state == trials.Outcome.FINISHED:
-        return state if fabric_of(folder / trials.TRACE) else trials.Outcome.UNREADABLE
-    if state == trials.Outcome.FAILED:
+    state = folder.outcome
+    if state == Outcome.FINISHED:
+        return state if fabric_of(folder.trace) else Outcome.UNREADABLE
+    if state == Outcome.FAILED:
         return state
     alive = any(map(states.alive, jobs))
     if _claimed(folder) and (alive or not jobs):
@@ -143,9 +144,9 @@ def _state(folder: Path, jobs: set[str]) -> str:
     return state
 
 
-def _claimed(folder: Path) -> bool:
+def _claimed(folder: TrialFolder) -> bool:
     """Tell whether somebody says that he runs the trial; the dead do for a while."""
     try:
-        return time.time() - (folder / lock.CLAIM).stat().st_mtime < lock.STALE
+        return time.time() - folder.claim.stat().st_mtime < lock.STALE
     except OSError:
         return False

@@ -27,7 +27,7 @@ from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import LaunchError, TraceError
 from dsgd_bench.io import files
 from dsgd_bench.spec.trial import Trial
-from dsgd_bench.study import plan, rank_process
+from dsgd_bench.study import plan
 from dsgd_bench.trace import trials
 
 REMEDIES = {
@@ -108,11 +108,11 @@ def missing(order: Order, *, failed: bool = False) -> Missing:
     for trial in order.study.trials:
         folder = places.of(trial)
         names = {trial_id(trial), folder.name}  # the latter of an earlier version
-        if (folder / rank_process.READY).exists():
+        if folder.ready.exists():
             counts["finished"] += 1
         elif names & taken:
             counts["unsure" if names & unsure else "held"] += 1
-        elif failed and not (folder / rank_process.ERROR).exists():
+        elif failed and not folder.error.exists():
             counts["other"] += 1
         else:
             left.append(trial)
