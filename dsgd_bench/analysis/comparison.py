@@ -11,6 +11,7 @@ from typing import Any
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import labels, straggler
+from dsgd_bench.analysis.rows import per_epoch, seconds_to_target
 from dsgd_bench.analysis.statistics import Estimate, ratio_of_medians
 from dsgd_bench.analysis.summary import Group
 
@@ -59,15 +60,26 @@ class Line:
 
 def compare(groups: Sequence[Group]) -> list[Line]:
     """Return the lines of one study: by case, slowdown, then algorithm."""
-    varying = labels.differing([group.first.factors for group in groups])
+    varying = labels.differing([group.first.trial.factors for group in groups])
     lines = [_line(group, groups, varying) for group in groups]
     seen = {kind: place for place, kind in enumerate(_kinds(groups))}
 
     def order(line: Line) -> tuple[object, ...]:
         row = line.group.first
-        factor = row.slow_factor
-        severity = (factor is None, factor or 0.0, row.slow_ranks, row.slowdown)
-        return row.ranks, line.case, severity, seen[row.algorithm], line.algorithm
+        factor = row.trial.slow_factor
+        severity = (
+            factor is None,
+            factor or 0.0,
+            row.trial.slow_ranks,
+            row.trial.slowdown,
+        )
+        return (
+            row.trial.ranks,
+            line.case,
+            severity,
+            seen[row.trial.algorithm],
+            line.algorithm,
+        )
 
     return sorted(lines, key=order)
 
@@ -94,16 +106,16 @@ def _line(group: Group, groups: Sequence[Group], varying: Sequence[str]) -> Line
     row = group.first
     optimizer = [key for key in varying if key.startswith("optimizer.")]
     other = [key for key in varying if not key.startswith("optimizer.")]
-    words = (row.label, labels.chosen(row.factors, optimizer))
+    words = (row.trial.label, labels.chosen(row.trial.factors, optimizer))
     reference = _find(group, groups, ignore="algorithm.", reference=True)
     baseline = _find(group, groups, ignore="slowdown.", factor=1.0)
     against_baseline = straggler.measured(group, baseline) if baseline else None
     return Line(
         group=group,
-        case=labels.chosen(row.factors, other),
+        case=labels.chosen(row.trial.factors, other),
         algorithm=", ".join(word for word in words if word),
-        is_reference=is_reference(row.algorithm),
-        reference_failed=bool(reference and row.target and not reference.reached),
+        is_reference=is_reference(row.trial.algorithm),
+        reference_failed=bool(reference and row.trial.target and not reference.reached),
         against_reference=_against(group, reference),
         baseline=baseline,
         against_baseline=against_baseline,
@@ -124,9 +136,9 @@ def _find(
     wanted = _rest(group, ignore)
     for other in groups:
         row = other.first
-        if reference and not is_reference(row.algorithm):
+        if reference and not is_reference(row.trial.algorithm):
             continue
-        if factor not in (None, row.slow_factor):
+        if factor not in (None, row.trial.slow_factor):
             continue
         if _rest(other, ignore) == wanted:
             return other
@@ -134,28 +146,33 @@ def _find(
 
 
 def _rest(group: Group, ignore: str) -> dict[str, Any]:
-    return {k: v for k, v in group.first.factors.items() if not k.startswith(ignore)}
+    return {
+        k: v for k, v in group.first.trial.factors.items() if not k.startswith(ignore)
+    }
 
 
 def _against(group: Group, reference: Group | None) -> Estimate | None:
-    if reference is None or is_reference(group.first.algorithm):
+    if reference is None or is_reference(group.first.trial.algorithm):
         return None
-    name = "time_to_target" if group.first.target else "time_per_epoch"
-    return ratio_of_medians(group.values(name), reference.values(name))
+    of = seconds_to_target if group.first.trial.target else per_epoch
+    return ratio_of_medians(group.values(of), reference.values(of))
 
 
 def _predicted(group: Group) -> float | None:
-    row, together = group.first, keeps_step(group.first.algorithm)
-    if row.slow_factor is None or together is None:
+    row, together = group.first, keeps_step(group.first.trial.algorithm)
+    if row.trial.slow_factor is None or together is None:
         return None
     return straggler.predicted(
-        row.workers, row.slow_ranks, row.slow_factor, synchronous=together
+        row.trial.workers,
+        row.trial.slow_ranks,
+        row.trial.slow_factor,
+        synchronous=together,
     )
 
 
 def _kinds(groups: Sequence[Group]) -> list[str]:
     """Return the kinds of algorithm, the reference first, then by table."""
-    found = {group.first.algorithm for group in groups}
+    found = {group.first.trial.algorithm for group in groups}
     table = [kind for kind in ALGORITHMS if kind in found]
     rest = sorted(found.difference(table))
     return sorted(table + rest, key=lambda kind: not is_reference(kind))

@@ -40,7 +40,7 @@ LOCKS = "with one thread an averaging waits for those that hold a replica of the
 def all_wait(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare the price of a slow worker with its own step, where all keep step."""
     for line, baseline, factor in slowed(lines):
-        if keeps_step(line.group.first.algorithm) and line.against_baseline:
+        if keeps_step(line.group.first.trial.algorithm) and line.against_baseline:
             computing = baseline.shares.get("compute", 1.0)
             # t_m adds to s t_c, or hides behind it, in units of t_c + t_m
             low = factor * computing * (1 - TOLERANCE)
@@ -52,9 +52,11 @@ def rates_add_up(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare the price of a slow worker with its lost share, where none waits."""
     for line, baseline, factor in slowed(lines):
         row = line.group.first
-        if keeps_step(row.algorithm) is False and line.against_baseline:
+        if keeps_step(row.trial.algorithm) is False and line.against_baseline:
             low, high = (
-                straggler.predicted(row.workers, row.slow_ranks, s, synchronous=False)
+                straggler.predicted(
+                    row.trial.workers, row.trial.slow_ranks, s, synchronous=False
+                )
                 for s in slower(baseline, factor)
             )
             yield judged(
@@ -68,8 +70,8 @@ def rates_add_up(lines: Sequence[Line]) -> Iterator[Finding]:
 def share_of_work(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare how many steps the others take while a slow one takes one."""
     for line, baseline, factor in slowed(lines):
-        if keeps_step(line.group.first.algorithm) is False:
-            slow, others = split(line, "steps_per_rank")
+        if keeps_step(line.group.first.trial.algorithm) is False:
+            slow, others = split(line, lambda row: row.times.steps_per_rank)
             low, high = slower(baseline, factor)
             own, theirs = mean(slow), mean(others)
             ratio = theirs / own if own and theirs else None
@@ -83,10 +85,13 @@ def overlaps(lines: Sequence[Line]) -> Iterator[Finding]:
     for line in lines:
         algorithm, row = entry(line), line.group.first
         form = algorithm.overlapped_form_of if algorithm else ""
-        for other in lines if row.slow_factor == 1.0 else ():
+        for other in lines if row.trial.slow_factor == 1.0 else ():
             beside = other.group.first
-            same = (line.case, row.slowdown) == (other.case, beside.slowdown)
-            if same and form == beside.algorithm:
+            same = (line.case, row.trial.slowdown) == (
+                other.case,
+                beside.trial.slowdown,
+            )
+            if same and form == beside.trial.algorithm:
                 own, its = line.group.time_per_epoch, other.group.time_per_epoch
                 ratio = own.value / its.value if own and its else None
                 yield judged(line, ratio, high=1 + OVERLAP)
@@ -96,7 +101,11 @@ def first_to_target(lines: Sequence[Line]) -> Iterator[Finding]:
     """Compare the time to the target with AllReduce-SGD's under a slowdown."""
     for line, _, factor in slowed(lines):
         row = line.group.first
-        if factor < CLEAR or keeps_step(row.algorithm) is not False or not row.target:
+        if (
+            factor < CLEAR
+            or keeps_step(row.trial.algorithm) is not False
+            or not row.trial.target
+        ):
             continue
         ratio = line.against_reference
         if ratio:
@@ -115,7 +124,9 @@ def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
     shown = [line for line in lines if _claims(line, "absorbs-delays")]
     kinds = [name for name, kind in slowdowns.KINDS.items() if kind.random]
     random = [
-        line for line in shown if line.group.first.factors.get("slowdown.kind") in kinds
+        line
+        for line in shown
+        if line.group.first.trial.factors.get("slowdown.kind") in kinds
     ]
     for line in random:
         row = line.group.first
@@ -124,8 +135,8 @@ def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
                 other.against_baseline
                 for other in lines
                 if other.is_reference
-                and (other.case, other.group.first.slowdown)
-                == (line.case, row.slowdown)
+                and (other.case, other.group.first.trial.slowdown)
+                == (line.case, row.trial.slowdown)
             ),
             None,
         )
@@ -141,7 +152,7 @@ def jitter(lines: Sequence[Line]) -> Iterator[Finding]:
 def slow_network(lines: Sequence[Line]) -> Iterator[Finding]:
     """Say what is not compared, where a paper speaks of slow networks."""
     if any(_claims(line, "slow-network") for line in lines):
-        slow = any("links" in line.group.first.slowdown for line in lines)
+        slow = any("links" in line.group.first.trial.slowdown for line in lines)
         never = "the study slows workers, never links"
         yield unknown(None, "no paper has these slow links" if slow else never)
 
@@ -167,8 +178,8 @@ def only_the_server(lines: Sequence[Line]) -> Iterator[Finding]:
         if algorithm and algorithm.waits_for == "servers":
             before = _waiting(baseline) or 0.0
             found = judged(line, _waiting(line.group), high=before + 100 * IDLE)
-            rank = line.group.median("waited_for")
-            if rank is not None and rank < row.workers:
+            rank = line.group.median(lambda row: row.times.waited_for)
+            if rank is not None and rank < row.trial.workers:
                 found = failed(found, f"rank {rank:.0f}, a worker, was waited for most")
             yield found
 
@@ -179,14 +190,14 @@ def for_the_slow_one(lines: Sequence[Line]) -> Iterator[Finding]:
         algorithm, row = entry(line), line.group.first
         if not algorithm or not algorithm.keeps_step:
             continue
-        slow, others = split(line, "waiting_per_rank")
+        slow, others = split(line, lambda row: row.times.waiting_per_rank)
         if not slow:
             yield unknown(line, "no run has it")
             continue
         found = judged(line, 100 * max(slow), high=100 * min(others))
-        rank = line.group.median("waited_for")
+        rank = line.group.median(lambda row: row.times.waited_for)
         meet = algorithm.waits_for == "all"
-        if meet and rank is not None and rank not in row.slow:
+        if meet and rank is not None and rank not in row.trial.slow:
             found = failed(found, f"rank {rank:.0f} was waited for most")
         yield found
 

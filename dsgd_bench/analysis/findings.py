@@ -7,6 +7,7 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line
+from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.statistics import median
 from dsgd_bench.analysis.summary import Group
 
@@ -117,23 +118,28 @@ def failed(finding: Finding, why: str) -> Finding:
 
 def name(line: Line) -> str:
     """Return how the table names the line."""
-    slowdown = line.group.first.slowdown
+    slowdown = line.group.first.trial.slowdown
     words = [line.case, line.algorithm, slowdown if slowdown != "none" else ""]
     return ", ".join(word for word in words if word)
 
 
 def entry(line: Line) -> Algorithm | None:
     """Return what the table of algorithms says about the line's; None if unknown."""
-    return ALGORITHMS.get(line.group.first.algorithm)
+    return ALGORITHMS.get(line.group.first.trial.algorithm)
 
 
 def slowed(lines: Sequence[Line]) -> Iterator[tuple[Line, Group, float]]:
     """Yield lines of some, not all, workers slowed: line, baseline, factor."""
     for line in lines:
         row = line.group.first
-        some = 0 < row.slow_ranks < row.workers
-        if some and line.baseline and row.slow_factor and row.slow_factor > 1.0:
-            yield line, line.baseline, row.slow_factor
+        some = 0 < row.trial.slow_ranks < row.trial.workers
+        if (
+            some
+            and line.baseline
+            and row.trial.slow_factor
+            and row.trial.slow_factor > 1.0
+        ):
+            yield line, line.baseline, row.trial.slow_factor
 
 
 def slower(baseline: Group, factor: float) -> tuple[float, float]:
@@ -147,16 +153,20 @@ def slower(baseline: Group, factor: float) -> tuple[float, float]:
     return 1.0 + (factor - 1.0) * computing, factor
 
 
-def per_rank(group: Group, attribute: str) -> list[float]:
+PerRank = Callable[[Row], Sequence[float]]
+"""What a row tells of every worker: ``lambda row: row.staleness.per_rank``."""
+
+
+def per_rank(group: Group, of: PerRank) -> list[float]:
     """Return the medians, worker by worker, of what rows tell of every worker."""
-    runs = [values for row in group.rows if (values := getattr(row, attribute))]
+    runs = [values for row in group.rows if (values := of(row))]
     return [median(each) for each in zip(*runs, strict=True)] if runs else []
 
 
-def split(line: Line, attribute: str) -> tuple[list[float], list[float]]:
+def split(line: Line, of: PerRank) -> tuple[list[float], list[float]]:
     """Return what is told of each slow worker and of each other one."""
-    values = per_rank(line.group, attribute)
-    slow = set(line.group.first.slow)
+    values = per_rank(line.group, of)
+    slow = set(line.group.first.trial.slow)
     return (
         [value for rank, value in enumerate(values) if rank in slow],
         [value for rank, value in enumerate(values) if rank not in slow],
@@ -176,8 +186,8 @@ def circumstances(line: Line) -> str:
     row = line.group.first
     if labels.fact(row.provenance, "oversubscribed"):
         cores = labels.fact(row.provenance, "cores")
-        words.append(f"{row.ranks} ranks share {cores or 'fewer'} cores")
-    steps = [count for row in line.group.rows for count in row.steps_per_rank]
+        words.append(f"{row.trial.ranks} ranks share {cores or 'fewer'} cores")
+    steps = [count for row in line.group.rows for count in row.times.steps_per_rank]
     if steps:
         fewest, most = min(steps), max(steps)
         counted = f"{fewest} to {most}" if fewest < most else f"{most}"

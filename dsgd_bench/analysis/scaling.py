@@ -13,14 +13,24 @@ from math import exp, log
 import numpy as np
 
 from dsgd_bench.analysis import labels
+from dsgd_bench.analysis.rows import Measure, Row
 from dsgd_bench.analysis.statistics import Estimate, estimate
-from dsgd_bench.analysis.summary import Row
 
 CONDITIONS = ("ranks", "budget.", "optimizer.lr")
 """Beginnings of the settings that may differ along a curve and between curves."""
 
 OCTAVE = 2
 """Least ratio of most to fewest gradients of a curve: less tells no slope."""
+
+
+def of_average(row: Row) -> float | None:
+    """Return the excess loss of the average model."""
+    return row.quality.excess
+
+
+def of_own(row: Row) -> float | None:
+    """Return the excess loss of the workers' own models, on average."""
+    return row.quality.own_excess
 
 
 @dataclass(frozen=True)
@@ -44,18 +54,18 @@ class Curve:
     @property
     def gradients(self) -> tuple[int, ...]:
         """Gradients of all workers together, one number per run."""
-        return tuple(row.gradients for row in self.rows)
+        return tuple(row.times.gradients for row in self.rows)
 
-    def excess(self, name: str) -> tuple[float, ...]:
-        """Return ``excess`` or ``own_excess``, one number per run."""
-        return tuple(getattr(row, name) for row in self.rows)
+    def excess(self, of: Measure) -> tuple[float, ...]:
+        """Return `of_average` or `of_own`, one number per run."""
+        return tuple(of(row) or 0.0 for row in self.rows)
 
-    def slope(self, name: str) -> float:
-        """Return the exponent of a power law through ``excess`` or ``own_excess``.
+    def slope(self, of: Measure) -> float:
+        """Return the exponent of a power law through `of_average` or `of_own`.
 
         By least squares, both axes logarithmic.
         """
-        found = np.polyfit(np.log(self.gradients), np.log(self.excess(name)), 1)
+        found = np.polyfit(np.log(self.gradients), np.log(self.excess(of)), 1)
         return float(found[0])
 
     def steps_to(self, excess: float) -> float | None:
@@ -68,10 +78,10 @@ class Curve:
 
     def seconds_to(self, excess: float) -> float | None:
         """Return the time that such a run takes, by the same rule."""
-        return self._at(excess, [row.curve[-1][0] for row in self.rows])
+        return self._at(excess, [row.quality.curve[-1][0] for row in self.rows])
 
     def _at(self, excess: float, values: Sequence[float]) -> float | None:
-        known = sorted(zip(self.excess("excess"), values, strict=True))
+        known = sorted(zip(self.excess(of_average), values, strict=True))
         if not known[0][0] <= excess <= known[-1][0]:
             return None
         at, found = np.log(known).T
@@ -87,21 +97,23 @@ def curves(rows: Sequence[Row]) -> list[Curve]:
     known = [
         row
         for row in rows
-        if (row.excess or 0.0) > 0.0 and (row.own_excess or 0.0) > 0.0 and row.curve
+        if (row.quality.excess or 0.0) > 0.0
+        and (row.quality.own_excess or 0.0) > 0.0
+        and row.quality.curve
     ]
     varying = [
         name
-        for name in labels.differing([row.factors for row in known])
+        for name in labels.differing([row.trial.factors for row in known])
         if not name.startswith(CONDITIONS)
     ]
     found: dict[tuple[str, int], list[Row]] = {}
     for row in known:
-        words = (row.label, labels.chosen(row.factors, varying))
+        words = (row.trial.label, labels.chosen(row.trial.factors, varying))
         name = ", ".join(word for word in words if word)
-        found.setdefault((name, row.workers), []).append(row)
+        found.setdefault((name, row.trial.workers), []).append(row)
     names = list(dict.fromkeys(name for name, _ in found))
     drawn = [
-        Curve(name, workers, tuple(sorted(same, key=lambda row: row.gradients)))
+        Curve(name, workers, tuple(sorted(same, key=lambda row: row.times.gradients)))
         for (name, workers), same in sorted(
             found.items(), key=lambda item: (names.index(item[0][0]), item[0][1])
         )
@@ -117,7 +129,7 @@ def reference(among: Sequence[Curve]) -> Curve:
 
 def target(among: Sequence[Curve]) -> float:
     """Return the excess at which speedup is read: halfway down the reference's."""
-    excess = reference(among).excess("excess")
+    excess = reference(among).excess(of_average)
     return exp((log(max(excess)) + log(min(excess))) / 2)
 
 
@@ -135,9 +147,9 @@ def speedup(curve: Curve, among: Sequence[Curve], what: str) -> float | None:
     return theirs / ours if theirs and ours else None
 
 
-def slopes(same: Sequence[Curve], name: str) -> Estimate | None:
+def slopes(same: Sequence[Curve], of: Measure) -> Estimate | None:
     """Return the median of the slopes of some curves, with its interval."""
-    return estimate([curve.slope(name) for curve in same])
+    return estimate([curve.slope(of) for curve in same])
 
 
 def _is_long(curve: Curve) -> bool:

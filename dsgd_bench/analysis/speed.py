@@ -4,7 +4,7 @@ Times per step are means over a whole run, not medians of steps: steps differ wh
 exchange is due in some of them only.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.facts import amount
 from dsgd_bench.analysis.bounds import bound
 from dsgd_bench.analysis.links import Links
+from dsgd_bench.analysis.rows import Limits
 
 if TYPE_CHECKING:
     from dsgd_bench.spec.trial import Trial
@@ -27,15 +28,13 @@ PAYLOAD = 1448 / 1514
 """Part of an Ethernet frame of 1500 bytes that TCP, with time stamps, carries."""
 
 
-def read(trace: "Trace") -> dict[str, Any]:
-    """Return time per step, bound, links and counted bytes, for a `summary.Row`."""
+def limits(trace: "Trace") -> Limits:
+    """Return what the machine allows: its links and the bound that they set."""
     links = Links.of(trace.provenance)
-    return {
-        "time_per_step": time_per_step(trace),
-        "bound": bound(trace.trial, trace.model_bytes, links) if links else None,
-        "links": links.label if links else "",
-        "counted_bytes": counted_bytes(trace),
-    }
+    return Limits(
+        bound=bound(trace.trial, trace.model_bytes, links) if links else None,
+        links=links.label if links else "",
+    )
 
 
 def time_per_step(trace: "Trace") -> float | None:

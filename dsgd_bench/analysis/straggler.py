@@ -7,6 +7,7 @@ without slowdown, so that machines of different speed can stand beside each othe
 from dataclasses import dataclass
 
 from dsgd_bench.algorithms import ALGORITHMS
+from dsgd_bench.analysis.rows import per_epoch
 from dsgd_bench.analysis.statistics import Estimate, ratio_of_medians
 from dsgd_bench.analysis.summary import Group
 
@@ -57,10 +58,12 @@ def paper_points(algorithm: str) -> list[PaperPoint]:
 def paper_ratio(group: Group) -> float | None:
     """Return the paper's ratio for the same slowdown; None at any other setting."""
     row = group.first
-    if row.workers != PAPER_RANKS or row.slow_ranks > PAPER_SLOW:
+    if row.trial.workers != PAPER_RANKS or row.trial.slow_ranks > PAPER_SLOW:
         return None
-    ratios = {point.factor: point.ratio for point in paper_points(row.algorithm)}
-    return ratios.get(row.slow_factor) if row.slow_factor is not None else None
+    ratios = {point.factor: point.ratio for point in paper_points(row.trial.algorithm)}
+    return (
+        ratios.get(row.trial.slow_factor) if row.trial.slow_factor is not None else None
+    )
 
 
 def predicted(workers: int, slow: int, factor: float, *, synchronous: bool) -> float:
@@ -86,8 +89,7 @@ def predicted(workers: int, slow: int, factor: float, *, synchronous: bool) -> f
 
 def measured(group: Group, baseline: Group) -> Estimate | None:
     """Return time per epoch over the baseline's; None where either took no steps."""
-    name = "time_per_epoch"
     if group is baseline:
-        count = len(group.values(name))
+        count = len(group.values(per_epoch))
         return Estimate(1.0, 1.0, 1.0, count, None) if count else None
-    return ratio_of_medians(group.values(name), baseline.values(name))
+    return ratio_of_medians(group.values(per_epoch), baseline.values(per_epoch))

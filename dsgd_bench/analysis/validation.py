@@ -41,7 +41,8 @@ class Pair:
     def error(self) -> float | None:
         """Simulated over measured time per epoch, of medians, less 1."""
         epochs = (
-            x.group.values("time_per_epoch") for x in (self.simulated, self.measured)
+            x.group.values(lambda row: row.times.per_epoch)
+            for x in (self.simulated, self.measured)
         )
         found = ratio_of_medians(*epochs)
         return found.value - 1.0 if found else None
@@ -96,7 +97,7 @@ def pairs(lines: Iterable[tuple[Path, Line]]) -> list[Pair]:
                 known.setdefault(point, []).append(line)
     found = []
     for folder, line in simulated:
-        resampled = line.group.first.factors.get("compute.mode") == RESAMPLED
+        resampled = line.group.first.trial.factors.get("compute.mode") == RESAMPLED
         measured = known.get((folder, *_point(line, computing=resampled)), [])
         if len(measured) == 1:  # else nobody knows which of them is foretold
             found.append(Pair(measured[0], line))
@@ -133,7 +134,7 @@ def shares(one: Group, other: Group) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def _counts(group: Group) -> Counter[int]:
     total: Counter[int] = Counter()
     for row in group.rows:
-        total.update(dict(row.staleness_counts))
+        total.update(dict(row.staleness.counts))
     return total
 
 
@@ -146,6 +147,6 @@ def _point(line: Line, *, computing: bool) -> tuple[object, ...]:
         Whether the other side may differ in how long computing takes, too.
     """
     free = ("network", "links", "compute") if computing else ("network", "links")
-    factors = line.group.first.factors.items()
+    factors = line.group.first.trial.factors.items()
     kept = sorted(item for item in factors if item[0].partition(".")[0] not in free)
     return computing, *kept

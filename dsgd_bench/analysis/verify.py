@@ -16,6 +16,7 @@ import numpy as np
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis import labels, readings, values
+from dsgd_bench.analysis.rows import SPANS
 from dsgd_bench.analysis.values import RESOLUTION
 from dsgd_bench.config import naming
 from dsgd_bench.config.identity import trial_id
@@ -139,7 +140,7 @@ def _spans(s: _Subject) -> Iterator[Check]:
     trace = s.trace
     lasted, other = trace["duration"], trace["other"]
     known = np.isfinite(lasted)
-    error = np.abs(sum(trace[span] for span in readings.SPANS) - lasted)[known]
+    error = np.abs(sum(trace[span] for span in SPANS) - lasted)[known]
     yield _at_most(
         "spans add up",
         error.max(initial=0.0),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dsgd_bench.analysis.labels import fact
-from dsgd_bench.analysis.summary import Row
+from dsgd_bench.analysis.rows import Row
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import DsgdError
 from dsgd_bench.host import provenance
@@ -39,7 +39,7 @@ def sentences(outcome: StudyOutcome, rows: Sequence[Row], of: int) -> Iterator[s
     skipped = {trial_id(trial): outcome.places.of(trial) for trial in outcome.skipped}
     if not skipped:
         return
-    known = {row.trial_id: row for row in rows}
+    known = {row.trial.id: row for row in rows}
     times, hosts = [], Counter[str]()
     for name, folder in skipped.items():
         origin = known[name].provenance if name in known else {}

@@ -139,7 +139,7 @@ class Record:
 
 def seconds_per_epoch(trace: Trace) -> float:
     """Return the seconds that a run took per epoch, as reports have it."""
-    return readings.times(trace)["time_per_epoch"] or math.nan
+    return readings.time_per_epoch(trace) or math.nan
 
 
 def seconds_moving(trace: Trace) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dsgd_bench.analysis.summary import Row
+from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
 from dsgd_bench.io.escape import plain
@@ -161,7 +161,7 @@ class Report:
         rows = [row for study in studies for row in study.rows]
         verified = [each for study in studies for each in study.verified]
         if ids is not None:
-            rows = [row for row in rows if row.trial_id in ids]
+            rows = [row for row in rows if row.trial.id in ids]
             verified = [each for each in verified if each.trial_id in ids]
             found = [(trial, state) for trial, state in found if trial in ids]
             found += [
@@ -208,7 +208,7 @@ class Standing:
     @property
     def missed(self) -> bool:
         """Whether a finished trial with a target did not reach it."""
-        return any(row.target and not row.reached for row in self.rows)
+        return any(row.trial.target and not row.reached for row in self.rows)
 
     def lines(self) -> Iterator[str]:
         """Yield the figures of merit, see `fom.lines`."""
@@ -220,8 +220,8 @@ class Standing:
         valid = {trial.trial_id for trial in self.verified if not trial.failed}
         for study in self.report.studies:
             for row in study.rows:
-                if row.trial_id in valid:
-                    yield from mllog.lines(open_trace(study.traces[row.trial_id]))
+                if row.trial.id in valid:
+                    yield from mllog.lines(open_trace(study.traces[row.trial.id]))
 
     def sentinel(self) -> str:
         """Return the last line for machines: valid unless a trial is not."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from dsgd_bench.analysis import servers
+from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.servers import Load
-from dsgd_bench.analysis.summary import Row, labeled, summarize
+from dsgd_bench.analysis.summary import labeled, summarize
 from dsgd_bench.analysis.verify import Verification, verify
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError, DsgdError, TraceError
@@ -132,12 +133,12 @@ def _add_ready(collected: Collected, folder: TrialFolder) -> None:
         collected.states[folder] = Outcome.UNREADABLE
         _add_label(collected, folder, status="unreadable", reason=problem)
         return
-    if _is_copy(collected, folder, row.trial_id):
+    if _is_copy(collected, folder, row.trial.id):
         return
     if row.status == "crashed":  # by its trace, whatever its folder says
         collected.states[folder] = Outcome.FAILED
     collected.rows.append(row)
-    collected.traces[row.trial_id] = path
+    collected.traces[row.trial.id] = path
     with suppress(DsgdError):  # written by another version: the trace is what counts
         collected.machines.append(Job.read(folder.job).machine)
     collected.verified.append(verified)
@@ -164,10 +165,15 @@ def _add_crash(collected: Collected, folder: TrialFolder) -> None:
     except DsgdError:
         _add_label(collected, folder, status="crashed", reason=reason)
         return
-    if _is_copy(collected, folder, row.trial_id):
+    if _is_copy(collected, folder, row.trial.id):
         return
     collected.rows.append(
-        replace(row, status="crashed", reason=reason, time_to_target=None)
+        replace(
+            row,
+            status="crashed",
+            reason=reason,
+            target=replace(row.target, seconds=None),
+        )
     )
 
 

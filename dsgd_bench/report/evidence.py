@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dsgd_bench.analysis.comparison import Line
-from dsgd_bench.analysis.summary import Row
+from dsgd_bench.analysis.rows import Row
 from dsgd_bench.report.collect import Collected
 
 

@@ -4,62 +4,22 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.findings import Answer
-from dsgd_bench.analysis.readings import SPANS
+from dsgd_bench.analysis.rows import SPANS
 from dsgd_bench.analysis.statistics import Estimate
-from dsgd_bench.analysis.summary import Row
 from dsgd_bench.io.escape import cell, plain
 from dsgd_bench.io.escape import markdown as safe
 from dsgd_bench.report import across, verdicts, verification
+from dsgd_bench.report.measures import MAXIMA, MEDIANS, RUN
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Table
 
 SCHEMA = 1
-MEDIANS = (
-    "epochs_to_target",
-    "gradients",
-    "loss",
-    "excess",
-    "own_excess",
-    "accuracy",
-    "consensus_distance",
-    "staleness_mean",
-    "loose_mean",
-    "age_mean",
-    "blocked",
-    "overlapped",
-    "bytes_per_gradient",
-    "messages_per_step",
-    "exchanges_per_gradient",
-    "server_bytes_out",
-    "server_bytes_in",
-    "time_per_step",
-    "over_bound",
-    "counted_bytes",
-)
-"""Row attributes whose medians are exported; units in `UNITS`."""
-MAXIMA = ("staleness_max", "loose_max", "age_max", "distance_max", "weight_max")
-"""Row attributes whose largest values are exported."""
-UNITS = {
-    "gradients": "count",
-    "time_per_step": "s",
-    "blocked": "s",
-    "overlapped": "s",
-    "bytes_per_gradient": "byte",
-    "server_bytes_out": "byte",
-    "server_bytes_in": "byte",
-    **dict.fromkeys(
-        ("staleness_mean", "staleness_max", "loose_mean", "loose_max"), "count"
-    ),
-    **dict.fromkeys(("age_mean", "age_max"), "count"),
-    "messages_per_step": "count",
-    "exchanges_per_gradient": "count",
-}
 
 
 def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> str:
@@ -162,10 +122,10 @@ def _record(study: Study, line: Line) -> dict[str, Any]:
         "study": study.name,
         "case": line.case,
         "algorithm": line.algorithm,
-        "slowdown": row.slowdown,
-        "slow_factor [1]": row.slow_factor,
-        "ranks": row.ranks,
-        "target": row.target,
+        "slowdown": row.trial.slowdown,
+        "slow_factor [1]": row.trial.slow_factor,
+        "ranks": row.trial.ranks,
+        "target": row.trial.target,
         "runs": len(group.rows),
         "reached": group.reached,
         **_bounds("time_to_target", "s", group.time_to_target),
@@ -176,16 +136,14 @@ def _record(study: Study, line: Line) -> dict[str, Any]:
         "paper_slowdown [1]": line.paper,
     }
     record |= {f"{span} [1]": group.shares.get(span) for span in SPANS}
-    record |= {
-        f"{name} [{UNITS.get(name, '1')}]": group.median(name) for name in MEDIANS
-    }
-    record |= {
-        f"{name} [{UNITS.get(name, '1')}]": group.maximum(name) for name in MAXIMA
-    }
-    record["bound [s]"] = row.bound.seconds if row.bound else None
-    record["bound_formula"] = row.bound.formula if row.bound else None
-    record["links"] = row.links or None
-    record["weight_min [1]"] = min(group.values("weight_min"), default=None)
+    record |= {each.header: group.median(each.of) for each in MEDIANS}
+    record |= {each.header: group.maximum(each.of) for each in MAXIMA}
+    record["bound [s]"] = row.limits.bound.seconds if row.limits.bound else None
+    record["bound_formula"] = row.limits.bound.formula if row.limits.bound else None
+    record["links"] = row.limits.links or None
+    record["weight_min [1]"] = min(
+        group.values(lambda row: row.weights.least), default=None
+    )
     for status in ("crashed", "unreadable", "diverged"):
         record[status] = group.statuses[status]
     return record
@@ -206,8 +164,10 @@ def _point(line: Line) -> dict[str, Any]:
     return {
         "case": line.case,
         "algorithm": line.algorithm,
-        "slowdown": row.slowdown,
-        "settings": {name: labels.text(value) for name, value in row.factors.items()},
+        "slowdown": row.trial.slowdown,
+        "settings": {
+            name: labels.text(value) for name, value in row.trial.factors.items()
+        },
         "runs": len(group.rows),
         "reached": group.reached,
         "statuses": dict(group.statuses),
@@ -218,20 +178,11 @@ def _point(line: Line) -> dict[str, Any]:
         "model_slowdown": line.predicted,
         "paper_slowdown": line.paper,
         "shares": group.shares,
-        "medians": {name: group.median(name) for name in MEDIANS},
-        "maxima": {name: group.maximum(name) for name in MAXIMA},
-        "each": [_run(each) for each in group.rows],
+        "medians": {each.name: group.median(each.of) for each in MEDIANS},
+        "maxima": {each.name: group.maximum(each.of) for each in MAXIMA},
+        "each": [{name: of(row) for name, of in RUN.items()} for row in group.rows],
     }
 
 
 def _estimate(found: Estimate | None) -> dict[str, Any] | None:
     return None if found is None else asdict(found)
-
-
-def _run(row: Row) -> dict[str, Any]:
-    """Return one run without what its point says, its curve and its counts."""
-    words = ("study", "algorithm", "label", "slowdown", "target", "staleness_kind")
-    said = ("factors", "settings", "curve", "staleness_counts", *words)
-    names = (field.name for field in fields(row) if field.name not in said)
-    bound = asdict(row.bound) if row.bound else None
-    return {name: getattr(row, name) for name in names} | {"bound": bound}

@@ -9,21 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from dsgd_bench.analysis import labels
-from dsgd_bench.analysis.summary import Row
+from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.io.escape import token
 from dsgd_bench.io.trial_folder import Outcome
+from dsgd_bench.report.measures import FIGURES
 
 SENTINEL = "DSGD_BENCH_RESULT"
-
-METRICS = (
-    ("time_per_epoch", "s"),
-    ("loss", "1"),
-    ("accuracy", "1"),
-    ("staleness_mean", "count"),
-    ("bytes_per_gradient", "byte"),
-)
-"""Attributes of a row that are printed as they are, where it has them, and units."""
 
 COUNTED = {
     "finished": (Outcome.FINISHED,),
@@ -54,10 +46,10 @@ def lines(
     ran = [row for row in rows if row.status not in NOT_RUN]
     named = names(rows)
     for row in ran:
-        label = named[row.study, row.trial_id]
+        label = named[row.trial.study, row.trial.id]
         for metric, value, unit in _metrics(row):
             yield line(f"{metric}[{label}]", value, unit)
-    aimed = [row for row in ran if row.target]
+    aimed = [row for row in ran if row.trial.target]
     yield line("trials", len(states), "count")
     for state, of in COUNTED.items():
         count = sum(each in of for each in states)
@@ -86,15 +78,15 @@ def names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     trials; the seed. The id follows where that is still not enough.
     """
     different = _different(rows)
-    several = len({row.study for row in rows}) > 1
+    several = len({row.trial.study for row in rows}) > 1
     found = {}
     for row in rows:
-        words = [f"study={row.study}"] if several else []
-        words += [word.replace(" ", "=", 1) for word in row.label.split(", ")]
-        words += [f"ranks={row.ranks}", f"slowdown={row.slowdown}"]
+        words = [f"study={row.trial.study}"] if several else []
+        words += [word.replace(" ", "=", 1) for word in row.trial.label.split(", ")]
+        words += [f"ranks={row.trial.ranks}", f"slowdown={row.trial.slowdown}"]
         words += [f"{name}={_value(row, name)}" for name in different]
-        words += [f"seed={row.seed}"]
-        found[row.study, row.trial_id] = ",".join(map(token, words))
+        words += [f"seed={row.trial.seed}"]
+        found[row.trial.study, row.trial.id] = ",".join(map(token, words))
     twice = Counter(found.values())
     return {
         key: f"{name},id={token(key[1])}" if twice[name] > 1 else name
@@ -103,22 +95,24 @@ def names(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
 
 
 def _value(row: Row, name: str) -> str:
-    return labels.text(row.factors[name]) if name in row.factors else ""
+    return labels.text(row.trial.factors[name]) if name in row.trial.factors else ""
 
 
 def _metrics(row: Row) -> Iterator[tuple[str, float, str]]:
-    if row.target:
+    if row.trial.target:
         never = float("inf")
-        reached = row.time_to_target
+        reached = row.target.seconds
         yield "time_to_target", never if reached is None else reached, "s"
-    for name, unit in METRICS:
-        value = getattr(row, name)
+    for figure in FIGURES:
+        value = figure.of(row)
         if value is not None:
-            yield name, value, unit
-    if "waiting" in row.shares:
-        yield "waiting", row.shares["waiting"], "1"
+            yield figure.name, value, figure.unit
+    if "waiting" in row.times.shares:
+        yield "waiting", row.times.shares["waiting"], "1"
 
 
 def _different(rows: Sequence[Row]) -> list[str]:
     """Return the settings that differ between rows, but for those always named."""
-    return [n for n in labels.differing([row.factors for row in rows]) if n != "ranks"]
+    return [
+        n for n in labels.differing([row.trial.factors for row in rows]) if n != "ranks"
+    ]

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from dsgd_bench.analysis.comparison import Line
+from dsgd_bench.analysis.rows import per_step
 from dsgd_bench.report import looks
 from dsgd_bench.report.link_table import bound, condition
 from dsgd_bench.report.numbers import TIMES
@@ -54,7 +55,7 @@ def steps_beside_bounds(lines: Sequence[Line]) -> Figure:
 
 
 def _drawn(line: Line) -> bool:
-    return bool(bound(line) and line.group.values("time_per_step"))
+    return bool(bound(line) and line.group.values(per_step))
 
 
 def _panel(axes: Axes, lines: Sequence[Line]) -> None:
@@ -62,11 +63,11 @@ def _panel(axes: Axes, lines: Sequence[Line]) -> None:
     ink = mpl.rcParams["text.color"]
     widest = 0.0
     for place, line in enumerate(lines):
-        measured = 1e3 * (line.group.median("time_per_step") or 0.0)
+        measured = 1e3 * (line.group.median(per_step) or 0.0)
         least = 1e3 * (bound(line) or 0.0)
         axes.barh(place, measured, height=0.62, color=MEASURED)
         axes.plot([least, least], [place - 0.4, place + 0.4], color=ink, linewidth=2)
-        runs = [1e3 * value for value in line.group.values("time_per_step")]
+        runs = [1e3 * value for value in line.group.values(per_step)]
         if len(runs) > 1:
             axes.plot(
                 runs, [place] * len(runs), "o", color=ink, alpha=0.4, markersize=4

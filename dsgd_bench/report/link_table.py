@@ -5,8 +5,8 @@ from typing import Any
 
 from dsgd_bench.algorithms.bounds import SYMBOLS
 from dsgd_bench.analysis.comparison import Line
+from dsgd_bench.analysis.rows import Measure, Row, per_step
 from dsgd_bench.analysis.statistics import ratio_of_medians
-from dsgd_bench.analysis.summary import Row
 from dsgd_bench.report.numbers import NONE, TIMES, number, percent
 from dsgd_bench.report.study import Study
 from dsgd_bench.report.tables import Column, Table
@@ -31,13 +31,15 @@ def lines(studies: Sequence[Study]) -> list[Line]:
 def condition(line: Line) -> str:
     """Return the links and the compute time of a line in words."""
     row = line.group.first
-    words = [row.links, f"t = {number(1e3 * _compute(line))} ms"]
-    return ", ".join(words if row.slowdown == "none" else [*words, row.slowdown])
+    words = [row.limits.links, f"t = {number(1e3 * _compute(line))} ms"]
+    return ", ".join(
+        words if row.trial.slowdown == "none" else [*words, row.trial.slowdown]
+    )
 
 
 def bound(line: Line) -> float | None:
     """Return the bound in seconds, where there is one."""
-    found = line.group.first.bound
+    found = line.group.first.limits.bound
     return found.seconds if found else None
 
 
@@ -52,8 +54,8 @@ def kept(line: Line, among: Sequence[Line]) -> float | None:
     for other in among:
         first = other.group.first
         if not _uneven(first) and _point(other) == _point(line):
-            name = "time_per_step"
-            found = ratio_of_medians(other.group.values(name), line.group.values(name))
+            theirs = other.group.values(per_step)
+            found = ratio_of_medians(theirs, line.group.values(per_step))
             return found.value if found else None
     return None
 
@@ -68,10 +70,14 @@ def table(studies: Sequence[Study]) -> Table | None:
         Column("algorithm", "", lambda line: line.algorithm, left=True),
         Column("bound", "formula", _formula, left=True),
         Column("bound", "ms", lambda line: _milliseconds(bound(line))),
-        Column("step", "ms", _median("time_per_step", _milliseconds)),
-        Column("step", f"{TIMES} bound", _median("over_bound", number)),
+        Column("step", "ms", _median(per_step, _milliseconds)),
+        Column("step", f"{TIMES} bound", _median(lambda row: row.over_bound, number)),
         Column("kept", "%", lambda line: percent(kept(line, rows))),
-        Column("counted", f"{TIMES} claimed", _median("counted_bytes", number)),
+        Column(
+            "counted",
+            f"{TIMES} claimed",
+            _median(lambda row: row.traffic.counted, number),
+        ),
     ]
     columns = [
         column
@@ -86,26 +92,26 @@ def table(studies: Sequence[Study]) -> Table | None:
 
 def _condition(line: Line) -> tuple[object, ...]:
     row = line.group.first
-    return _uneven(row), row.links, -_compute(line), row.slow_factor or 0.0
+    return _uneven(row), row.limits.links, -_compute(line), row.trial.slow_factor or 0.0
 
 
 def _uneven(row: Row) -> bool:
     """Say whether links differ: their label then names hosts, too."""
-    return "," in row.links
+    return "," in row.limits.links
 
 
 def _compute(line: Line) -> float:
-    return float(line.group.first.factors.get("compute.seconds", 0.0))
+    return float(line.group.first.trial.factors.get("compute.seconds", 0.0))
 
 
 def _point(line: Line) -> dict[str, Any]:
-    factors = dict(line.group.first.factors)
+    factors = dict(line.group.first.trial.factors)
     factors.pop("links", None)
     return factors
 
 
 def _formula(line: Line) -> str:
-    found = line.group.first.bound
+    found = line.group.first.limits.bound
     return found.formula if found else NONE
 
 
@@ -113,5 +119,5 @@ def _milliseconds(seconds: float | None) -> str:
     return NONE if seconds is None else number(1e3 * seconds)
 
 
-def _median(name: str, say: Callable[[float | None], str]) -> Callable[[Line], str]:
-    return lambda line: say(line.group.median(name))
+def _median(of: Measure, say: Callable[[float | None], str]) -> Callable[[Line], str]:
+    return lambda line: say(line.group.median(of))

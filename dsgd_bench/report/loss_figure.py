@@ -21,13 +21,13 @@ LOG_RANGE = 5.0
 
 def has_data(lines: Lines) -> bool:
     """Say whether there is a loss that changes; that of messages never does."""
-    curves = [row.curve for line in lines for row in line.group.rows]
+    curves = [row.quality.curve for line in lines for row in line.group.rows]
     return any(len({loss for _, loss in curve}) > 1 for curve in curves)
 
 
 def loss_against_time(lines: Lines) -> Figure:
     """Draw one panel per slowdown: every run's loss of the average model."""
-    slowdowns = list(dict.fromkeys(line.group.first.slowdown for line in lines))
+    slowdowns = list(dict.fromkeys(line.group.first.trial.slowdown for line in lines))
     columns = min(len(slowdowns), PANELS_PER_ROW)
     rows = -(-len(slowdowns) // columns)
     names = len({line.algorithm for line in lines})
@@ -36,7 +36,7 @@ def loss_against_time(lines: Lines) -> Figure:
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     style = looks.series([line.algorithm for line in lines])
     for axes, slowdown in zip(grid.flat, slowdowns, strict=False):
-        chosen = [line for line in lines if line.group.first.slowdown == slowdown]
+        chosen = [line for line in lines if line.group.first.trial.slowdown == slowdown]
         for line in chosen:
             _curves(axes, line, style[line.algorithm])
         name = "no slowdown" if slowdown == "none" else slowdown
@@ -62,17 +62,17 @@ def loss_against_time(lines: Lines) -> Figure:
 def _curves(axes: Axes, line: Line, look: looks.Look) -> None:
     color, _, dash = look
     for row in line.group.rows:
-        if not row.curve:
+        if not row.quality.curve:
             continue
-        times, losses = np.array(row.curve).T
+        times, losses = np.array(row.quality.curve).T
         axes.plot(times, losses, dash, color=color, alpha=0.75, linewidth=1.3)
-        met = times == row.time_to_target
+        met = times == row.target.seconds
         axes.plot(times[met], losses[met], "o", color=color, markersize=5)
 
 
 def _target(axes: Axes, lines: Lines) -> None:
     """Draw the target loss as a dashed line with its name above."""
-    wanted = lines[0].group.first.factors.get("measure.target.loss")
+    wanted = lines[0].group.first.trial.factors.get("measure.target.loss")
     if wanted is None:
         return
     ink = mpl.rcParams["text.color"]
@@ -90,7 +90,12 @@ def _target(axes: Axes, lines: Lines) -> None:
 
 def _loss_scale(axes: Axes, lines: Lines) -> str:
     """Choose the scale of the loss; return what the label says of it."""
-    runs = [row.curve for line in lines for row in line.group.rows if row.curve]
+    runs = [
+        row.quality.curve
+        for line in lines
+        for row in line.group.rows
+        if row.quality.curve
+    ]
     losses = [loss for curve in runs for _, loss in curve]
     # A diverging run may not squeeze the others into a flat line.
     start = max(curve[0][1] for curve in runs)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dsgd_bench.analysis import labels
-from dsgd_bench.analysis.summary import Row, summarize
+from dsgd_bench.analysis.rows import Row
+from dsgd_bench.analysis.summary import summarize
 from dsgd_bench.config import naming
 from dsgd_bench.config.identity import trial_id
 
@@ -40,7 +41,7 @@ def lines(trace: "Trace") -> Iterator[str]:
     yield log.event(START, "run_start", 0.0)
     yield from _blocks(log, trace)
     end = _end(trace)
-    success = row.reached or (row.target is None and trace.status != "diverged")
+    success = row.reached or (row.trial.target is None and trace.status != "diverged")
     status = "success" if success else "aborted"
     yield log.event(END, "run_stop", end, status=status)
     for key, value in _outcome(row).items():
@@ -127,12 +128,12 @@ def _end(trace: "Trace") -> float:
 
 def _outcome(row: Row) -> dict[str, float]:
     found = {
-        "dsgd_time_to_target": row.time_to_target,
-        "dsgd_time_per_epoch": row.time_per_epoch,
-        "dsgd_staleness_mean": row.staleness_mean,
-        "dsgd_staleness_max": row.staleness_max,
-        "dsgd_bytes_per_gradient": row.bytes_per_gradient,
-        "dsgd_waiting": row.shares.get("waiting"),
+        "dsgd_time_to_target": row.target.seconds,
+        "dsgd_time_per_epoch": row.times.per_epoch,
+        "dsgd_staleness_mean": row.staleness.mean,
+        "dsgd_staleness_max": row.staleness.largest,
+        "dsgd_bytes_per_gradient": row.traffic.bytes_out,
+        "dsgd_waiting": row.times.shares.get("waiting"),
     }
     return {key: value for key, value in found.items() if value is not None}
 

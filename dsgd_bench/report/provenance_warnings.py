@@ -33,7 +33,7 @@ def mixed_provenance(evidence: Evidence) -> Iterator[str]:
     found: dict[tuple[str, int], set[str]] = {}
     for row in evidence.rows:
         for name, value in facts(row.provenance).items():
-            found.setdefault((name, row.ranks), set()).add(value)
+            found.setdefault((name, row.trial.ranks), set()).add(value)
     mixed = {name: values for (name, _), values in found.items() if len(values) > 1}
     if mixed:
         words = "; ".join(

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from dsgd_bench.analysis.scaling import Curve, reference, speedup
+from dsgd_bench.analysis.rows import Measure
+from dsgd_bench.analysis.scaling import Curve, of_average, of_own, reference, speedup
 from dsgd_bench.report import looks
 
 CAPTION = (
@@ -23,8 +24,8 @@ CAPTION = (
 Style = dict[int, dict[str, Any]]
 """How the line of each number of workers is drawn."""
 
-KINDS = {"excess": "average model", "own_excess": "own models"}
-"""Attributes of `Row`, one row of panels each."""
+KINDS = {"average model": of_average, "own models": of_own}
+"""One row of panels each."""
 
 
 def excess_against_gradients(curves: Sequence[Curve]) -> Figure:
@@ -33,11 +34,11 @@ def excess_against_gradients(curves: Sequence[Curve]) -> Figure:
     style = _style(curves)
     figure = Figure(figsize=(2.3 * len(columns) + 3.6, 6.0), layout="constrained")
     grid = figure.subplots(2, len(columns) + 1)
-    for panels, (name, kind) in zip(grid, KINDS.items(), strict=True):
+    for panels, (kind, of) in zip(grid, KINDS.items(), strict=True):
         for axes, same in zip(panels, columns, strict=False):
             axes.sharex(grid[0, 0])
             axes.sharey(panels[0])
-            _panel(axes, same, name, style)
+            _panel(axes, same, of, style)
             _guide(axes, curves)
             axes.label_outer()
         panels[0].set_ylabel(f"excess loss, {kind}")
@@ -64,9 +65,9 @@ def _style(curves: Sequence[Curve]) -> Style:
     }
 
 
-def _panel(axes: Axes, same: Sequence[Curve], name: str, style: Style) -> None:
+def _panel(axes: Axes, same: Sequence[Curve], of: Measure, style: Style) -> None:
     for curve in same:
-        axes.plot(curve.gradients, curve.excess(name), **style[curve.workers])
+        axes.plot(curve.gradients, curve.excess(of), **style[curve.workers])
     _logarithmic(axes)
 
 
@@ -83,7 +84,7 @@ def _guide(axes: Axes, curves: Sequence[Curve]) -> None:
     last = reference(curves).rows[-1]
     taken = [count for curve in curves for count in curve.gradients]
     ends = np.array([min(taken), max(taken)])
-    heights = (last.excess or 0.0) * np.sqrt(last.gradients / ends)
+    heights = (last.quality.excess or 0.0) * np.sqrt(last.times.gradients / ends)
     axes.plot(ends, heights, "--", color=mpl.rcParams["text.color"], linewidth=1)
 
 

@@ -6,6 +6,8 @@ from itertools import groupby
 from dsgd_bench.analysis.scaling import (
     Curve,
     curves,
+    of_average,
+    of_own,
     reference,
     slopes,
     speedup,
@@ -68,13 +70,13 @@ def _block(same: Sequence[Curve], every: Sequence[Curve]) -> Iterator[tuple[str,
             curve.algorithm,
             str(curve.workers),
             f"{curve.gradients[0]}{DASH}{curve.gradients[-1]}",
-            number(curve.slope("excess")),
-            number(curve.slope("own_excess")),
-            number(last.excess),
-            number(last.own_excess),
+            number(curve.slope(of_average)),
+            number(curve.slope(of_own)),
+            number(last.quality.excess),
+            number(last.quality.own_excess),
             number(speedup(curve, every, "steps")),
             number(speedup(curve, every, "seconds")),
         )
     if len(same) > 1:
-        both = [estimated(slopes(same, name)) for name in ("excess", "own_excess")]
+        both = [estimated(slopes(same, of)) for of in (of_average, of_own)]
         yield (same[0].algorithm, ALL, "", *both, "", "", "", "")

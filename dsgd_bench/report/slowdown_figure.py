@@ -29,7 +29,7 @@ SPREAD = 1.35
 def has_data(lines: Lines) -> bool:
     """Say whether a slow rank can be compared with none."""
     return any(
-        line.against_baseline and (line.group.first.slow_factor or 1.0) > 1.0
+        line.against_baseline and (line.group.first.trial.slow_factor or 1.0) > 1.0
         for line in lines
     )
 
@@ -37,13 +37,15 @@ def has_data(lines: Lines) -> bool:
 def epoch_against_slowdown(lines: Lines) -> Figure:
     """Draw time per epoch over its own value without slowdown, beside the models."""
     shown = [
-        line for line in lines if line.group.first.slow_factor and line.against_baseline
+        line
+        for line in lines
+        if line.group.first.trial.slow_factor and line.against_baseline
     ]
-    free = [x for x in shown if keeps_step(x.group.first.algorithm) is False]
+    free = [x for x in shown if keeps_step(x.group.first.trial.algorithm) is False]
     figure = Figure(figsize=(10 if free else 5.6, 4.6), layout="constrained")
     panels = figure.subplots(1, 2 if free else 1, squeeze=False)[0]
     style = looks.series([line.algorithm for line in lines])
-    worst = max(line.group.first.slow_factor or 1.0 for line in shown)
+    worst = max(line.group.first.trial.slow_factor or 1.0 for line in shown)
     factors = np.geomspace(1.0, worst, 100)
     _models(panels[0], shown, factors)
     _points(panels[0], shown, style)
@@ -76,8 +78,10 @@ def _models(
     axes: Axes, lines: Lines, factors: np.ndarray, *, band: float = 0.0
 ) -> None:
     """Draw what the models say for the synchronous and asynchronous lines."""
-    row = max((line.group.first for line in lines), key=lambda row: row.slow_ranks)
-    kinds = {keeps_step(line.group.first.algorithm) for line in lines}
+    row = max(
+        (line.group.first for line in lines), key=lambda row: row.trial.slow_ranks
+    )
+    kinds = {keeps_step(line.group.first.trial.algorithm) for line in lines}
     ink = mpl.rcParams["text.color"]
     for kind, name, dash in (
         (True, "model: all wait, s", "-"),
@@ -87,7 +91,9 @@ def _models(
             continue
         modeled = np.array(
             [
-                straggler.predicted(row.workers, row.slow_ranks, s, synchronous=kind)
+                straggler.predicted(
+                    row.trial.workers, row.trial.slow_ranks, s, synchronous=kind
+                )
                 for s in factors
             ]
         )
@@ -104,7 +110,7 @@ def _points(axes: Axes, lines: Lines, style: looks.Series) -> None:
     """Draw the measured ratios, side by side where they meet, and the paper's."""
     labels = list(dict.fromkeys(line.algorithm for line in lines))
     for line in lines:
-        found, factor = line.against_baseline, line.group.first.slow_factor
+        found, factor = line.against_baseline, line.group.first.trial.slow_factor
         if found is None or factor is None:
             continue
         color, marker, _ = style[line.algorithm]
@@ -129,7 +135,7 @@ def _paper_points(axes: Axes, lines: Lines) -> None:
     ink = mpl.rcParams["text.color"]
     drawn = set()
     for line in lines:
-        points = straggler.paper_points(line.group.first.algorithm)
+        points = straggler.paper_points(line.group.first.trial.algorithm)
         if line.paper is None or points[0].algorithm in drawn:
             continue
         drawn.add(points[0].algorithm)
@@ -137,7 +143,7 @@ def _paper_points(axes: Axes, lines: Lines) -> None:
             [point.factor for point in points],
             [point.ratio for point in points],
             linestyle="",
-            marker="o" if keeps_step(line.group.first.algorithm) else "D",
+            marker="o" if keeps_step(line.group.first.trial.algorithm) else "D",
             markersize=11,
             markerfacecolor="none",
             color=ink,

@@ -10,8 +10,9 @@ from dsgd_bench.analysis.comparison import Line, compare
 from dsgd_bench.analysis.expectations import judge
 from dsgd_bench.analysis.findings import Answer
 from dsgd_bench.analysis.labels import fact
+from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.servers import Load
-from dsgd_bench.analysis.summary import Group, Row, combine
+from dsgd_bench.analysis.summary import Group, combine
 from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.host import placement
 from dsgd_bench.io.trial_folder import Outcome, TrialFolder
@@ -112,10 +113,10 @@ class Study:
         """What all points have in common: "smoke: digits, 4 ranks, batch 32, ..."."""
         words = []
         for name, say in _COMMON.items():
-            values = {group.first.factors.get(name) for group in self.groups}
+            values = {group.first.trial.factors.get(name) for group in self.groups}
             if len(values) == 1 and (value := values.pop()) is not None:
                 words.append(say.format(labels.text(value)))
-        targets = {group.first.target for group in self.groups}
+        targets = {group.first.trial.target for group in self.groups}
         target = targets.pop() if len(targets) == 1 else None
         if target:
             words.append(f"target {target}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from dsgd_bench.algorithms.facts import STALENESS
 from dsgd_bench.analysis.comparison import REFERENCE, Line
+from dsgd_bench.analysis.rows import Measure
 from dsgd_bench.analysis.summary import Group
 from dsgd_bench.report.numbers import (
     DASH,
@@ -67,14 +68,16 @@ def results(lines: Sequence[Line]) -> Table:
     columns = [*_labels(lines), Column("reached", "runs", reached)]
     if _any_target(lines):
         columns.append(Column("time to target", "s", time_to_target))
-        columns.append(Column("epochs", "to target", _median("epochs_to_target")))
+        columns.append(
+            Column("epochs", "to target", _median(lambda row: row.target.epochs))
+        )
     columns += [
         Column(AGAINST, _against_unit(lines), against),
         Column("epoch", "s", lambda line: estimated(line.group.time_per_epoch)),
         *_straggler(lines),
         Column("staleness", "mean/max", staleness),
-        Column("distance", "replicas", _median("consensus_distance")),
-        Column("sent", "kB/grad.", _kilobytes("bytes_per_gradient")),
+        Column("distance", "replicas", _median(lambda row: row.quality.distance)),
+        Column("sent", "kB/grad.", _kilobytes(lambda row: row.traffic.bytes_out)),
         *(Column(span, "%", _share(span)) for span in ("waiting", *BARS)),
     ]
     return _table(columns, lines)
@@ -84,15 +87,19 @@ def work(lines: Sequence[Line]) -> Table:
     """Return the second table: quality, work per rank and traffic."""
     columns = [
         *_labels(lines),
-        Column("final loss", "of the mean model", _median("loss")),
-        Column("accuracy", "of the mean model", _median("accuracy")),
+        Column(
+            "final loss", "of the mean model", _median(lambda row: row.quality.loss)
+        ),
+        Column(
+            "accuracy", "of the mean model", _median(lambda row: row.quality.accuracy)
+        ),
         Column("steps per rank", f"fewest{DASH}most", steps),
-        Column("slowest rank", "rank", _common("worst_rank")),
-        Column("most waited for", "rank", _common("waited_for")),
-        Column("blocked", "s per rank", _median("blocked")),
-        Column("overlapped", "s per rank", _median("overlapped")),
-        Column("messages", "per gradient", _median("messages_per_step")),
-        Column("exchanges", "per gradient", _median("exchanges_per_gradient")),
+        Column("slowest rank", "rank", _common(lambda row: row.times.worst_rank)),
+        Column("most waited for", "rank", _common(lambda row: row.times.waited_for)),
+        Column("blocked", "s per rank", _median(lambda row: row.times.blocked)),
+        Column("overlapped", "s per rank", _median(lambda row: row.times.overlapped)),
+        Column("messages", "per gradient", _median(lambda row: row.traffic.messages)),
+        Column("exchanges", "per gradient", _median(lambda row: row.traffic.exchanges)),
         *_present(lines, _EXTRA),
     ]
     return _table(columns, lines)
@@ -123,7 +130,9 @@ def reached(line: Line) -> str:
     """Return "9/10", and how many failed otherwise: "1/3, 1 crashed"."""
     group = line.group
     count = len(group.rows)
-    words = [f"{group.reached}/{count}" if group.first.target else f"{NONE}/{count}"]
+    words = [
+        f"{group.reached}/{count}" if group.first.trial.target else f"{NONE}/{count}"
+    ]
     for status in ("diverged", "crashed", "unreadable"):
         if group.statuses[status]:
             words.append(f"{group.statuses[status]} {status}")
@@ -132,7 +141,7 @@ def reached(line: Line) -> str:
 
 def time_to_target(line: Line) -> str:
     """Return the median over the runs that reached the target."""
-    if not line.group.first.target:
+    if not line.group.first.trial.target:
         return "no target"
     return estimated(line.group.time_to_target) if line.group.reached else "not reached"
 
@@ -148,12 +157,14 @@ def against(line: Line) -> str:
 
 def staleness(line: Line) -> str:
     """Return "1.24/7", the mean and the largest; a dash where there is none."""
-    return _extent("staleness_mean", "staleness_max")(line)
+    return _extent(lambda row: row.staleness.mean, lambda row: row.staleness.largest)(
+        line
+    )
 
 
 def steps(line: Line) -> str:
     """Return the fewest and the most steps of a rank over all runs."""
-    done = [count for row in line.group.rows for count in row.steps_per_rank]
+    done = [count for row in line.group.rows for count in row.times.steps_per_rank]
     if not done:
         return NONE
     low, high = min(done), max(done)
@@ -171,7 +182,7 @@ def shown_shares(group: Group) -> dict[str, float]:
 def _labels(lines: Sequence[Line]) -> list[Column]:
     columns = [
         Column("algorithm", "", lambda line: line.algorithm, left=True),
-        Column("slowdown", "", lambda line: line.group.first.slowdown, left=True),
+        Column("slowdown", "", lambda line: line.group.first.trial.slowdown, left=True),
     ]
     if any(line.case for line in lines):
         columns.insert(0, Column("case", "", lambda line: line.case, left=True))
@@ -180,7 +191,7 @@ def _labels(lines: Sequence[Line]) -> list[Column]:
 
 def _straggler(lines: Sequence[Line]) -> list[Column]:
     """Return the columns on slowdowns; none where the study has no slowdown."""
-    if all(line.group.first.slow_factor == 1.0 for line in lines):
+    if all(line.group.first.trial.slow_factor == 1.0 for line in lines):
         return []
     columns = [Column("epoch", f"{TIMES} own", lambda x: estimated(x.against_baseline))]
     if any(line.predicted for line in lines):
@@ -191,7 +202,7 @@ def _straggler(lines: Sequence[Line]) -> list[Column]:
 
 
 def _any_target(lines: Sequence[Line]) -> bool:
-    return any(line.group.first.target for line in lines)
+    return any(line.group.first.trial.target for line in lines)
 
 
 def _against_unit(lines: Sequence[Line]) -> str:
@@ -202,11 +213,11 @@ def _share(span: str) -> Callable[[Line], str]:
     return lambda line: percent(shown_shares(line.group).get(span))
 
 
-def _median(name: str) -> Callable[[Line], str]:
-    return lambda line: number(line.group.median(name))
+def _median(of: Measure) -> Callable[[Line], str]:
+    return lambda line: number(line.group.median(of))
 
 
-def _extent(mean: str, most: str) -> Callable[[Line], str]:
+def _extent(mean: Measure, most: Measure) -> Callable[[Line], str]:
     """Return "1.24/7", the median of means and the largest of all runs."""
 
     def cell(line: Line) -> str:
@@ -218,9 +229,9 @@ def _extent(mean: str, most: str) -> Callable[[Line], str]:
     return cell
 
 
-def _kilobytes(name: str) -> Callable[[Line], str]:
+def _kilobytes(of: Measure) -> Callable[[Line], str]:
     def cell(line: Line) -> str:
-        found = line.group.median(name)
+        found = line.group.median(of)
         return NONE if found is None else number(found / 1000.0)
 
     return cell
@@ -228,18 +239,33 @@ def _kilobytes(name: str) -> Callable[[Line], str]:
 
 def _weights(line: Line) -> str:
     """Return the least and the largest push-sum weight of any run."""
-    least = min(line.group.values("weight_min"), default=None)
-    most = line.group.maximum("weight_max")
+    least = min(line.group.values(lambda row: row.weights.least), default=None)
+    most = line.group.maximum(lambda row: row.weights.most)
     if least is None:
         return NONE
     return number(least) if least == most else f"{number(least)}{DASH}{number(most)}"
 
 
 _EXTRA = (
-    Column("server sent", "kB/grad.", _kilobytes("server_bytes_out")),
-    Column("server received", "kB/grad.", _kilobytes("server_bytes_in")),
-    Column("loose staleness", "mean/max", _extent("loose_mean", "loose_max")),
-    Column("age", "steps", _extent("age_mean", "age_max")),
+    Column("server sent", "kB/grad.", _kilobytes(lambda row: row.traffic.server_out)),
+    Column(
+        "server received", "kB/grad.", _kilobytes(lambda row: row.traffic.server_in)
+    ),
+    Column(
+        "loose staleness",
+        "mean/max",
+        _extent(
+            lambda row: row.staleness.loose_mean,
+            lambda row: row.staleness.loose_largest,
+        ),
+    ),
+    Column(
+        "age",
+        "steps",
+        _extent(
+            lambda row: row.staleness.age_mean, lambda row: row.staleness.age_largest
+        ),
+    ),
     Column("weights", f"least{DASH}most", _weights),
 )
 """Columns that only some algorithms have something to say in."""
@@ -257,19 +283,19 @@ def _families(lines: Sequence[Line]) -> list[str]:
     found: dict[str, list[str]] = {}
     for line in lines:
         row = line.group.first
-        if line.group.median("staleness_mean") is not None:
-            found.setdefault(row.staleness_kind, []).append(row.algorithm)
+        if line.group.median(lambda row: row.staleness.mean) is not None:
+            found.setdefault(row.staleness.kind, []).append(row.trial.algorithm)
     return [
         f"staleness of {', '.join(dict.fromkeys(kinds))}: {STALENESS.get(family, '')}."
         for family, kinds in found.items()
     ]
 
 
-def _common(name: str) -> Callable[[Line], str]:
+def _common(of: Measure) -> Callable[[Line], str]:
     """Return the value most runs have."""
 
     def cell(line: Line) -> str:
-        values = [int(value) for value in line.group.values(name)]
+        values = [int(value) for value in line.group.values(of)]
         return str(max(values, key=values.count)) if values else NONE
 
     return cell
@@ -277,6 +303,6 @@ def _common(name: str) -> Callable[[Line], str]:
 
 def _table(columns: Sequence[Column], lines: Sequence[Line]) -> Table:
     cells = tuple(tuple(column.cell(line) for column in columns) for line in lines)
-    blocks = [(line.case, line.group.first.slowdown) for line in lines]
+    blocks = [(line.case, line.group.first.trial.slowdown) for line in lines]
     rules = tuple(i for i in range(1, len(blocks)) if blocks[i] != blocks[i - 1])
     return Table(tuple(columns), cells, rules)

@@ -56,7 +56,7 @@ def _places(lines: Lines) -> tuple[list[float], list[tuple[float, str]]]:
     heads: list[tuple[float, str]] = []
     height, last = 0.0, None
     for line in lines:
-        slowdown = line.group.first.slowdown
+        slowdown = line.group.first.trial.slowdown
         if slowdown != last:
             height += 0.35 if heads else 0.0
             heads.append((height, slowdown if slowdown != "none" else "no slowdown"))
@@ -72,7 +72,7 @@ def _work_shares(axes: Axes, lines: Lines, places: Sequence[float]) -> None:
     most = 1.0
     for line, place in zip(lines, places, strict=True):
         for row in line.group.rows:
-            done = np.array(row.steps_per_rank, dtype=np.float64)
+            done = np.array(row.times.steps_per_rank, dtype=np.float64)
             if not done.any():
                 continue
             ratio = done / done.mean()

@@ -41,7 +41,7 @@ def simulated_beside_measured(pairs: Sequence[Pair]) -> Figure:
     colors = dict(zip(slowdowns, looks.SERIES * len(slowdowns), strict=False))
     for axes, (algorithm, some) in zip(panels[1:], stale.items(), strict=True):
         _staleness(axes, some, colors)
-        ranks = some[0].measured.group.first.ranks
+        ranks = some[0].measured.group.first.trial.ranks
         axes.set_title(f"Staleness: {algorithm}, {ranks} ranks")
     if stale:
         panels[1].set_ylabel("share of gradients at most so stale [1]")
@@ -53,7 +53,7 @@ def simulated_beside_measured(pairs: Sequence[Pair]) -> Figure:
 def _errors(axes: Axes, pairs: Sequence[Pair], look: looks.Series) -> None:
     """Draw every error; algorithms side by side where they have the same ranks."""
     ink = mpl.rcParams["text.color"]
-    sizes = sorted({pair.measured.group.first.ranks for pair in pairs})
+    sizes = sorted({pair.measured.group.first.trial.ranks for pair in pairs})
     places = {size: place for place, size in enumerate(sizes)}
     names = list(look)
     for pair in pairs:
@@ -61,7 +61,7 @@ def _errors(axes: Axes, pairs: Sequence[Pair], look: looks.Series) -> None:
             continue
         name = pair.measured.algorithm
         aside = 0.6 * ((names.index(name) + 0.5) / len(names) - 0.5)
-        place = places[pair.measured.group.first.ranks] + aside
+        place = places[pair.measured.group.first.trial.ranks] + aside
         color, marker, _ = look[name]
         axes.plot(place, 100 * pair.error, marker, color=color, alpha=0.8)
     for band in BANDS:
@@ -97,9 +97,9 @@ def _stale(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
         if pair.distance is not None and _varies(pair):
             found.setdefault(pair.measured.algorithm, []).append(pair)
     for name, some in found.items():
-        sizes = sorted({pair.measured.group.first.ranks for pair in some})
+        sizes = sorted({pair.measured.group.first.trial.ranks for pair in some})
         middle = sizes[len(sizes) // 2]
-        found[name] = [p for p in some if p.measured.group.first.ranks == middle]
+        found[name] = [p for p in some if p.measured.group.first.trial.ranks == middle]
     return found
 
 
@@ -120,7 +120,7 @@ def _staleness(axes: Axes, pairs: Sequence[Pair], colors: dict[str, str]) -> Non
 
 
 def _slowdown(pair: Pair) -> str:
-    return pair.measured.group.first.slowdown
+    return pair.measured.group.first.trial.slowdown
 
 
 def _sides(colors: dict[str, str]) -> list[Line2D]:

@@ -86,26 +86,26 @@ def comma_separated(studies: Sequence[Study]) -> str:
     )
     for pair in pairs(studies):
         sides = (pair.measured.group, pair.simulated.group)
-        first = pair.measured.group.first
+        first = pair.measured.group.first.trial
         labels = [pair.case, pair.measured.algorithm, first.slowdown, first.ranks]
         writer.writerow(
             [*map(cell, labels)]
-            + [side.median("time_per_epoch") for side in sides]
+            + [side.median(lambda row: row.times.per_epoch) for side in sides]
             + [pair.error]
-            + [side.median("staleness_mean") for side in sides]
+            + [side.median(lambda row: row.staleness.mean) for side in sides]
             + [pair.distance]
         )
     return text.getvalue()
 
 
 def _steady(pair: Pair) -> bool:
-    factors = pair.simulated.group.first.factors
+    factors = pair.simulated.group.first.trial.factors
     kind = factors.get("compute.mode"), factors.get("compute.distribution")
     return pair.distance is not None and kind == ("emulated", "constant")
 
 
 def _slowdown(pair: Pair) -> str:
-    return pair.measured.group.first.slowdown
+    return pair.measured.group.first.trial.slowdown
 
 
 def _epoch(line: Line) -> str:

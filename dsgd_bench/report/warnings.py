@@ -10,8 +10,8 @@ from typing import Any
 from dsgd_bench.analysis.comparison import Line, is_synchronous
 from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.links import Links
+from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.statistics import MIN_RUNS
-from dsgd_bench.analysis.summary import Row
 from dsgd_bench.io.escape import plain
 from dsgd_bench.io.trial_folder import JOB, LOG
 from dsgd_bench.report.evidence import Evidence
@@ -39,7 +39,7 @@ def crashed(evidence: Evidence) -> Iterator[str]:
         yield (
             f"{_name(line)}: {_runs(rows, line)} crashed"
             f"{_because(reason)}. No time is shown for"
-            f" a crashed run. See {LOG} in {rows[0].trial_id}/, then run the study"
+            f" a crashed run. See {LOG} in {rows[0].trial.id}/, then run the study"
             " again: finished trials are skipped."
         )
 
@@ -96,7 +96,7 @@ def unreached(evidence: Evidence) -> Iterator[str]:
     """Name points where no run reached the target, in one sentence per target."""
     found: dict[str, list[str]] = {}
     for line in evidence.lines:
-        target = line.group.first.target
+        target = line.group.first.trial.target
         if target and not line.group.reached:
             found.setdefault(target, []).append(_name(line))
     for target, names in found.items():
@@ -138,11 +138,11 @@ def oversubscribed(evidence: Evidence) -> Iterator[str]:
     rows = [row for row in evidence.rows if fact(row.provenance, "oversubscribed")]
     if not rows:
         return
-    ranks = max(row.ranks for row in rows)
+    ranks = max(row.trial.ranks for row in rows)
     where, limited = _shared_cores(rows[0]), ""
     if any(fact(row.provenance, "cpu_quota") for row in rows):
         limited = " A control group allows no more: see its CPU quota."
-    if all(row.factors.get("compute.mode") == "emulated" for row in rows):
+    if all(row.trial.factors.get("compute.mode") == "emulated" for row in rows):
         yield (
             f"{ranks} ranks {where}: computing is emulated by sleep and so not"
             " disturbed, but transfer and update wait for a core. Trust the times per"
@@ -208,7 +208,9 @@ def known_bugs(evidence: Evidence) -> Iterator[str]:
 
 def needs_help(evidence: Evidence) -> Iterator[str]:
     """Say whether a target that computes needed help to answer."""
-    rows = [row for row in evidence.rows if is_synchronous(row.algorithm) is False]
+    rows = [
+        row for row in evidence.rows if is_synchronous(row.trial.algorithm) is False
+    ]
     verdicts = [verdict for row in rows if (verdict := _active(row.progress))]
     if not verdicts:
         return
@@ -246,16 +248,17 @@ def interrupted(evidence: Evidence) -> Iterator[str]:
 def coarse_copies(evidence: Evidence) -> Iterator[str]:
     """Say where the target was met somewhere in a long gap between two copies."""
     gaps = {
-        row.target_gap / row.time_to_target: row
+        row.target.gap / row.target.seconds: row
         for row in evidence.rows
-        if row.target_gap and row.time_to_target
+        if row.target.gap and row.target.seconds
     }
     if gaps and max(gaps) > COARSE:
         row = gaps[max(gaps)]
         yield (
             "Models were copied too rarely to see exactly when the target was met: in"
-            f" {row.label}, {row.slowdown}, some time in the {number(row.target_gap)} s"
-            f" before {number(row.time_to_target)} s. Differences smaller than that"
+            f" {row.trial.label}, {row.trial.slowdown}, some time in the"
+            f" {number(row.target.gap)} s before {number(row.target.seconds)} s."
+            " Differences smaller than that"
             " mean nothing. Raise measure.copies."
         )
 
@@ -321,6 +324,6 @@ def _runs(rows: Sequence[Row], line: Line) -> str:
 def _name(line: Line) -> str:
     """Return how the table names the line."""
     words = [line.case, line.algorithm]
-    if line.group.first.slowdown != "none":
-        words.append(line.group.first.slowdown)
+    if line.group.first.trial.slowdown != "none":
+        words.append(line.group.first.trial.slowdown)
     return ", ".join(word for word in words if word)

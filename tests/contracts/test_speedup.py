@@ -19,7 +19,8 @@ import pytest
 from test_simulation import simulate, trial
 
 from dsgd_bench import graphs
-from dsgd_bench.analysis.summary import Row, summarize
+from dsgd_bench.analysis.rows import Row
+from dsgd_bench.analysis.summary import summarize
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -84,13 +85,15 @@ def allreduce(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Trace]:
 
 def exponents(rows: list[Row]) -> list[float]:
     """Return the exponents of the power laws between neighboring runs."""
-    points = [(np.log(row.gradients), np.log(row.excess)) for row in rows]
+    points = [(np.log(row.times.gradients), np.log(row.quality.excess)) for row in rows]
     return [(e - f) / (m - n) for (n, f), (m, e) in pairwise(points)]
 
 
 def test_the_excess_is_that_of_the_formula(allreduce: dict[Any, Trace]) -> None:
     for trace in allreduce.values():
-        assert summarize(trace).excess == pytest.approx(expected(trace), rel=0.1)
+        assert summarize(trace).quality.excess == pytest.approx(
+            expected(trace), rel=0.1
+        )
 
 
 def test_the_excess_falls_as_one_over_the_root_of_all_gradients(
@@ -113,7 +116,9 @@ def test_who_took_the_gradients_makes_no_difference(
     allreduce: dict[Any, Trace],
 ) -> None:
     for gradients in GRADIENTS:
-        one, *more = (summarize(allreduce[n, gradients]).excess for n in (1, 4, 16))
+        one, *more = (
+            summarize(allreduce[n, gradients]).quality.excess for n in (1, 4, 16)
+        )
         assert more == pytest.approx([one, one], rel=0.05)
 
 
@@ -122,8 +127,8 @@ def test_it_does_make_one_with_a_rate_that_knows_nothing_of_the_workers(
 ) -> None:
     alone = C * (16 / 4096) ** 0.5
     (trace,) = simulate(tmp_path, scaled("allreduce", 16, 4096, lr=alone))
-    one = summarize(allreduce[1, 4096]).excess
-    assert (summarize(trace).excess or 0.0) > 1.5 * (one or 0.0)
+    one = summarize(allreduce[1, 4096]).quality.excess
+    assert (summarize(trace).quality.excess or 0.0) > 1.5 * (one or 0.0)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +160,9 @@ def test_own_models_of_dpsgd_are_off_by_what_the_graph_lets_through(
     steps = np.arange(65)[:, None]
     spread = lr**2 * ((1 - factors**steps) / (1 - factors)).sum(axis=1) / n
     apart = float(np.trapezoid(spread * (trace.optimum or 0.0))) / 64
-    assert (row.own_excess or 0.0) - (row.excess or 0.0) == pytest.approx(
-        apart, rel=0.1
-    )
+    assert (row.quality.own_excess or 0.0) - (
+        row.quality.excess or 0.0
+    ) == pytest.approx(apart, rel=0.1)
 
 
 @pytest.mark.parametrize("gradients", GRADIENTS)
@@ -165,4 +170,4 @@ def test_asynchronous_averaging_speeds_up_as_much(
     gradients: int, tmp_path: Path
 ) -> None:
     (trace,) = simulate(tmp_path, scaled("adpsgd", 16, gradients))
-    assert summarize(trace).excess == pytest.approx(expected(trace), rel=0.15)
+    assert summarize(trace).quality.excess == pytest.approx(expected(trace), rel=0.15)

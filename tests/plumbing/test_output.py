@@ -40,9 +40,9 @@ def test_every_figure_of_merit_has_a_name_a_number_and_a_unit(tmp_path):
     found = {match[1]: (float(match[2]), match[3]) for match in matches}
     assert len(found) == len(lines), "no name twice"
     label = "adpsgd,ranks=4,slowdown=10x_on_rank_0,measure.target.loss=0.5,seed=0"
-    row = next(row for row in shown.rows if row.algorithm == "adpsgd")
+    row = next(row for row in shown.rows if row.trial.algorithm == "adpsgd")
     assert found[f"time_to_target[{label}]"] == (
-        pytest.approx(row.time_to_target, rel=1e-5),
+        pytest.approx(row.target.seconds, rel=1e-5),
         "s",
     )
     missed = "time_to_target[allreduce,ranks=4,slowdown=none,measure.target.loss=1e-09"

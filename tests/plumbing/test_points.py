@@ -130,12 +130,12 @@ def texts_drawn(monkeypatch):
 def test_slowdowns_that_differ_are_two_points_with_two_names(one, other):
     rows = [row(msgspec.structs.replace(trial(), slowdown=s)) for s in (one, other)]
     assert len(combine(rows)) == 2
-    assert rows[0].slowdown != rows[1].slowdown
+    assert rows[0].trial.slowdown != rows[1].trial.slowdown
 
 
 def test_targets_that_differ_have_two_names():
     rows = [row(trial(target=target)) for target in RATES]
-    assert len({each.target for each in rows}) == len(combine(rows)) == 2
+    assert len({each.trial.target for each in rows}) == len(combine(rows)) == 2
 
 
 def test_points_are_told_apart_by_values_even_if_the_text_were_the_same(monkeypatch):
@@ -148,7 +148,10 @@ def test_links_whose_rates_differ_are_two_points():
     from dsgd_bench.analysis.links import Links
 
     links = [Links(("a", "b"), rate, {}).label for rate in (12345678.0, 12345679.0)]
-    rows = [replace(row(trial()), factors={"links": label}) for label in links]
+    rows = [
+        replace(each, trial=replace(each.trial, factors={"links": label}))
+        for each, label in zip((row(trial()), row(trial())), links, strict=True)
+    ]
     assert len(combine(rows)) == 2
 
 

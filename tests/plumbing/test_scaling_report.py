@@ -52,11 +52,19 @@ def rows(kind="allreduce", *, workers=WORKERS, **changes):
     return [summarize(each) for each in runs]
 
 
+def with_excess(row, excess):
+    return replace(row, quality=replace(row.quality, excess=excess))
+
+
+def batch_of_64(row):
+    return row.trial.factors | {"problem.batch": "64"}
+
+
 def test_the_excess_is_that_of_the_whole_run_and_of_the_workers_that_were_judged():
     row = summarize(run(4, 256))
-    assert row.excess == pytest.approx(CONSTANT / 32)
-    assert row.own_excess == pytest.approx(3 * CONSTANT / 32)
-    assert row.gradients == 1024
+    assert row.quality.excess == pytest.approx(CONSTANT / 32)
+    assert row.quality.own_excess == pytest.approx(3 * CONSTANT / 32)
+    assert row.times.gradients == 1024
 
 
 def test_moments_count_by_the_gradients_between_them():
@@ -64,7 +72,7 @@ def test_moments_count_by_the_gradients_between_them():
     toy.arrays["moment_samples"] = np.array([0.0, 1.0, 2.0, 3.0, 64.0])
     heights = toy["loss_of_mean"] - OPTIMUM
     expected = heights[:4].sum() - heights[[0, 3]].sum() / 2 + 61 * heights[3:].mean()
-    assert summarize(toy).excess == pytest.approx(expected / 64)
+    assert summarize(toy).quality.excess == pytest.approx(expected / 64)
 
 
 @pytest.mark.parametrize("change", ["unknown", "diverged", "not judged"])
@@ -79,7 +87,7 @@ def test_without_a_finite_loss_or_an_optimum_there_is_no_excess(change):
             toy.arrays[name] = np.empty(0)
         toy.arrays["local_loss"] = np.empty((4, 0))
     row = summarize(toy)
-    assert (row.excess, row.own_excess) == (None, None)
+    assert (row.quality.excess, row.quality.own_excess) == (None, None)
 
 
 def test_a_power_law_is_found_again_for_every_number_of_workers():
@@ -89,8 +97,8 @@ def test_a_power_law_is_found_again_for_every_number_of_workers():
     ]
     for curve in found:
         power = -0.25 if curve.algorithm == "adpsgd" else -0.5
-        assert curve.slope("excess") == pytest.approx(power)
-        assert curve.slope("own_excess") == pytest.approx(power)
+        assert curve.slope(scaling.of_average) == pytest.approx(power)
+        assert curve.slope(scaling.of_own) == pytest.approx(power)
 
 
 @pytest.mark.parametrize("what", ["steps", "seconds"])
@@ -102,7 +110,9 @@ def test_speedup_is_the_number_of_workers_where_nobody_loses_anything(what):
 
 def test_who_needs_twice_as_many_gradients_has_half_the_speedup():
     worse = [
-        replace(row, excess=row.excess * 2**0.5) if row.workers == 16 else row
+        with_excess(row, row.quality.excess * 2**0.5)
+        if row.trial.workers == 16
+        else row
         for row in rows()
     ]
     found = scaling.curves(worse)
@@ -112,7 +122,7 @@ def test_who_needs_twice_as_many_gradients_has_half_the_speedup():
 
 def test_who_never_gets_there_has_no_speedup():
     worse = [
-        replace(row, excess=row.excess * 100) if row.workers == 16 else row
+        with_excess(row, row.quality.excess * 100) if row.trial.workers == 16 else row
         for row in rows()
     ]
     found = scaling.curves(worse)
@@ -126,14 +136,15 @@ def test_repeats_lie_on_the_curve_of_their_workers():
 
 @pytest.mark.parametrize("workers", [(4,), (1, 4, 16)])
 def test_it_takes_several_numbers_of_workers_and_of_gradients(workers):
-    few = [row for row in rows(workers=workers) if row.gradients == GRADIENTS[0]]
+    few = [row for row in rows(workers=workers) if row.times.gradients == GRADIENTS[0]]
     assert scaling.curves(few) == []
     assert bool(scaling.curves(rows(workers=workers))) == (len(workers) > 1)
 
 
 def test_what_else_a_study_varies_makes_curves_of_their_own():
     other = [
-        replace(row, factors=row.factors | {"problem.batch": "64"}) for row in rows()
+        replace(row, trial=replace(row.trial, factors=batch_of_64(row)))
+        for row in rows()
     ]
     names = {each.algorithm for each in scaling.curves(rows() + other)}
     assert names == {"allreduce, batch 32", "allreduce, batch 64"}

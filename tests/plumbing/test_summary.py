@@ -19,9 +19,9 @@ def summary(kind="allreduce", *, moments=20, **settings):
 
 def test_the_time_per_epoch_is_samples_over_the_summed_rates_of_the_ranks():
     together = EPOCH * (COMPUTE * 10 + EXTRA) / (4 * BATCH)
-    assert summary(factor=10).time_per_epoch == pytest.approx(together)
+    assert summary(factor=10).times.per_epoch == pytest.approx(together)
     apart = EPOCH / (3 * BATCH / (COMPUTE + EXTRA) + BATCH / (COMPUTE * 10 + EXTRA))
-    assert summary("adpsgd", factor=10).time_per_epoch == pytest.approx(apart)
+    assert summary("adpsgd", factor=10).times.per_epoch == pytest.approx(apart)
 
 
 def test_the_target_is_reached_at_the_first_judged_moment_below_it():
@@ -30,9 +30,9 @@ def test_the_target_is_reached_at_the_first_judged_moment_below_it():
     exact = FALL / rate * np.log(2.3 / 0.5)
     between = 4.0 / 19
     assert row.reached
-    assert exact <= row.time_to_target < exact + between
-    assert row.target == "loss ≤ 0.5"
-    assert row.target_gap == pytest.approx(between)
+    assert exact <= row.target.seconds < exact + between
+    assert row.trial.target == "loss ≤ 0.5"
+    assert row.target.gap == pytest.approx(between)
 
 
 def test_a_target_of_accuracy_is_reached_from_below():
@@ -42,25 +42,25 @@ def test_a_target_of_accuracy_is_reached_from_below():
     toy.trial = msgspec.structs.replace(of, measure=accurate)
     row = summarize(toy)
     first = np.flatnonzero(toy["accuracy_of_mean"] >= 0.7)[0]
-    assert row.time_to_target == toy["moment_time"][first]
+    assert row.target.seconds == toy["moment_time"][first]
 
 
 def test_a_run_that_never_got_there_has_no_time_to_target():
     row = summary(target=1e-6)
-    assert row.time_to_target is None
+    assert row.target.seconds is None
     assert not row.reached
-    assert row.time_per_epoch is not None
+    assert row.times.per_epoch is not None
 
 
 def test_a_crashed_run_has_neither_time():
     toy = synthetic.run(synthetic.trial())
     toy.status = "crashed"
     row = summarize(toy)
-    assert (row.time_to_target, row.time_per_epoch) == (None, None)
+    assert (row.target.seconds, row.times.per_epoch) == (None, None)
 
 
 def test_the_shares_are_those_of_the_ranks_summed_time():
-    shares = summary(factor=10).shares
+    shares = summary(factor=10).times.shares
     # One rank of four is slowed; the other three wait for what it was slowed by.
     step = COMPUTE * 10 + EXTRA
     assert shares["compute"] == pytest.approx(COMPUTE / step)
@@ -72,58 +72,62 @@ def test_the_shares_are_those_of_the_ranks_summed_time():
 
 def test_blocked_is_waiting_and_moving_per_rank():
     row = summary(factor=10)
-    steps = row.steps_per_rank[0]
-    assert row.blocked == pytest.approx(steps * (0.75 * 9 * COMPUTE + MOVING))
+    steps = row.times.steps_per_rank[0]
+    assert row.times.blocked == pytest.approx(steps * (0.75 * 9 * COMPUTE + MOVING))
 
 
 def test_traffic_exchanges_and_staleness_are_per_step():
     row = summary("adpsgd", factor=10)
-    assert row.bytes_per_gradient == pytest.approx(MESSAGE)
-    assert row.messages_per_step == pytest.approx(1.0)
-    assert row.exchanges_per_gradient == pytest.approx(1.0)
-    slow, *others = row.steps_per_rank
+    assert row.traffic.bytes_out == pytest.approx(MESSAGE)
+    assert row.traffic.messages == pytest.approx(1.0)
+    assert row.traffic.exchanges == pytest.approx(1.0)
+    slow, *others = row.times.steps_per_rank
     assert slow < others[0] == others[1] == others[2]
     # rank 0's gradients meet ten of each other worker's, theirs hardly one
-    assert row.staleness_per_rank == pytest.approx((30.0, 2.5, 2.5, 2.5))
+    assert row.staleness.per_rank == pytest.approx((30.0, 2.5, 2.5, 2.5))
     mean = (30.0 * slow + 2.5 * sum(others)) / (slow + sum(others))
-    assert (row.staleness_mean, row.staleness_max) == (pytest.approx(mean), 30.0)
+    assert (row.staleness.mean, row.staleness.largest) == (pytest.approx(mean), 30.0)
 
 
 def test_only_workers_are_counted_and_servers_told_apart():
     row = summary("asgd", ranks=5, settings={"servers": 2})
-    assert (row.workers, row.servers, len(row.steps_per_rank)) == (3, 2, 3)
-    assert row.bytes_per_gradient == pytest.approx(MESSAGE)
-    assert row.server_bytes_out == pytest.approx(MESSAGE)
-    assert row.server_bytes_in == pytest.approx(MESSAGE)
+    assert (row.trial.workers, row.trial.servers, len(row.times.steps_per_rank)) == (
+        3,
+        2,
+        3,
+    )
+    assert row.traffic.bytes_out == pytest.approx(MESSAGE)
+    assert row.traffic.server_out == pytest.approx(MESSAGE)
+    assert row.traffic.server_in == pytest.approx(MESSAGE)
     # the synthetic servers do nothing but wait, the workers never
-    assert row.shares["waiting"] == pytest.approx(0.0)
-    assert row.staleness_mean == 2.0
-    assert row.time_per_epoch == pytest.approx(EPOCH * (COMPUTE + EXTRA) / (3 * BATCH))
-    assert summary("asgd", ranks=5).server_bytes_in is not None
-    assert summary().server_bytes_in is None
+    assert row.times.shares["waiting"] == pytest.approx(0.0)
+    assert row.staleness.mean == 2.0
+    assert row.times.per_epoch == pytest.approx(EPOCH * (COMPUTE + EXTRA) / (3 * BATCH))
+    assert summary("asgd", ranks=5).traffic.server_in is not None
+    assert summary().traffic.server_in is None
 
 
 def test_a_slow_server_slows_no_worker():
     of = synthetic.trial("asgd", factor=10)
     slowdown = msgspec.structs.replace(of.slowdown, ranks=(3,))
     row = summarize(synthetic.run(msgspec.structs.replace(of, slowdown=slowdown)))
-    assert row.slow == ()
-    assert summary("asgd", factor=10).slow == (0,)
+    assert row.trial.slow == ()
+    assert summary("asgd", factor=10).trial.slow == (0,)
 
 
 def test_whoever_is_ahead_at_the_end_of_a_synchronous_run_was_not_faster():
     toy = synthetic.run(synthetic.trial("dpsgd"))
-    exact = summarize(toy).time_per_epoch
+    exact = summarize(toy).times.per_epoch
     toy.arrays["elapsed"][1:] *= 0.7
-    assert summarize(toy).time_per_epoch == exact
+    assert summarize(toy).times.per_epoch == exact
 
 
 def test_epochs_to_the_target_are_the_samples_of_all_until_then():
     toy = synthetic.run(synthetic.trial())
     row = summarize(toy)
     rate = 4 * BATCH / (COMPUTE + EXTRA)
-    assert row.epochs_to_target == pytest.approx(row.time_to_target * rate / EPOCH)
-    assert summary(target=1e-6).epochs_to_target is None
+    assert row.target.epochs == pytest.approx(row.target.seconds * rate / EPOCH)
+    assert summary(target=1e-6).target.epochs is None
 
 
 def test_the_widest_distance_and_the_extreme_weights_are_kept():
@@ -131,11 +135,11 @@ def test_the_widest_distance_and_the_extreme_weights_are_kept():
     toy.arrays["consensus_distance"][3] = 0.7
     toy.arrays["weight"][1, 5] = 0.25
     row = summarize(toy)
-    assert (row.distance_max, row.consensus_distance) == (0.7, 0.0)
-    assert (row.weight_min, row.weight_max) == (0.25, 1.0)
-    assert row.weight_total == pytest.approx(0.75 / 4)
-    assert summary("osgp").weight_total is None  # its workers do not step together
-    assert summary().weight_min is None
+    assert (row.quality.widest, row.quality.distance) == (0.7, 0.0)
+    assert (row.weights.least, row.weights.most) == (0.25, 1.0)
+    assert row.weights.departure == pytest.approx(0.75 / 4)
+    assert summary("osgp").weights.departure is None  # its workers do not step together
+    assert summary().weights.least is None
 
 
 # --- loose set-staleness: what any worker lacks
@@ -174,14 +178,14 @@ def test_a_worker_with_rare_sums_keeps_all_others_behind():
 def test_without_counts_of_what_arrived_nothing_is_told():
     created = np.ones((2, 3))
     assert loose(created, created, np.full((2, 3), np.nan)).size == 0
-    assert summary("adpsgd").loose_max is None
-    assert summary("dasgd").loose_max is not None
+    assert summary("adpsgd").staleness.loose_largest is None
+    assert summary("dasgd").staleness.loose_largest is not None
 
 
 def test_the_slow_rank_is_the_worst_and_the_one_waited_for():
     row = summary(factor=10)
-    assert (row.worst_rank, row.waited_for) == (0, 0)
-    assert summary("adpsgd", factor=10).waited_for is None
+    assert (row.times.worst_rank, row.times.waited_for) == (0, 0)
+    assert summary("adpsgd", factor=10).times.waited_for is None
 
 
 def test_a_diverged_run_has_no_final_loss():
@@ -189,8 +193,8 @@ def test_a_diverged_run_has_no_final_loss():
     toy.status = "diverged"
     toy.arrays["loss_of_mean"][-3:] = np.nan
     row = summarize(toy)
-    assert row.loss is None
-    assert len(row.curve) == len(toy["moment_time"]) - 3
+    assert row.quality.loss is None
+    assert len(row.quality.curve) == len(toy["moment_time"]) - 3
 
 
 def test_repeats_form_a_group_and_failures_are_counted_in_it():
@@ -230,7 +234,7 @@ def test_lines_are_compared_with_allreduce_and_with_the_own_unslowed_time():
         for repeat in range(2)
     ]
     lines = {
-        (line.group.first.algorithm, line.group.first.slow_factor): line
+        (line.group.first.trial.algorithm, line.group.first.trial.slow_factor): line
         for line in compare(combine(rows))
     }
     waits, free = lines["allreduce", 10.0], lines["adpsgd", 10.0]

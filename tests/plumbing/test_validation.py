@@ -56,7 +56,7 @@ def pairs_of(*folders):
 def test_points_are_compared_with_their_own_simulation(folder):
     found = pairs_of(folder)
     assert [
-        (p.measured.algorithm, p.measured.group.first.slow_factor) for p in found
+        (p.measured.algorithm, p.measured.group.first.trial.slow_factor) for p in found
     ] == [(kind, factor) for factor in FACTORS for kind in KINDS]
     for pair in found:
         assert pair.measured.algorithm == pair.simulated.algorithm

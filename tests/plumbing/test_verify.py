@@ -286,5 +286,5 @@ def test_the_report_shows_a_table_of_the_checks_that_fail(tmp_path, columns):
     standing = found.standing()
     assert standing.invalid
     assert " FAIL " in standing.sentinel()
-    other = {row.trial_id for row in standing.rows if row.algorithm == "adpsgd"}
+    other = {row.trial.id for row in standing.rows if row.trial.algorithm == "adpsgd"}
     assert not found.standing(other).invalid, "only the trials that were asked for"
