@@ -7,7 +7,6 @@ those of rounding and of clocks. (What papers *expect* is another matter:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import ceil, inf, sqrt
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import numpy as np
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
 from dsgd_bench.analysis import labels, readings, values
+from dsgd_bench.analysis.checks import Check, Verification, at_least, at_most, equal
 from dsgd_bench.analysis.rows import SPANS
 from dsgd_bench.analysis.values import RESOLUTION
 from dsgd_bench.config import naming
@@ -28,51 +28,6 @@ if TYPE_CHECKING:
 LUCK = 8.0
 """lambda of N. J. Higham and T. Mary (SIAM J. Sci. Comput. 41, 2019): k roundings add
 up to at most lambda sqrt(k) units, except with probability 2 exp(-lambda^2/2)."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that a valid trial has.
-
-    Attributes
-    ----------
-    name : str
-        What is checked.
-    passed : bool
-        Whether it is so.
-    found, expected : str
-        What the trace says, and what it should say, with units.
-    why : str
-        Why this must hold for this trial.
-    """
-
-    name: str
-    passed: bool
-    found: str
-    expected: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Verification:
-    """All checks of one trial.
-
-    Attributes
-    ----------
-    trial_id, label : str
-        Which trial.
-    checks : tuple of Check
-        Those that apply.
-    """
-
-    trial_id: str
-    label: str
-    checks: tuple[Check, ...]
-
-    @property
-    def failed(self) -> tuple[Check, ...]:
-        """The checks that do not hold."""
-        return tuple(check for check in self.checks if not check.passed)
 
 
 def verify(trace: "Trace") -> Verification:
@@ -141,14 +96,14 @@ def _spans(s: _Subject) -> Iterator[Check]:
     lasted, other = trace["duration"], trace["other"]
     known = np.isfinite(lasted)
     error = np.abs(sum(trace[span] for span in SPANS) - lasted)[known]
-    yield _at_most(
+    yield at_most(
         "spans add up",
         error.max(initial=0.0),
         RESOLUTION,
         "s",
         "every second of a step is booked on exactly one span",
     )
-    yield _at_least(
+    yield at_least(
         "no second twice",
         other[known].min(initial=0.0),
         -RESOLUTION,
@@ -157,7 +112,7 @@ def _spans(s: _Subject) -> Iterator[Check]:
     )
     ends = (trace["start"] + lasted)[:, :-1]
     gaps = (trace["start"][:, 1:] - ends)[np.isfinite(trace["start"][:, 1:])]
-    yield _at_least(
+    yield at_least(
         "steps follow each other",
         gaps.min(initial=0.0),
         -RESOLUTION,
@@ -170,11 +125,11 @@ def _gradients(s: _Subject) -> Iterator[Check]:
     counted, batch = s.trace["samples_done"], s.trial.problem.batch
     rows = np.isfinite(s.trace["duration"]).sum(axis=1)
     missing = np.abs(rows - s.trace["steps_done"]).max()
-    yield _at_most(
+    yield at_most(
         "every step recorded", missing, 0.0, "steps", "each step leaves one row"
     )
     wrong = np.abs(counted - np.where(s.works, s.trace["steps_done"] * batch, 0.0))
-    yield _at_most(
+    yield at_most(
         "every gradient counted",
         wrong.max(),
         0.0,
@@ -185,7 +140,7 @@ def _gradients(s: _Subject) -> Iterator[Check]:
 
 def _lock_step(s: _Subject) -> Iterator[Check]:
     if s.algorithm.synchronous:
-        yield _at_most(
+        yield at_most(
             "equal steps",
             s.steps.max() - s.steps.min(),
             0.0,
@@ -207,7 +162,7 @@ def _budget(s: _Subject) -> Iterator[Check]:
         over = n - 1
         if not s.algorithm.synchronous:  # each reports its steps now and then
             over = n * ceil(max(1.0, COUNT_SHARE * limit / n))
-        yield _at_most(
+        yield at_most(
             "within the budget",
             done,
             limit + over,
@@ -216,18 +171,18 @@ def _budget(s: _Subject) -> Iterator[Check]:
         )
     if limits and not budget.seconds:
         why = "nothing else ends the run"
-        yield _at_least("budget used up", done, min(limits), "gradients", why)
+        yield at_least("budget used up", done, min(limits), "gradients", why)
     lasted = np.nansum(s.trace["duration"], axis=1)[s.works]
     if budget.seconds and not limits:
         who = lasted[:1] if s.algorithm.synchronous else lasted
         why = "nothing else ends the run"
         least = budget.seconds - RESOLUTION
-        yield _at_least("budget used up", who.min(), least, "s", why)
+        yield at_least("budget used up", who.min(), least, "s", why)
     if budget.seconds and not s.algorithm.synchronous:
         last = s.steps.astype(int) - 1
         final = s.trace["duration"][s.works][np.arange(n), last]
         begun = float((lasted - final).max()) if (last >= 0).all() else 0.0
-        yield _at_most(
+        yield at_most(
             "no step too late",
             begun,
             budget.seconds + RESOLUTION,
@@ -248,7 +203,7 @@ def _replicas(s: _Subject) -> Iterator[Check]:
     if "identical" in s.algorithm.traits:
         # squares of differences are rounded too, so a little more than n
         far = apart / np.maximum(norm, np.finfo(float).tiny)
-        yield _at_most(
+        yield at_most(
             "identical replicas",
             far.max(),
             2.0 * (s.trial.ranks + 1) * s.unit,
@@ -258,7 +213,7 @@ def _replicas(s: _Subject) -> Iterator[Check]:
     if "eventually-identical" in s.algorithm.traits:
         roundings = float(s.steps.sum()) + s.trial.ranks
         largest = float((norm + apart).max()) or 1.0
-        yield _at_most(
+        yield at_most(
             "equal when drained",
             float(apart[-1]) / largest,
             2.0 * LUCK * sqrt(roundings) * s.unit,
@@ -284,7 +239,7 @@ def _weights(s: _Subject) -> Iterator[Check]:
         # per step a weight is split into, and put together from, at most n parts
         allowed = 2.0 * (s.workers + 1) * s.unit * (steps + 1.0)
         worst = int((off / allowed).argmax())
-        yield _at_most(
+        yield at_most(
             "weights add up to n",
             off[worst],
             allowed[worst],
@@ -306,13 +261,13 @@ def _bytes(s: _Subject) -> Iterator[Check]:
             ),
         ):
             why = "each side books what it hands over and what it receives"
-            yield _equal(f"bytes {way}", got, sent, "bytes received", why)
+            yield equal(f"bytes {way}", got, sent, "bytes received", why)
     elif s.algorithm.loses_messages:
         why = "a message is booked by the rank that reads it, and some are never read"
-        yield _at_most("nothing from nowhere", into, out, "bytes received", why)
+        yield at_most("nothing from nowhere", into, out, "bytes received", why)
     else:
         why = "both ends book every transfer, those that end after the run, too"
-        yield _equal("bytes in and out", into, out, "bytes received", why)
+        yield equal("bytes in and out", into, out, "bytes received", why)
 
 
 def _clocks(s: _Subject) -> Iterator[Check]:
@@ -327,7 +282,7 @@ def _clocks(s: _Subject) -> Iterator[Check]:
     same[0] = True
     if isinstance(clocks, list) and len(clocks) == s.trial.ranks:
         same = np.array([clock == clocks[0] for clock in clocks])
-    yield _at_most(
+    yield at_most(
         "one host, one clock",
         (offsets - error)[:, same].max(),
         0.0,
@@ -339,7 +294,7 @@ def _clocks(s: _Subject) -> Iterator[Check]:
 def _moments(s: _Subject) -> Iterator[Check]:
     times = s.trace["copy_time"]
     if times.size:
-        yield _at_least(
+        yield at_least(
             "evaluation points in order",
             np.diff(times, axis=1).min(initial=0.0),
             0.0,
@@ -391,18 +346,3 @@ CHECKS: tuple[Callable[[_Subject], Iterator[Check]], ...] = (
     _staleness,
 )
 """All there are; each yields those that apply to a trial."""
-
-
-def _equal(name: str, found: float, expected: float, unit: str, why: str) -> Check:
-    told = f"{found:.12g} {unit}"
-    return Check(name, found == expected, told, f"{expected:.12g}", why)
-
-
-def _at_most(name: str, found: float, high: float, unit: str, why: str) -> Check:
-    return Check(
-        name, bool(found <= high), f"{found:.4g} {unit}", f"<= {high:.4g}", why
-    )
-
-
-def _at_least(name: str, found: float, low: float, unit: str, why: str) -> Check:
-    return Check(name, bool(found >= low), f"{found:.4g} {unit}", f">= {low:.4g}", why)

@@ -16,10 +16,11 @@ from msgspec import Meta, Struct, structs
 
 from dsgd_bench import rng
 from dsgd_bench.algorithms import ALGORITHMS
-from dsgd_bench.config import checks, sweep
+from dsgd_bench.config import study_keys, sweep
 from dsgd_bench.config.checks import check
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.config.machine import load
+from dsgd_bench.config.study_keys import NETWORK, SECTIONS, STUDY, home
 from dsgd_bench.config.sweep import Table
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import user_text
@@ -178,12 +179,12 @@ def _trials(table: Table) -> tuple[list[Trial], list[tuple[Trial, str]], int]:
     table = dict(table)
     exclusions = _exclusions(table.pop("exclude", []))
     for name in table:
-        tables = (*checks.SECTIONS, checks.NETWORK, "exclude")
+        tables = (*SECTIONS, NETWORK, "exclude")
         strict.choose(name, tables, f"the table {name}")
     for name in ("study", "problem", "algorithm"):
         if name not in table:
             raise ConfigError(f"the table {name} is missing: add [{name}]")
-    head = strict.read_table(table["study"], checks.STUDY, "study", home=checks.home)
+    head = strict.read_table(table["study"], STUDY, "study", home=home)
     table["study"] = {key: head[key] for key in ("ranks", "budget")}
     kept: dict[str, Trial] = {}
     left_out: dict[str, tuple[Trial, str]] = {}
@@ -209,7 +210,7 @@ def _exclusions(tables: Any) -> list[Exclusion]:
     """Read [[exclude]]; every value of `when` becomes the tuple of those it may be."""
     if not isinstance(tables, list):
         raise ConfigError("exclude must be a list of tables: write [[exclude]]")
-    known = checks.known()
+    known = study_keys.known()
     found = []
     for table in tables:
         read = strict.read_table(table, strict.keys_of(Exclusion), "exclude")
@@ -254,11 +255,11 @@ def _path(name: str) -> sweep.Path:
 def _takes_list(path: sweep.Path, table: Table) -> bool:
     """Say whether the key at `path` has a list as its value."""
     section = table[path[0]]
-    sections = (*checks.SECTIONS, checks.NETWORK)
+    sections = (*SECTIONS, NETWORK)
     if path[0] not in sections or not isinstance(section, dict):
         return False
     kind = section.get("kind")
-    keys = checks.keys(path[0], kind if isinstance(kind, list) else [kind])
+    keys = study_keys.keys(path[0], kind if isinstance(kind, list) else [kind])
     for key in path[1:-1]:
         if key not in keys or not strict.is_struct(keys[key][0]):
             return False
@@ -281,7 +282,7 @@ def _with_own_optimizer(table: Table) -> Table:
 
 def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
     """Read one table into one trial; every value strict, every default filled in."""
-    values = {name: _section(name, table.get(name, {})) for name in checks.SECTIONS}
+    values = {name: _section(name, table.get(name, {})) for name in SECTIONS}
     slowdown = table.get("slowdown", {})
     if slowdown.get("kind", "none") != "none" and "factor" not in slowdown:
         raise ConfigError("the key slowdown.factor is missing: say how many times")
@@ -297,7 +298,7 @@ def _trial(table: Table, *, repeat: int, seed: int) -> Trial:
         optimizer=OptimizerSpec(**values["optimizer"]),
         compute=ComputeSpec(**values["compute"]),
         slowdown=SlowdownSpec(**values["slowdown"]),
-        network=_network(table[checks.NETWORK]) if checks.NETWORK in table else None,
+        network=_network(table[NETWORK]) if NETWORK in table else None,
     )
 
 
@@ -315,21 +316,21 @@ def _network(table: Any) -> NetworkSpec:
         given = {key: value for key, value in table.items() if key != "preset"}
         table = sweep.merged(base, given)
     keys = strict.keys_of(NetworkSpec)
-    return NetworkSpec(**strict.read_table(table, keys, checks.NETWORK))
+    return NetworkSpec(**strict.read_table(table, keys, NETWORK))
 
 
 def _section(name: str, table: Any) -> dict[str, Any]:
     """Read one table of a trial."""
     if name not in ("problem", "algorithm") or not isinstance(table, dict):
-        return strict.read_table(table, checks.keys(name, []), name, home=checks.home)
+        return strict.read_table(table, study_keys.keys(name, []), name, home=home)
     given = {key: table[key] for key in table if key == "kind"}
-    kind = strict.read_table(given, {"kind": checks.keys(name, [])["kind"]}, name)[
+    kind = strict.read_table(given, {"kind": study_keys.keys(name, [])["kind"]}, name)[
         "kind"
     ]
     if name == "algorithm":
         _refuse_former(kind, table)
     return strict.read_table(
-        table, checks.keys(name, [kind]), name, kind=kind, home=checks.home
+        table, study_keys.keys(name, [kind]), name, kind=kind, home=home
     )
 
 

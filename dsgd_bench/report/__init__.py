@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dsgd_bench.analysis.checks import Verification
 from dsgd_bench.analysis.rows import Row
-from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.errors import TraceError
 from dsgd_bench.io.escape import plain
 from dsgd_bench.io.files import write_text

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from dsgd_bench.analysis import servers
+from dsgd_bench.analysis.checks import Verification
 from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import labeled, summarize
-from dsgd_bench.analysis.verify import Verification, verify
+from dsgd_bench.analysis.verify import verify
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import ConfigError, DsgdError, TraceError
 from dsgd_bench.io.trial_folder import Outcome, TrialFolder

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from dsgd_bench.analysis import labels
+from dsgd_bench.analysis.checks import Verification
 from dsgd_bench.analysis.rows import Row
-from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.io.escape import token
 from dsgd_bench.io.trial_folder import Outcome
 from dsgd_bench.report.measures import FIGURES

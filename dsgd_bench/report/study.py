@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsgd_bench.analysis import labels
+from dsgd_bench.analysis.checks import Verification
 from dsgd_bench.analysis.comparison import Line, compare
 from dsgd_bench.analysis.expectations import judge
 from dsgd_bench.analysis.findings import Answer
@@ -13,7 +14,6 @@ from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Group, combine
-from dsgd_bench.analysis.verify import Verification
 from dsgd_bench.host import placement
 from dsgd_bench.io.trial_folder import Outcome, TrialFolder
 from dsgd_bench.report import provenance_warnings, tables, warnings

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from dsgd_bench.analysis.verify import Check, Verification
+from dsgd_bench.analysis.checks import Check, Verification
 from dsgd_bench.io.escape import html, plain
 from dsgd_bench.io.escape import markdown as safe
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec import inspect
 
 from dsgd_bench import config
-from dsgd_bench.config import checks
+from dsgd_bench.config import study_keys
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.spec import batch, machine_profile, network, strict, trial
 from dsgd_bench.study.plan import costs
@@ -23,7 +23,7 @@ WITHOUT_ENDS = {
 
 RECORDS = [
     value
-    for module in (trial, network, batch, machine_profile, checks)
+    for module in (trial, network, batch, machine_profile, study_keys)
     for value in vars(module).values()
     if strict.is_struct(value) and value is not msgspec.Struct
 ]
@@ -61,10 +61,10 @@ def of_records():
         for key, (kind, _) in strict.keys_of(record).items():
             yield from numbers(kind, f"{record.__name__}.{key}")
     for section in ("problem", "algorithm"):
-        for of, keys in checks.settings(section).items():
+        for of, keys in study_keys.settings(section).items():
             for key, (kind, _) in keys.items():
                 yield from numbers(kind, f"{section} {of}.{key}")
-    for key, (kind, _) in checks.STUDY.items():
+    for key, (kind, _) in study_keys.STUDY.items():
         yield from numbers(kind, f"study.{key}")
 
 
@@ -102,17 +102,17 @@ NEEDS = {
 def asked() -> dict[str, tuple[str, Any, str, str]]:
     """Return every number of a study: where -> key, type, problem and algorithm."""
     found: dict[str, tuple[str, Any, str, str]] = {}
-    for name, (kind, _) in (checks.known() | checks.STUDY).items():
+    for name, (kind, _) in (study_keys.known() | study_keys.STUDY).items():
         key = f"study.{name}" if name.partition(".")[0] in IN_STUDY else name
         if name.partition(".")[0] not in ("problem", "algorithm"):
             found[key] = key, kind, "softmax", "adpsgd"
     for name in ("batch", "shards.alpha"):
         key = f"problem.{name}"
-        found[key] = key, checks.known()[key][0], "softmax", "adpsgd"
-    for problem, keys in checks.settings("problem").items():
+        found[key] = key, study_keys.known()[key][0], "softmax", "adpsgd"
+    for problem, keys in study_keys.settings("problem").items():
         for name, (kind, _) in keys.items():
             found[f"{problem}.{name}"] = f"problem.{name}", kind, problem, "adpsgd"
-    for algorithm, keys in checks.settings("algorithm").items():
+    for algorithm, keys in study_keys.settings("algorithm").items():
         for name, (kind, _) in keys.items():
             found[f"{algorithm}.{name}"] = (
                 f"algorithm.{name}", kind, "softmax", algorithm,
