@@ -137,16 +137,15 @@ def average(fabric: "MpiFabric", options: AverageOptions) -> None:
 
 def _header(fabric: "MpiFabric", options: AverageOptions) -> list[str]:
     verdict = preflight.preflight(fabric)
-    pairs = verdict["pairs"].values()
     answers = {
-        operation["verdict"]
-        for pair in pairs
-        for operation in pair["operations"].values()
+        answer.verdict
+        for pair in verdict.pairs.values()
+        for answer in pair.operations.values()
     }
     facts = {
         "MPI library": fabric.describe()["mpi_library"],
         "Busy targets": f"{', '.join(sorted(answers))}; progress thread: "
-        + ("yes" if verdict["thread"] else "no"),
+        + ("yes" if verdict.thread else "no"),
         "Sizes": ", ".join(map(short, options.sizes)) + ", float32",
         "Iterations": f"{options.iterations}, warm-up {options.warm_up}",
         "Framework": "Replicas.average_with; bare: compare-and-swap locks, Get, Flush, "

@@ -19,6 +19,7 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.exchanges.termination import Board
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.ledger import SPANS, Ledger
+from dsgd_bench.fabric.preflight import Verdict
 from dsgd_bench.io import printing
 from dsgd_bench.io.trial_folder import shard_of
 from dsgd_bench.problems.message import Message
@@ -235,7 +236,7 @@ def _shard(
         trial=trial,
         study="recording",
         provenance={},
-        progress={},
+        progress=Verdict(thread=False, pairs={}),
         epoch_samples=1,
         fabric=fabric.kind,
         servers=0,

@@ -12,9 +12,11 @@ and hide it.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.fabric.base import Fabric, VectorWindow, WordWindow
@@ -33,11 +35,75 @@ LENGTH = 1024
 
 MODES = ("auto", "thread", "none")
 
+PASSIVE: Literal["passive"] = "passive"
+WITH_THREAD: Literal["with-thread"] = "with-thread"
+WAITS: Literal["waits"] = "waits"
+"""A target that computes answers by itself, thanks to the progress thread, or not."""
+
+
+class Answer(Struct, frozen=True, omit_defaults=True):
+    """How a target that computes answered one operation.
+
+    Attributes
+    ----------
+    seconds : float
+        Of the quickest.
+    verdict : str
+        `PASSIVE`, `WITH_THREAD` or `WAITS`.
+    seconds_without_thread : float or None
+        The same before the progress thread was started; None if it was not started
+        for what was found, and in traces left out.
+    """
+
+    seconds: float
+    verdict: Literal["passive", "with-thread", "waits"]
+    seconds_without_thread: float | None = None
+
+
+class Pair(Struct, frozen=True):
+    """What was found between two ranks.
+
+    Attributes
+    ----------
+    origin, target : int
+        Ranks; the target computes.
+    operations : dict of str to Answer
+        Of put, get, accumulate and fetch-and-op.
+    """
+
+    origin: int
+    target: int
+    operations: dict[str, Answer]
+
+    @property
+    def waits(self) -> bool:
+        """Whether any operation waited for its target."""
+        return any(found.verdict == WAITS for found in self.operations.values())
+
+
+class Verdict(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What the preflight found; equal on every rank, and kept in the trace as JSON.
+
+    Attributes
+    ----------
+    thread : bool
+        Whether the progress thread runs.
+    busy_s : float or None
+        Seconds that targets computed; None, and left out, where nothing was measured.
+    pairs : dict of str to Pair
+        By class: ``same_node``, ``other_node``. Empty for one rank, and simulated ones.
+    """
+
+    thread: bool
+    busy_s: float | None = None
+    pairs: dict[str, Pair]
+
+
 Operations: TypeAlias = dict[str, Callable[[], object]]
 """Name -> a one-sided operation, complete on return."""
 
 
-def preflight(fabric: Fabric, mode: str = "auto") -> dict[str, Any]:
+def preflight(fabric: Fabric, mode: str = "auto") -> Verdict:
     """Measure whether busy targets answer; see to it that they do. Collective.
 
     Parameters
@@ -50,10 +116,13 @@ def preflight(fabric: Fabric, mode: str = "auto") -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        ``thread`` (bool) and, per pair class (``same_node``, ``other_node``), origin,
-        target and per operation its seconds and verdict: ``passive`` (answers by
-        itself), ``with-thread``, or ``waits``. Equal on every rank.
+    Verdict
+        Equal on every rank.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such mode.
     """
     if mode not in MODES:
         raise ConfigError(
@@ -61,16 +130,16 @@ def preflight(fabric: Fabric, mode: str = "auto") -> dict[str, Any]:
         )
     pairs = {} if fabric.kind == "virtual" else _pairs(fabric.nodes())
     if not pairs:
-        return {"thread": False, "pairs": {}}
+        return Verdict(thread=False, pairs={})
     if mode == "thread":
         fabric.start_progress()
     found = {name: _measure(fabric, *pair) for name, pair in pairs.items()}
-    waits = any(_waiting(pair) for pair in found.values())
+    waits = any(pair.waits for pair in found.values())
     if waits and mode == "auto" and not fabric.progress_running:
         fabric.start_progress()
         again = {name: _measure(fabric, *pair) for name, pair in pairs.items()}
         found = {name: _combine(found[name], again[name]) for name in found}
-    return {"thread": fabric.progress_running, "busy_s": BUSY_SECONDS, "pairs": found}
+    return Verdict(thread=fabric.progress_running, busy_s=BUSY_SECONDS, pairs=found)
 
 
 def _pairs(nodes: list[str]) -> dict[str, tuple[int, int]]:
@@ -82,18 +151,16 @@ def _pairs(nodes: list[str]) -> dict[str, tuple[int, int]]:
     return pairs
 
 
-def _waiting(pair: dict[str, Any]) -> bool:
-    return any(found["verdict"] == "waits" for found in pair["operations"].values())
-
-
-def _combine(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+def _combine(before: Pair, after: Pair) -> Pair:
     """Keep what was found without the thread beside what was found with it."""
-    for name, found in after["operations"].items():
-        alone = before["operations"][name]
-        found["seconds_without_thread"] = alone["seconds"]
-        if found["verdict"] == "passive" and alone["verdict"] == "waits":
-            found["verdict"] = "with-thread"
-    return after
+    operations = {}
+    for name, found in after.operations.items():
+        alone = before.operations[name]
+        mended = found.verdict == PASSIVE and alone.verdict == WAITS
+        operations[name] = Answer(
+            found.seconds, WITH_THREAD if mended else found.verdict, alone.seconds
+        )
+    return replace(after, operations=operations)
 
 
 def _operations(window: VectorWindow, words: WordWindow, target: int) -> Operations:
@@ -112,17 +179,17 @@ def _operations(window: VectorWindow, words: WordWindow, target: int) -> Operati
     }
 
 
-def _measure(fabric: Fabric, origin: int, target: int) -> dict[str, Any]:
+def _measure(fabric: Fabric, origin: int, target: int) -> Pair:
     """Time every operation against a busy target; the result is equal on all ranks."""
     window, words = fabric.vectors(LENGTH, np.zeros(1)), fabric.words(1)
     measured = answers(fabric, _operations(window, words, target), origin, target)
     window.free()
     words.free()
-    operations = {}
-    for name, seconds in measured.items():
-        verdict = "waits" if has_waited(seconds) else "passive"
-        operations[name] = {"seconds": seconds, "verdict": verdict}
-    return {"origin": origin, "target": target, "operations": operations}
+    operations = {
+        name: Answer(seconds, WAITS if has_waited(seconds) else PASSIVE)
+        for name, seconds in measured.items()
+    }
+    return Pair(origin, target, operations)
 
 
 def has_waited(seconds: float) -> bool:

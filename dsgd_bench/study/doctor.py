@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import msgspec
+
 from dsgd_bench import arrays
 from dsgd_bench.errors import ConfigError, GpuError, LaunchError
 from dsgd_bench.fabric import preflight
@@ -150,20 +152,20 @@ def _judge(answer: dict[str, Any], ranks: int) -> list[Finding]:
         *_judge_library(answer),
         *_judge_placement(answer["placement"], answer["cores"]),
     ]
-    for where, pair in answer["progress"]["pairs"].items():
-        for name, operation in pair["operations"].items():
-            verdict = operation["verdict"]
+    progress = msgspec.convert(answer["progress"], preflight.Verdict)
+    for where, pair in progress.pairs.items():
+        for name, found in pair.operations.items():
             how = {
                 "passive": "a computing target answers",
                 "with-thread": "a computing target answers thanks to our thread",
                 "waits": "waits for a computing target: asynchronous is not "
                 "asynchronous here; set progress = 'thread' in the machine file",
-            }[verdict]
+            }[found.verdict]
             findings.append(
                 Finding(
                     f"{name}, {where.replace('_', ' ')}",
-                    f"{how} ({operation['seconds'] * 1e3:.3g} ms)",
-                    BAD if verdict == "waits" else GOOD,
+                    f"{how} ({found.seconds * 1e3:.3g} ms)",
+                    BAD if found.verdict == preflight.WAITS else GOOD,
                 )
             )
     return findings
@@ -220,7 +222,7 @@ def on_rank(ranks: int, mode: str) -> int:
         answer = fabric.describe() | {
             "libmpi_path": environment.libmpi(),
             "environment": provenance.recorded_variables() | _site_variables(),
-            "progress": preflight.preflight(fabric, mode),
+            "progress": msgspec.to_builtins(preflight.preflight(fabric, mode)),
         }
         answer["known_bugs"] = mpi_bugs.on_these_ranks(answer, answer["libmpi_path"])
         if fabric.rank == 0:

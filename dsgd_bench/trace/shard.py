@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import h5py
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric import ledger
 from dsgd_bench.fabric.base import Fabric
+from dsgd_bench.fabric.preflight import Verdict
 from dsgd_bench.io import printing
 from dsgd_bench.io.trial_folder import shard_of
 from dsgd_bench.spec.trial import Trial
@@ -40,8 +42,8 @@ class Facts:
         Name of its study.
     provenance : dict
         Where and with what it was run.
-    progress : dict
-        Whether a computing target answers: the preflight's verdict.
+    progress : Verdict
+        Whether a computing target answers, as the preflight found.
     epoch_samples : int
         Samples of one epoch.
     fabric : str
@@ -59,7 +61,7 @@ class Facts:
     trial: Trial
     study: str
     provenance: dict[str, Any]
-    progress: dict[str, Any]
+    progress: Verdict
     epoch_samples: int
     fabric: str
     servers: int
@@ -69,7 +71,10 @@ class Facts:
 
     def table(self) -> dict[str, Any]:
         """Return the facts as JSON can hold them."""
-        return asdict(self) | {"trial": json.loads(self.trial.to_json())}
+        return asdict(self) | {
+            "trial": json.loads(self.trial.to_json()),
+            "progress": msgspec.to_builtins(self.progress),
+        }
 
 
 class ShardWriter:

@@ -218,7 +218,7 @@ class Run:
         self,
         fabric: Fabric,
         problem: Problem,
-        verdict: dict[str, Any],
+        verdict: preflight.Verdict,
         place: dict[str, Any],
     ) -> trace.Facts:
         """Return what is known of the trial before it has begun."""

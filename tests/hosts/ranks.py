@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from dsgd_bench.fabric import preflight
@@ -63,7 +64,7 @@ def there_and_back(fabric: Any, nbytes: str, times: str) -> list[float]:
 def answering(fabric: Any, mode: str, busy: str) -> dict[str, Any]:
     """Measure whether a busy target answers, with busy phases of so many seconds."""
     preflight.BUSY_SECONDS = float(busy)
-    return preflight.preflight(fabric, mode)
+    return msgspec.to_builtins(preflight.preflight(fabric, mode))
 
 
 def fail(fabric: Any) -> None:

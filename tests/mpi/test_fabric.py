@@ -333,14 +333,14 @@ def test_the_preflight_has_a_verdict_for_every_operation(all_ranks: Any) -> None
     results = all_ranks(work)
     verdict, running = results[0]
     assert all(result == (verdict, running) for result in results)
-    assert verdict["thread"] is running
-    for pair in verdict["pairs"].values():
-        assert pair["origin"] == 0
-        operations = pair["operations"]
+    assert verdict.thread is running
+    for pair in verdict.pairs.values():
+        assert pair.origin == 0
+        operations = pair.operations
         assert set(operations) == {"put", "get", "accumulate", "fetch_and_op"}
         for found in operations.values():
-            assert found["verdict"] in {"passive", "with-thread", "waits"}
-            assert found["seconds"] > 0
+            assert found.verdict in {"passive", "with-thread", "waits"}
+            assert found.seconds > 0
 
 
 @pytest.mark.mpi(min_size=2)
@@ -355,7 +355,7 @@ def test_a_progress_thread_that_is_asked_for_runs_until_the_end(
         verdict = preflight.preflight(fabric, "thread")
         fabric.start_progress()  # again: one is enough
         started = set(threading.enumerate()) - before
-        return verdict["thread"], fabric.progress_running, len(started)
+        return verdict.thread, fabric.progress_running, len(started)
 
     assert set(all_ranks(work)) == {(True, True, 1)}
     assert shared(all_ranks, len(set(threading.enumerate()) - before)) == {0}
@@ -381,9 +381,9 @@ def test_the_preflight_notices_a_window_that_waits_for_its_target(
         return preflight.preflight(fabric, "none")
 
     verdict = all_ranks(work)[0]
-    found = verdict["pairs"]["same_node"]["operations"]
-    assert "waits" in {operation["verdict"] for operation in found.values()}
-    assert not verdict["thread"]
+    found = verdict.pairs["same_node"].operations
+    assert "waits" in {operation.verdict for operation in found.values()}
+    assert not verdict.thread
 
 
 # --- threads and ends

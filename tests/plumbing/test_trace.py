@@ -9,6 +9,7 @@ import pytest
 from dsgd_bench import trace
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.ledger import SPANS, Ledger
+from dsgd_bench.fabric.preflight import Verdict
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.io import trial_folder
 from dsgd_bench.spec.trial import (
@@ -108,7 +109,9 @@ def test_rows_of_the_warm_up_are_not_recorded_however_long_windows_take(
     ledger.open()
     ledger.close_step(loss=1.0, samples=32)  # the warm-up's
     rank = SimpleNamespace(rank=0, kind="mpi", ledger=ledger)
-    facts = trace.Facts(trial, "toy", {}, {}, 1, "mpi", 0, "none", 8)
+    facts = trace.Facts(
+        trial, "toy", {}, Verdict(thread=False, pairs={}), 1, "mpi", 0, "none", 8
+    )
     with trace.ShardWriter(tmp_path, rank, facts) as shard, shard.recording():
         time.sleep(0.1)  # a hundred flushes
         ledger.open()
