@@ -16,11 +16,12 @@ def add(verbs: Verbs) -> None:
 def status(arguments: argparse.Namespace) -> int:
     """Print how many trials are finished, failed, running, queued or missing."""
     from dsgd_bench import config
-    from dsgd_bench.cli import cluster
+    from dsgd_bench.batch.slurm.status import look
+    from dsgd_bench.cli.status_table import print_status
 
     if arguments.study.is_dir():
-        cluster.status(arguments.study)
+        print_status(look(arguments.study))
     else:
         study = config.read_study(arguments.study, arguments.set)
-        cluster.status(arguments.results / study.name, study)
+        print_status(look(arguments.results / study.name, study))
     return 0

@@ -34,12 +34,12 @@ def add(verbs: Verbs) -> None:
 def submit(arguments: argparse.Namespace) -> int:
     """Send what is missing of a study to the batch system, or show what that is."""
     from dsgd_bench.batch.slurm.groups import Order
-    from dsgd_bench.cli import cluster
+    from dsgd_bench.cli import submit_table
 
     study, machine = read_measured(arguments)
     changes, results = tuple(arguments.set), arguments.results.resolve()
     order = Order(study, changes, machine, arguments.machine, results)
     foresee_bugs(study, machine, order.most_nodes)
-    act = cluster.dry_run if arguments.dry_run else cluster.submit
+    act = submit_table.dry_run if arguments.dry_run else submit_table.submit
     act(order, failed=arguments.failed)
     return 0

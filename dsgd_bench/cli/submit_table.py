@@ -1,7 +1,6 @@
-"""What the verbs ``submit`` and ``status`` do, and what they print."""
+"""What the verb ``submit`` sends, and the table of the jobs that it needs."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -10,10 +9,8 @@ from rich.text import Text
 from dsgd_bench.batch.slurm import options, records, script
 from dsgd_bench.batch.slurm import submit as sending
 from dsgd_bench.batch.slurm.groups import JOBS, Group, Order
-from dsgd_bench.batch.slurm.status import STATES, Status, look
 from dsgd_bench.cli.console import console, duration
 from dsgd_bench.io import printing
-from dsgd_bench.spec.trial import Study
 
 
 def submit(order: Order, *, failed: bool) -> None:
@@ -64,11 +61,6 @@ def _say_what_is_dropped(order: Order, missing: sending.Missing) -> None:
         printing.complain(f"dsgd-bench: {name} is not passed on to sbatch: {why}")
 
 
-def status(folder: Path, study: Study | None = None) -> None:
-    """Print how far the study is whose results are in `folder`."""
-    print_status(look(folder, study))
-
-
 def _print_missing(order: Order, missing: sending.Missing) -> None:
     if missing.groups:
         print_groups(missing.groups, order.machine.stop_margin)
@@ -112,42 +104,3 @@ def print_groups(groups: Sequence[Group], stop_margin: float) -> None:
     for group in groups:
         if warning := group.warning(stop_margin):
             out.print(f"warning: {warning}", soft_wrap=True)
-
-
-def print_status(status: Status) -> None:
-    """Print how many trials are in which state, every job, and why trials failed."""
-    out = console()
-    table = Table("trials", "", "", box=box.SIMPLE_HEAD)
-    table.columns[0].justify = "right"
-    for state, count in status.counts.items():
-        table.add_row(str(count), state, STATES[state])
-    out.print(table)
-    if status.jobs:
-        table = Table("job", "state", box=box.SIMPLE_HEAD)
-        for heading in ("ranks", "nodes", "trials", "of these\nfinished"):
-            table.add_column(Text(heading), justify="right")
-        table.add_column("submitted")
-        for record, state in status.jobs:
-            states = [status.trials.get(trial, ("", ""))[1] for trial in record.trials]
-            table.add_row(
-                _job(record),
-                state,
-                str(record.ranks),
-                str(record.nodes),
-                str(len(states)),
-                str(states.count("finished")),
-                record.submitted,
-            )
-        out.print(table)
-    for sentence in status.notes:
-        out.print(sentence, soft_wrap=True)
-    for name, reason in status.reasons.items():
-        words = f"{status.trials[name][0]} ({name}) failed: {reason}"
-        out.print(words, soft_wrap=True)
-
-
-def _job(record: records.Record) -> str:
-    """Return the number of a job and its elements, or the name it was sent under."""
-    if not record.job:
-        return record.name
-    return record.job + (f"_[1-{record.jobs}]" if record.jobs > 1 else "")
