@@ -1,10 +1,11 @@
 """From a figure to its files: a PNG, and pictures for both papers of the page."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -20,6 +21,61 @@ Plan: TypeAlias = tuple[Path, Callable[[], Figure], str]
 
 Lines: TypeAlias = Sequence[Line]
 """What a figure shows: points of a study."""
+
+
+Subject = TypeVar("Subject")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Subject]):
+    """One kind of figure: every ``*_figure.py`` declares one, called ``FIGURE``.
+
+    Attributes
+    ----------
+    name : str
+        What its file is called, after the study's name.
+    caption : str
+        What it shows, in a sentence.
+    draw : callable
+        From its data to the figure.
+    data : callable
+        From what it is about (all studies, one study, or the lines of one case) to its
+        data.
+    has_data : callable
+        Whether there is anything to draw.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[Any], Figure]
+    data: Callable[[Subject], Any]
+    has_data: Callable[[Any], bool] = bool
+
+    def plan(
+        self, about: Subject, folder: Path, stem: str = "", of: str = ""
+    ) -> Iterator[Plan]:
+        """Yield the figure if there is data for it.
+
+        Parameters
+        ----------
+        about : Subject
+            What it is about.
+        folder : Path
+            Where it goes.
+        stem, of : str
+            What it is about, as its file's name and its caption begin; nothing for all
+            studies.
+        """
+        data = self.data(about)
+        if self.has_data(data):
+            path = folder / ("-".join(filter(None, (stem, self.name))) + ".png")
+            caption = ": ".join(filter(None, (of, self.caption)))
+            yield path, partial(self.draw, data), caption
+
+
+def lines_of(case: Lines) -> Lines:
+    """Return the data of figures that show the lines of one case, all of them."""
+    return case
 
 
 @dataclass(frozen=True)

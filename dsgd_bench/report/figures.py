@@ -1,18 +1,13 @@
 """Which figures a report has, and where they are drawn; one file for each."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from dsgd_bench.analysis.comparison import Line
-from dsgd_bench.analysis.scaling import curves
 from dsgd_bench.report import (
     drawing,
     link_figure,
-    link_table,
     looks,
     loss_figure,
     scaling_figure,
@@ -20,13 +15,29 @@ from dsgd_bench.report import (
     slowdown_figure,
     time_figure,
     validation_figure,
-    validation_table,
 )
-from dsgd_bench.report.drawing import Drawing, Lines, Plan
+from dsgd_bench.report.drawing import Drawing, Kind, Lines, Plan
 from dsgd_bench.report.study import Study
 
 LONGEST = 160
 """Letters of the name of a figure's file, before what it shows."""
+
+
+OF_ALL: tuple[Kind[Sequence[Study]], ...] = (
+    link_figure.FIGURE,
+    validation_figure.FIGURE,
+)
+"""Figures about all studies of a report together."""
+
+OF_STUDY: tuple[Kind[Study], ...] = (server_figure.FIGURE, scaling_figure.FIGURE)
+"""Figures that need all points of one study."""
+
+OF_CASE: tuple[Kind[Lines], ...] = (
+    loss_figure.FIGURE,
+    slowdown_figure.FIGURE,
+    time_figure.FIGURE,
+)
+"""Figures of the points of one case of a study."""
 
 
 def draw(studies: Sequence[Study], folder: Path) -> tuple[list[Drawing], list[str]]:
@@ -51,31 +62,16 @@ def draw(studies: Sequence[Study], folder: Path) -> tuple[list[Drawing], list[st
 
 
 def _planned(studies: Sequence[Study], folder: Path) -> Iterator[Plan]:
-    bounded = link_table.lines(studies)
-    if link_figure.has_data(bounded):
-        drawn = partial(link_figure.steps_beside_bounds, bounded)
-        yield folder / "bounds.png", drawn, link_figure.CAPTION
-    compared = validation_table.pairs(studies)
-    if validation_figure.has_data(compared):
-        drawn = partial(validation_figure.simulated_beside_measured, compared)
-        yield folder / "validation.png", drawn, validation_figure.CAPTION
+    for each in OF_ALL:
+        yield from each.plan(studies, folder)
     for study in studies:
-        yield from _plan_study(study, folder)
+        for kind in OF_STUDY:
+            yield from kind.plan(study, folder, _stem(study.name), study.name)
         for case, lines in _cases(study):
-            yield from _plan_case(study, case, lines, folder)
-
-
-def _plan_study(study: Study, folder: Path) -> Iterator[Plan]:
-    """Plan what needs all points of a study: servers, and scaling."""
-    stem = _stem(study.name)
-    if server_figure.has_data(study.loads):
-        drawn = partial(server_figure.servers_against_workers, study.loads)
-        caption = f"{study.name}: {server_figure.CAPTION}"
-        yield folder / f"{stem}-servers.png", drawn, caption
-    if scaled := curves(study.rows):
-        drawn = partial(scaling_figure.excess_against_gradients, scaled)
-        caption = f"{study.name}: {scaling_figure.CAPTION}"
-        yield folder / f"{stem}-scaling.png", drawn, caption
+            words = [word for word in (study.name, *case.split(", ")) if word]
+            of = f"{study.name}, {case}" if case else study.name
+            for shown in OF_CASE:
+                yield from shown.plan(lines, folder, _stem(*words), of)
 
 
 def _cases(study: Study) -> Iterator[tuple[str, list[Line]]]:
@@ -83,28 +79,7 @@ def _cases(study: Study) -> Iterator[tuple[str, list[Line]]]:
         yield case, [line for line in study.lines if line.case == case]
 
 
-def _plan_case(study: Study, case: str, lines: Lines, folder: Path) -> Iterator[Plan]:
-    stem = _stem(*(word for word in (study.name, *case.split(", ")) if word))
-    of = f"{study.name}, {case}" if case else study.name
-    for name, (has_data, drawn, caption) in FIGURES.items():
-        if has_data(lines):
-            path = folder / f"{stem}-{name}.png"
-            yield path, partial(drawn, lines), f"{of}: {caption}"
-
-
 def _stem(*words: str) -> str:
     """Return the start of a file's name: the words without special characters."""
     name = "".join(c if c.isalnum() or c in "-._" else "_" for c in "-".join(words))
     return name[:LONGEST]
-
-
-FIGURES: dict[str, tuple[Callable[[Lines], bool], Callable[[Lines], Figure], str]] = {
-    "loss": (loss_figure.has_data, loss_figure.loss_against_time, loss_figure.CAPTION),
-    "slowdown": (
-        slowdown_figure.has_data,
-        slowdown_figure.epoch_against_slowdown,
-        slowdown_figure.CAPTION,
-    ),
-    "time": (time_figure.has_data, time_figure.where_time_went, time_figure.CAPTION),
-}
-"""Name -> (whether there is data, drawing, caption)."""

@@ -11,7 +11,8 @@ from matplotlib.patches import Patch
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.rows import per_step
 from dsgd_bench.report import looks
-from dsgd_bench.report.link_table import bound, condition
+from dsgd_bench.report.drawing import Kind
+from dsgd_bench.report.link_table import bound, condition, lines
 from dsgd_bench.report.numbers import TIMES
 
 CAPTION = (
@@ -80,3 +81,6 @@ def _panel(axes: Axes, lines: Sequence[Line]) -> None:
     axes.set(ylim=(len(lines) - 0.4, -0.6), xlim=(0, 1.16 * widest))
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
+
+
+FIGURE = Kind("bounds", CAPTION, steps_beside_bounds, lines, has_data)

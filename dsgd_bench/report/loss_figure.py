@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.labels import text as words
 from dsgd_bench.report import looks
-from dsgd_bench.report.drawing import Lines, plain_log
+from dsgd_bench.report.drawing import Kind, Lines, lines_of, plain_log
 
 CAPTION = "loss of the average model against time; one line per run."
 
@@ -106,3 +106,6 @@ def _loss_scale(axes: Axes, lines: Lines) -> str:
     axes.set_yscale("log")
     plain_log(axes.yaxis)
     return " (log scale)"
+
+
+FIGURE = Kind("loss", CAPTION, loss_against_time, lines_of, has_data)

@@ -13,8 +13,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from dsgd_bench.analysis.rows import Measure
-from dsgd_bench.analysis.scaling import Curve, of_average, of_own, reference, speedup
+from dsgd_bench.analysis.scaling import (
+    Curve,
+    curves,
+    of_average,
+    of_own,
+    reference,
+    speedup,
+)
 from dsgd_bench.report import looks
+from dsgd_bench.report.drawing import Kind
+from dsgd_bench.report.study import Study
 
 CAPTION = (
     "excess loss, on average over the run, against the gradients of all workers: of"
@@ -124,3 +133,10 @@ def _legend(style: Style) -> list[Line2D]:
     ink = mpl.rcParams["text.color"]
     guide = "theory: 1/\N{SQUARE ROOT}(nK), and speedup n"
     return [*handles, Line2D([], [], color=ink, linestyle="--", label=guide)]
+
+
+def _curves(study: Study) -> list[Curve]:
+    return curves(study.rows)
+
+
+FIGURE = Kind("scaling", CAPTION, excess_against_gradients, _curves)

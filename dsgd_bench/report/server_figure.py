@@ -11,6 +11,8 @@ from matplotlib.lines import Line2D
 
 from dsgd_bench.analysis.servers import Load, knee, points
 from dsgd_bench.report import looks
+from dsgd_bench.report.drawing import Kind
+from dsgd_bench.report.study import Study
 
 CAPTION = (
     "gradients per second, the servers' time and traffic against workers; a ring marks"
@@ -106,3 +108,10 @@ def _legend(style: looks.Series) -> list[Line2D]:
         Line2D([], [], color=ink, linestyle="--", label="ideal: no waiting"),
         Line2D([], [], color=ink, linestyle="", label="knee", **ring),
     ]
+
+
+def _loads(study: Study) -> Sequence[Load]:
+    return study.loads
+
+
+FIGURE = Kind("servers", CAPTION, servers_against_workers, _loads, has_data)

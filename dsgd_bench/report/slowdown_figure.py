@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from dsgd_bench.analysis import straggler
 from dsgd_bench.analysis.comparison import keeps_step
 from dsgd_bench.report import looks
-from dsgd_bench.report.drawing import Lines, plain_log
+from dsgd_bench.report.drawing import Kind, Lines, lines_of, plain_log
 from dsgd_bench.report.numbers import TIMES
 
 CAPTION = (
@@ -149,3 +149,6 @@ def _paper_points(axes: Axes, lines: Lines) -> None:
             color=ink,
             label=f"AD-PSGD paper: {points[0].algorithm}",
         )
+
+
+FIGURE = Kind("slowdown", CAPTION, epoch_against_slowdown, lines_of, has_data)

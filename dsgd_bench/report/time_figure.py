@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dsgd_bench.report import looks
-from dsgd_bench.report.drawing import Lines
+from dsgd_bench.report.drawing import Kind, Lines, lines_of
 from dsgd_bench.report.tables import TIME_COLUMNS, shown_shares
 
 CAPTION = "where the ranks' time went, and how evenly they worked; all runs together."
@@ -83,3 +83,6 @@ def _work_shares(axes: Axes, lines: Lines, places: Sequence[float]) -> None:
     axes.set_xlabel("steps of a rank / mean [1]")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+FIGURE = Kind("time", CAPTION, where_time_went, lines_of, has_data)

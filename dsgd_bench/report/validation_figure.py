@@ -11,6 +11,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from dsgd_bench.analysis.validation import Pair, shares
 from dsgd_bench.report import looks
+from dsgd_bench.report.drawing import Kind
+from dsgd_bench.report.validation_table import pairs
 
 CAPTION = (
     "simulated beside measured: the error of every time per epoch, and the share of"
@@ -140,3 +142,6 @@ def _names(look: looks.Series) -> list[Line2D]:
         Line2D([], [], linestyle="", color=color, marker=marker, label=name)
         for name, (color, marker, _) in look.items()
     ]
+
+
+FIGURE = Kind("validation", CAPTION, simulated_beside_measured, pairs, has_data)

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -370,8 +371,8 @@ def test_a_figure_that_fails_is_named_and_all_else_is_there(
     def fails(_):
         raise ValueError("no ink\n\x1b[31m left")
 
-    has_data, _, caption = figures.FIGURES["loss"]
-    monkeypatch.setitem(figures.FIGURES, "loss", (has_data, fails, caption))
+    loss, *others = figures.OF_CASE
+    monkeypatch.setattr(figures, "OF_CASE", (replace(loss, draw=fails), *others))
     found = read_report(plain_study).write(tmp_path / "o")
     (remark,) = found.remarks
     assert remark.startswith("toy-loss.png was not drawn: ValueError: no ink")
