@@ -12,7 +12,7 @@ import pytest
 from dsgd_bench.config import read_study
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.host import processes
-from dsgd_bench.study.rank_process import ERROR, READY
+from dsgd_bench.io.trial_folder import ERROR, READY
 from dsgd_bench.trace import open_trace
 
 LONG = "study.budget={seconds=600}"  # ends only because something ends it

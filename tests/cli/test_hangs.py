@@ -13,9 +13,9 @@ import pytest
 from dsgd_bench.config import read_study
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.host import processes
+from dsgd_bench.io.trial_folder import ERROR, READY
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import launch
-from dsgd_bench.study.rank_process import ERROR, READY
 
 MACHINE = "watchdog = 4.0\n"
 LONG = "study.budget={seconds=60}"

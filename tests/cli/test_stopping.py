@@ -11,8 +11,8 @@ import pytest
 
 from dsgd_bench import trace
 from dsgd_bench.host import processes
+from dsgd_bench.io.trial_folder import READY, STOPPED
 from dsgd_bench.study import stopping
-from dsgd_bench.study.rank_process import READY, STOPPED
 
 TRIAL = """
 [study]

@@ -5,7 +5,7 @@ from virtual_cluster import LAUNCHERS, ROOT, STUDY, until
 
 from dsgd_bench.config import read_study
 from dsgd_bench.config.identity import trial_id
-from dsgd_bench.study.rank_process import ERROR
+from dsgd_bench.io.trial_folder import ERROR
 
 LAUNCHER = next(iter(LAUNCHERS.values()), [])
 SABOTAGE = ROOT / "tests" / "cli" / "sabotage"

@@ -9,7 +9,7 @@ from virtual_cluster import FAMILY, GOOD, LAUNCHERS, ROOT, STUDY, Slurm, until
 
 from dsgd_bench.config import read_study
 from dsgd_bench.config.identity import trial_id
-from dsgd_bench.study.rank_process import ERROR, READY
+from dsgd_bench.io.trial_folder import ERROR, READY
 from dsgd_bench.trace import open_trace
 
 LAUNCHER = next(iter(LAUNCHERS.values()), [])
