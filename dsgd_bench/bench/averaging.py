@@ -21,7 +21,7 @@ from dsgd_bench.io import printing
 from dsgd_bench.problems.message import Message
 from dsgd_bench.spec.trial import AlgorithmSpec, BudgetSpec, ProblemSpec, Trial
 from dsgd_bench.trial.budget import Budget
-from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.snapshots import Snapshots
 from dsgd_bench.trial.worker import Worker, drive
 
 if TYPE_CHECKING:
@@ -298,10 +298,10 @@ def compare_steps(fabric: "MpiFabric", options: AverageOptions) -> StepTimes:
             budget = Budget(
                 trial.budget, board, batch=1, epoch=1, workers=2, synchronous=False
             )
-            copies = Copies(
+            snapshots = Snapshots(
                 problem.initial(), capacity=40, distance=SLICE / 38, by_step=False
             )
-            drive(steps, worker, budget, copies, 1)
+            drive(steps, worker, budget, snapshots, 1)
             return median([row[1] for row in fabric.ledger.rows])
 
         forms = (framework, partial(_bare_steps, fabric, bare))

@@ -32,7 +32,7 @@ from dsgd_bench.spec.trial import (
 )
 from dsgd_bench.trace.shard import FLUSH_PERIOD
 from dsgd_bench.trial.budget import Budget
-from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.snapshots import Snapshots
 from dsgd_bench.trial.worker import Worker, drive
 
 SHARE_AIM = 0.01
@@ -204,9 +204,11 @@ def _run(fabric: Fabric, trial: Trial, folder: Path | None, found: Found) -> Non
             workers=worker.workers,
             synchronous=False,
         )
-        copies = Copies(problem.initial(), capacity=40, distance=1e-3, by_step=False)
+        snapshots = Snapshots(
+            problem.initial(), capacity=40, distance=1e-3, by_step=False
+        )
         with _shard(fabric, trial, folder) as shard, shard.recording():
-            drive(steps, worker, budget, copies, 1)
+            drive(steps, worker, budget, snapshots, 1)
         steps.close()
     fabric.ledger = ledger
     stamps = np.array(witness.stamps)

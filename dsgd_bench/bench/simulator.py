@@ -27,7 +27,7 @@ from dsgd_bench.spec.trial import (
     Trial,
 )
 from dsgd_bench.trial.budget import Budget
-from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.snapshots import Snapshots
 from dsgd_bench.trial.worker import Worker, drive
 
 NETWORK = "ethernet-10"
@@ -159,7 +159,7 @@ def _steps(world: World, options: SimulatorOptions) -> float:
     def work(fabric: Fabric) -> None:
         worker = Worker(trial, problem, fabric)
         x = problem.initial()
-        copies = Copies(x, capacity=2, distance=1e9, by_step=True)
+        snapshots = Snapshots(x, capacity=2, distance=1e9, by_step=True)
         with Board(fabric) as board:
             steps = algorithm.steps(x, worker)
             budget = Budget(
@@ -171,7 +171,7 @@ def _steps(world: World, options: SimulatorOptions) -> float:
                 synchronous=algorithm.synchronous,
                 lead=lambda: worker.lead,
             )
-            drive(steps, worker, budget, copies, 1)
+            drive(steps, worker, budget, snapshots, 1)
             steps.close()
 
     started = perf_counter()

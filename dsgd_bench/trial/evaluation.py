@@ -1,6 +1,6 @@
-"""Judging after the clock has stopped: how good the models were at each moment.
+"""Evaluation after the clock has stopped: how good the models were, point by point.
 
-Collective and slow, and therefore never part of a run: copies were taken on the way.
+Collective and slow, and therefore never part of a run: snapshots were taken on the way.
 """
 
 import math
@@ -12,27 +12,27 @@ from dsgd_bench.arrays import Array, copy
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.problems import Problem
 from dsgd_bench.trace.judgments import Judgments
-from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.snapshots import Snapshots
 
 
-def judge(
+def evaluate(
     problem: Problem,
     fabric: Fabric,
-    copies: Copies,
+    snapshots: Snapshots,
     final: tuple[Array, float, float],
     *,
     servers: int = 0,
     every: int = 1,
 ) -> Judgments:
-    """Judge the average model, or the center, and this rank's own at common moments.
+    """Evaluate the average model, or the center, and this rank's own at common points.
 
     Parameters
     ----------
     problem : Problem
         What is minimized.
     fabric : Fabric
-        Used for one average per moment; every rank must call this.
-    copies : Copies
+        Used for one average per point; every rank must call this.
+    snapshots : Snapshots
         What this rank kept.
     final : (array of shape (dim,), float, float)
         The model after the run, the position (steps or seconds) where this rank ended,
@@ -44,8 +44,8 @@ def judge(
         one process has thousands of ranks, all would take too long.
     """
     serves = fabric.rank >= fabric.size - servers
-    moments = _moments(fabric, copies, final[1])
-    result = Judgments(*(np.full(len(moments), np.nan) for _ in fields(Judgments)))
+    points = _points(fabric, snapshots, final[1])
+    result = Judgments(*(np.full(len(points), np.nan) for _ in fields(Judgments)))
     there = problem.initial()
 
     def placed(model: Array) -> Array:
@@ -54,8 +54,8 @@ def judge(
 
     mean = np.empty_like(final[0])
     difference = np.empty_like(final[0])
-    for m, moment in enumerate(moments):
-        model, result.copy_time[m] = copies.nearest(moment, final)
+    for m, point in enumerate(points):
+        model, result.copy_time[m] = snapshots.nearest(point, final)
         with np.errstate(all="ignore"):  # a diverged model is a result
             if serves or not servers:
                 np.copyto(mean, model)
@@ -78,15 +78,15 @@ def judge(
     return result
 
 
-def _moments(fabric: Fabric, copies: Copies, end: float) -> list[float]:
-    """Return the positions at which all ranks are judged; this one ended at `end`."""
+def _points(fabric: Fabric, snapshots: Snapshots, end: float) -> list[float]:
+    """Return the positions that all ranks evaluate; this one ended at `end`."""
     last = max(fabric.gather(end))
-    distance = max(fabric.gather(copies.distance))
-    # no more moments than copies, where long steps left the first distance as it was
-    copies.thin_to(max(last / copies.capacity, distance))
-    moments = [
-        k * copies.distance for k in range(math.floor(last / copies.distance) + 1)
+    distance = max(fabric.gather(snapshots.distance))
+    # no more points than snapshots, where long steps left the first distance as it was
+    snapshots.thin_to(max(last / snapshots.capacity, distance))
+    points = [
+        k * snapshots.distance for k in range(math.floor(last / snapshots.distance) + 1)
     ]
-    if moments[-1] < last:
-        moments.append(last)
-    return moments
+    if points[-1] < last:
+        points.append(last)
+    return points

@@ -1,4 +1,4 @@
-"""One trial on one rank: warm up, drive, judge and save, or stop and go on later."""
+"""One trial on one rank: warm up, drive, evaluate and save, or stop and go on later."""
 
 import platform
 import time
@@ -24,16 +24,16 @@ from dsgd_bench.spec.machine import GpuSpec
 from dsgd_bench.spec.trial import BudgetSpec, ComputeSpec, SlowdownSpec, Trial
 from dsgd_bench.trace.checkpoint import Checkpoint
 from dsgd_bench.trial.budget import Budget, Service
-from dsgd_bench.trial.evaluation import judge
+from dsgd_bench.trial.evaluation import evaluate
 from dsgd_bench.trial.gradient_time import GradientTimes
-from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.snapshots import Snapshots
 from dsgd_bench.trial.worker import Worker, drive
 
 WARM_UP = BudgetSpec(steps=3)
 """Steps of the same trial, without slowdowns, before the clock starts."""
 
 FIRST_DISTANCE = 1e-3
-"""Seconds between the first copies of an asynchronous run of unknown length."""
+"""Seconds between the first snapshots of an asynchronous run of unknown length."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Ended:
 
     Attributes
     ----------
-    copies : Copies
+    snapshots : Snapshots
         Models kept for judging.
     final : (array, float, float)
-        The model after the run, as `judge` takes it.
+        The model after the run, as `evaluate` takes it.
     elapsed : float
         Seconds until the end of this rank's last step.
     state : State
@@ -54,7 +54,7 @@ class Ended:
         Whether it ended before its budget was used up.
     """
 
-    copies: Copies
+    snapshots: Snapshots
     final: tuple[Array, float, float]
     elapsed: float
     state: State
@@ -75,7 +75,7 @@ class Together:
         Their records, by rank, once they are finished; whoever runs them writes them.
     rows : list of Packed
         Rows of their ledgers so far, one entry per rank.
-    judged : int
+    evaluated : int
         Ranks whose own models are evaluated, about.
     replayed : sequence of GradientTimes
         What the gradients of each worker take, where a run is replayed.
@@ -84,7 +84,7 @@ class Together:
     problem: Problem
     shards: dict[int, trace.Shard] = field(default_factory=dict)
     rows: list[trace.Packed] = field(default_factory=list)
-    judged: int = 64
+    evaluated: int = 64
     replayed: Sequence[GradientTimes] = ()
 
     def times(self, rank: int) -> GradientTimes | None:
@@ -93,7 +93,7 @@ class Together:
 
     def every(self, workers: int) -> int:
         """Return that the model of every so-many-th worker is evaluated."""
-        return max(1, workers // self.judged)
+        return max(1, workers // self.evaluated)
 
 
 @dataclass(frozen=True)
@@ -192,13 +192,13 @@ class Run:
             offsets = started, fabric.clock_offset()
             finished = not any(fabric.gather(ended.stopped))
             if finished:
-                judgments = judge(
+                judgments = evaluate(
                     problem,
                     fabric,
-                    ended.copies,
+                    ended.snapshots,
                     ended.final,
                     servers=facts.servers,
-                    every=self._judges(fabric.size - facts.servers),
+                    every=self._evaluates(fabric.size - facts.servers),
                 )
                 shard.finish(judgments, *offsets)
             elif self.resumes and isinstance(shard, trace.ShardWriter):
@@ -251,7 +251,7 @@ class Run:
             return trace.ShardKeeper(shared.shards, shared.rows, fabric, facts)
         return trace.ShardWriter(self.folder, fabric, facts, before)
 
-    def _judges(self, workers: int) -> int:
+    def _evaluates(self, workers: int) -> int:
         return 1 if self.together is None else self.together.every(workers)
 
     def _last_checkpoint(self, fabric: Fabric) -> Checkpoint | None:
@@ -269,13 +269,15 @@ class Run:
         )
         worker = Worker(trial, problem, fabric)
         with Board(fabric) as board:
-            copies = Copies(problem.initial(), capacity=2, distance=1.0, by_step=True)
+            snapshots = Snapshots(
+                problem.initial(), capacity=2, distance=1.0, by_step=True
+            )
             steps = algorithm.steps(
                 problem.initial(), worker, **trial.algorithm.settings
             )
             budget = self._budget(WARM_UP, board, worker, algorithm)
             with np.errstate(all="ignore"):
-                drive(steps, worker, budget, copies, trial.problem.batch)
+                drive(steps, worker, budget, snapshots, trial.problem.batch)
             steps.close()
 
     def _timed(
@@ -297,22 +299,22 @@ class Run:
         replayed = shared.times(fabric.rank) if shared else None
         worker = Worker(trial, problem, fabric, state, replayed)
         x = state.keep("model", problem.initial())
-        copies = self._copies(x, algorithm.synchronous)
+        snapshots = self._snapshots(x, algorithm.synchronous)
         if before is not None:
-            copies.unpack(before.copies)
+            snapshots.unpack(before.copies)
         with Board(fabric, sum(fabric.gather(state.step)[: worker.workers])) as board:
             steps = algorithm.steps(x, worker, **trial.algorithm.settings)
             budget = self._budget(
                 trial.budget, board, worker, algorithm, stop=self._stop(fabric)
             )
             with shard.recording():
-                elapsed = drive(steps, worker, budget, copies, trial.problem.batch)
+                elapsed = drive(steps, worker, budget, snapshots, trial.problem.batch)
             steps.close()
             shard.drained = fabric.ledger.drained()
             drained = fabric.now() - fabric.ledger.origin
         end = worker.round(fabric.ledger.steps) if algorithm.synchronous else elapsed
         final = arrays.host(x), end, drained
-        return Ended(copies, final, elapsed, state, budget.stopped)
+        return Ended(snapshots, final, elapsed, state, budget.stopped)
 
     def _stop(self, fabric: Fabric) -> Callable[[], bool] | None:
         """Return what tells when to stop; None on all ranks if it is on rank 0."""
@@ -343,7 +345,7 @@ class Run:
             fabric.rank,
             shard.checkpoint(
                 {name: arrays.host(kept) for name, kept in ended.state.arrays.items()},
-                ended.copies.pack(),
+                ended.snapshots.pack(),
                 elapsed=elapsed,
                 origin=origin,
                 interruption=interruption,
@@ -351,7 +353,7 @@ class Run:
             trial=trial_id(self.trial),
         )
 
-    def _copies(self, x: Array, synchronous: bool) -> Copies:
+    def _snapshots(self, x: Array, synchronous: bool) -> Snapshots:
         capacity = self.trial.measure.copies
         budget = self.trial.budget
         distance = 1.0
@@ -359,7 +361,7 @@ class Run:
             distance = FIRST_DISTANCE
             if budget == BudgetSpec(seconds=budget.seconds):  # it will last that long
                 distance = (budget.seconds or 0.0) / (capacity - 2)
-        return Copies(x, capacity=capacity, distance=distance, by_step=synchronous)
+        return Snapshots(x, capacity=capacity, distance=distance, by_step=synchronous)
 
     def _budget(
         self,

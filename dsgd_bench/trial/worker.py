@@ -19,7 +19,7 @@ from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trial import gradient_time
 from dsgd_bench.trial.budget import Budget, Service
 from dsgd_bench.trial.optimizer import Optimizer
-from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.snapshots import Snapshots
 
 STAGGER = 0.8
 """Share of the emulated time over which the ranks' real gradients are spread."""
@@ -271,7 +271,11 @@ class RandomNeighbors:
 
 
 def drive(
-    steps: Steps, worker: Worker, budget: Budget | Service, copies: Copies, batch: int
+    steps: Steps,
+    worker: Worker,
+    budget: Budget | Service,
+    snapshots: Snapshots,
+    batch: int,
 ) -> float:
     """Run one rank; only what lies between opening the ledger and the end is timed.
 
@@ -286,7 +290,7 @@ def drive(
     fabric, ledger = worker.fabric, worker.fabric.ledger
     before, elapsed = worker.state.step, worker.state.elapsed
     x = next(steps)  # buffers and windows are made here
-    copies.take_if_due(x, step=worker.round(before), time=elapsed)
+    snapshots.take_if_due(x, step=worker.round(before), time=elapsed)
     fabric.barrier()
     ledger.open(before, elapsed)
     samples = 0 if worker.serves else batch
@@ -298,6 +302,6 @@ def drive(
             break
         elapsed = ledger.close_step(loss=worker.loss, samples=samples)
         started = fabric.now()
-        if copies.take_if_due(x, step=worker.round(ledger.steps), time=elapsed):
+        if snapshots.take_if_due(x, step=worker.round(ledger.steps), time=elapsed):
             ledger.front.snapshot += fabric.now() - started
     return elapsed

@@ -26,7 +26,7 @@ from dsgd_bench.spec.trial import (
     Trial,
 )
 from dsgd_bench.trial.budget import Budget, Service
-from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.snapshots import Snapshots
 from dsgd_bench.trial.worker import Worker, drive
 
 DIMENSION = 7
@@ -202,7 +202,7 @@ def walk(
     x = problem.initial()
     models: list[Array] = []
     ledger = fabric.ledger
-    copies = Copies(x, capacity=2, distance=1e9, by_step=True)
+    snapshots = Snapshots(x, capacity=2, distance=1e9, by_step=True)
     with Board(fabric) as board:
         until: Any = budget or Exactly(steps)
         if worker.serves:
@@ -211,7 +211,7 @@ def walk(
             until = a_budget(budget, board, worker, algorithm)
         walking = noting(algorithm.steps(x, worker, **(settings or {})), models)
         handed_over = ledger.traffic.bytes_out
-        drive(walking, worker, until, copies, trial.problem.batch)
+        drive(walking, worker, until, snapshots, trial.problem.batch)
         walking.close()
     return Walk(
         models,

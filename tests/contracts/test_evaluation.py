@@ -1,4 +1,4 @@
-"""Judging: the same moments on every rank, and numbers that theory gives."""
+"""Evaluation: the same points on every rank, and numbers that theory gives."""
 
 from typing import Any
 
@@ -10,27 +10,27 @@ from driving import Sloped, flat
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.trace.judgments import Judgments
-from dsgd_bench.trial.evaluation import judge
-from dsgd_bench.trial.snapshots import Copies
+from dsgd_bench.trial.evaluation import evaluate
+from dsgd_bench.trial.snapshots import Snapshots
 
 
-def judged(fabric: Fabric, *, step: float, steps: int, capacity: int) -> Judgments:
+def evaluated(fabric: Fabric, *, step: float, steps: int, capacity: int) -> Judgments:
     """Judge a run whose model is (time, rank) in every element, by squared norm."""
-    copies = Copies(np.zeros(2), capacity=capacity, distance=1e-3, by_step=False)
+    snapshots = Snapshots(np.zeros(2), capacity=capacity, distance=1e-3, by_step=False)
     x, time = np.zeros(2), 0.0
     for k in range(steps + 1):
         time = k * step
         x[:] = time, fabric.rank
-        copies.take_if_due(x, step=k, time=time)
+        snapshots.take_if_due(x, step=k, time=time)
     problem: Any = Sloped(fabric.rank, x, flat)
-    return judge(problem, fabric, copies, (x, time, time))
+    return evaluate(problem, fabric, snapshots, (x, time, time))
 
 
-def test_the_mean_is_judged_once_and_the_distance_is_to_the_mean(
+def test_the_mean_is_evaluated_once_and_the_distance_is_to_the_mean(
     world: Ranks, size: int
 ) -> None:
     results = world.together(
-        size, lambda fabric: judged(fabric, step=1e-3, steps=10, capacity=20)
+        size, lambda fabric: evaluated(fabric, step=1e-3, steps=10, capacity=20)
     )
     times = np.arange(11) * 1e-3
     middle = (size - 1) / 2
@@ -49,39 +49,41 @@ def test_the_mean_is_judged_once_and_the_distance_is_to_the_mean(
         )
 
 
-def test_no_more_moments_are_judged_than_copies_were_asked_for(
+def test_no_more_points_are_evaluated_than_snapshots_were_asked_for(
     world: Ranks, size: int
 ) -> None:
     """Steps are twenty times as long as the first distance, and uneven."""
 
     def work(fabric: Fabric) -> Judgments:
         step = 0.02 * (1 + fabric.rank)
-        return judged(fabric, step=step, steps=12, capacity=10)
+        return evaluated(fabric, step=step, steps=12, capacity=10)
 
     results = world.together(size, work)
-    moments = {len(result.copy_time) for result in results}
-    assert len(moments) == 1
-    assert 5 <= moments.pop() <= 11  # and the end
+    points = {len(result.copy_time) for result in results}
+    assert len(points) == 1
+    assert 5 <= points.pop() <= 11  # and the end
     for rank, result in enumerate(results):
         assert result.copy_time[-1] == 12 * (0.02 * (1 + rank))
 
 
-def test_where_ranks_serve_the_center_is_judged_and_workers_are_apart_from_it() -> None:
+def test_where_ranks_serve_the_center_is_evaluated_and_workers_are_apart_from_it() -> (
+    None
+):
     """Two servers have half of (3, 4) each; the three workers' models are their own."""
     parts = {3: [3.0, 0.0], 4: [0.0, 4.0]}
 
     def work(fabric: Fabric) -> Judgments:
         x = np.array(parts.get(fabric.rank, [3.0 + fabric.rank, 4.0]))
-        copies = Copies(x, capacity=4, distance=1.0, by_step=False)
-        copies.take_if_due(x, step=0, time=0.0)
+        snapshots = Snapshots(x, capacity=4, distance=1.0, by_step=False)
+        snapshots.take_if_due(x, step=0, time=0.0)
         problem: Any = Sloped(fabric.rank, x, flat)
-        return judge(problem, fabric, copies, (x, 2.0, 2.0), servers=2)
+        return evaluate(problem, fabric, snapshots, (x, 2.0, 2.0), servers=2)
 
     results = World(5).run(work)
-    for moment in range(len(results[0].copy_time)):
-        losses = [result.loss_of_mean[moment] for result in results]
+    for point in range(len(results[0].copy_time)):
+        losses = [result.loss_of_mean[point] for result in results]
         assert np.nansum(losses) == pytest.approx(25.0)
-        distances = [result.distance_squared[moment] for result in results]
+        distances = [result.distance_squared[point] for result in results]
         np.testing.assert_allclose(distances[:3], [0.0, 1.0, 4.0], atol=1e-12)
         assert np.isnan(distances[3:]).all()
-        assert np.isnan([result.local_loss[moment] for result in results[3:]]).all()
+        assert np.isnan([result.local_loss[point] for result in results[3:]]).all()
