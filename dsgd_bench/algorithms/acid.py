@@ -77,7 +77,7 @@ IN_THE_PAPER = OtherTraffic(
 
 def least_time(case: Case) -> Bound:
     """Move, as `adpsgd`, a model and its momentum copy each way."""
-    seconds = bounds.pairwise(case, 2, beside=False)
+    seconds = bounds.pairwise(case, 2, overlapped=False)
     return Bound(seconds, "max(t + 2M/B, 4M/B)")
 
 

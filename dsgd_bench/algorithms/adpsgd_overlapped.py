@@ -1,4 +1,4 @@
-"""AD-PSGD, overlapped: one pairwise averaging beside each gradient.
+"""AD-PSGD, overlapped: one pairwise averaging while each gradient is computed.
 
 X. Lian, W. Zhang, C. Zhang and J. Liu, ICML 2018, Algorithm 1 (arXiv:1710.06952), whose
 steps 2 and 3 may run in parallel. Worker i, with a random neighbor j:
@@ -34,7 +34,7 @@ from dsgd_bench.spec.ranges import GraphName
         waits_for="none",
         models_sent=1,
         staleness="gradients",
-        bound=bounds.beside_pair,
+        bound=bounds.overlapped_pair,
         one_sided=True,
         overlapped_form_of="adpsgd",
         paper_times=PAPER_TIMES,

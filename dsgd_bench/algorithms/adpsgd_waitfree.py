@@ -74,11 +74,11 @@ def adpsgd_waitfree(
 
         def communicate() -> None:
             replicas.take_over()
-            replicas.average_beside(neighbors.draw())
+            replicas.average_overlapped(neighbors.draw())
             worker.fabric.pause(interval)
 
         yield x
-        with replicas.beside(communicate):
+        with replicas.overlapped(communicate):
             y = replicas.pull()
             while True:
                 worker.gradient(y, out=g)

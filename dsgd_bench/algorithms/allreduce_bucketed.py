@@ -7,7 +7,7 @@ training", VLDB 2020, section 3.2, arXiv:2006.15704). Small layers wait until to
 they fill a bucket, because every all-reduce has a latency. With gradient g_i = (g_i1,
 ..., g_ib) in b buckets, last first, in every step
 
-    g_k  <-  (1/n) sum_i g_ik        for k = b, ..., 1, beside the rest of the gradient
+    g_k  <-  (1/n) sum_i g_ik        for k = b, ..., 1, overlapped with the rest
     x    <-  x - lr (g_1, ..., g_b)
 
 This is what data-parallel training does in practice, so it is the baseline that an
@@ -38,7 +38,7 @@ from dsgd_bench.spec.ranges import Many
         vectors=3,
         waits_for="all",
         models_sent=1,
-        bound=bounds.beside_all_reduce,
+        bound=bounds.overlapped_all_reduce,
         all_reduced=1.0,
         overlapped_form_of="allreduce",
         paper_times=PAPER_TIMES,

@@ -49,8 +49,8 @@ class Worker(Protocol):
         Epochs done by all workers together, as far as this rank knows; for a
         synchronous algorithm the same on every rank in the same step.
     lr : float
-        The learning rate now, divided by the workers where it is a
-        ``per-gradient-lr``.
+        The learning rate now; for algorithms with the trait ``per-gradient-lr``
+        divided by the workers.
     state : State
         What must survive a stop, and the steps taken before.
     updating : context manager

@@ -2,7 +2,7 @@
 
 With t seconds of emulated compute, a model of M bytes and links of B bytes per second,
 as fast out as in, both ways at once. What the rule puts after each other adds up, what
-it puts beside each other is as long as the longer; nothing but transfers takes time.
+it overlaps is as long as the longer of the two; nothing but transfers takes time.
 No implementation can be faster; how much slower one is, is what it loses.
 
 Where links differ, workers that keep step wait for the slowest link of a step. Others
@@ -34,10 +34,10 @@ def after_all_reduce(case: Case) -> Bound:
     return Bound(seconds, "t + 2(n-1)/n·M/B")
 
 
-def beside_all_reduce(case: Case) -> Bound:
-    """Sum in a ring beside the way back; nothing is ready before its end begins.
+def overlapped_all_reduce(case: Case) -> Bound:
+    """Sum in a ring, overlapped with the backward pass, which makes what is summed.
 
-    How much hides depends on the layers: the least is that all but an instant does.
+    How much overlaps depends on the layers: the least is that all but an instant does.
     """
     seconds = max(case.compute.max(), ring(case).max())
     return Bound(seconds, "max(t, 2(n-1)/n·M/B)")
@@ -49,15 +49,15 @@ def all_reduce_rarely(case: Case) -> Bound:
     return Bound(seconds, "t + 2(n-1)/n·M/(H·B)")
 
 
-def beside_neighbors(case: Case) -> Bound:
-    """Send the model to all neighbors beside the gradient."""
-    seconds = max(case.compute.max(), mixing(case).max())
+def overlapped_neighbors(case: Case) -> Bound:
+    """Send the model to all neighbors, overlapped with the gradient."""
+    seconds = max(case.compute.max(), averaging(case).max())
     return Bound(seconds, f"max(t, {degree(case)}M/B)")
 
 
 def after_neighbors(case: Case) -> Bound:
     """Compute, then send to all out-neighbors and wait for all in-neighbors."""
-    seconds = (case.compute + mixing(case)).max()
+    seconds = (case.compute + averaging(case)).max()
     return Bound(seconds, f"t + {degree(case)}M/B")
 
 
@@ -72,8 +72,8 @@ def after_round(case: Case) -> Bound:
     return Bound(seconds, "t + (n/k + 1)·M/B")
 
 
-def beside_round(case: Case) -> Bound:
-    """Do the same round beside the next gradient."""
+def overlapped_round(case: Case) -> Bound:
+    """Overlap the same round with the next gradient."""
     out, own = served(case), own_link(case)
     seconds = max(case.compute.max(), out + own.min(), 2 * own.max())
     return Bound(seconds, "max(t, (n/k + 1)·M/B)")
@@ -90,8 +90,8 @@ def after_server(case: Case) -> Bound:
     return Bound(seconds, "max(t + 2M/B, n/k·M/B)")
 
 
-def beside_server(case: Case) -> Bound:
-    """Send a model in, then a difference out, beside every H-th gradient."""
+def overlapped_server(case: Case) -> Bound:
+    """Send a model in, then a difference out, overlapped with every H-th gradient."""
     t, h = case.compute, case.every
     rates = h / ((h - 1) * t + np.maximum(t, 2 * own_link(case)))
     shared = served(case) / case.workers / h
@@ -107,13 +107,13 @@ def after_pair(case: Case) -> Bound:
     A replica is in one exchange at a time: per gradient in its own and, on average, in
     one that another worker starts.
     """
-    seconds = pairwise(case, 1, beside=False)
+    seconds = pairwise(case, 1, overlapped=False)
     return Bound(seconds, "max(t + M/B, 2M/B)")
 
 
-def beside_pair(case: Case) -> Bound:
-    """Exchange beside the gradient."""
-    return Bound(pairwise(case, 1, beside=True), "max(t, 2M/B)")
+def overlapped_pair(case: Case) -> Bound:
+    """Exchange overlapped with the gradient."""
+    return Bound(pairwise(case, 1, overlapped=True), "max(t, 2M/B)")
 
 
 def alone(case: Case) -> Bound:
@@ -131,7 +131,7 @@ def ring(case: Case) -> Floats:
     return case.links.busy(traffic * case.model)
 
 
-def mixing(case: Case) -> Floats:
+def averaging(case: Case) -> Floats:
     """Return the seconds of every rank's link per step, mean over the graph's cycle."""
     traffic = np.zeros((case.ranks, case.ranks))
     if case.graph is not None:
@@ -161,7 +161,7 @@ def own_link(case: Case) -> Floats:
     return seconds
 
 
-def pairwise(case: Case, models: int, *, beside: bool) -> float:
+def pairwise(case: Case, models: int, *, overlapped: bool) -> float:
     """Return the time per step of workers that exchange with random neighbors.
 
     A replica is held for as long as the slower link of the two needs, and by one
@@ -174,7 +174,7 @@ def pairwise(case: Case, models: int, *, beside: bool) -> float:
     held = drawn * case.links.apart(models * case.model)
     own = held.sum(axis=1)
     t = case.compute
-    rates = 1 / (np.maximum(t, own) if beside else t + own)
+    rates = 1 / (np.maximum(t, own) if overlapped else t + own)
     return together(rates, held.T + np.diag(own))
 
 

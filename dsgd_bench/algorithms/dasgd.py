@@ -10,7 +10,7 @@ every gradient is applied alone:
     after K gradients:  D_i goes to all others;  D_i <- 0
 
 The model lies in a window and takes the sums itself, so what has arrived is in it. A
-sum goes out beside the next gradients; if the network is slower than they are, it waits
+sum goes out during the next gradients; if the network is slower than they are, it waits
 for the last one to arrive and grows meanwhile. Only plain SGD makes sense: a stateful
 optimizer fed with different sums would drive the models apart for good.
 

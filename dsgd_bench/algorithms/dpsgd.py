@@ -1,14 +1,14 @@
-"""D-PSGD: mix the models of the last step with the neighbors', beside the gradient.
+"""D-PSGD: average with the neighbors, overlapped with the gradient.
 
 X. Lian et al., "Can decentralized algorithms outperform centralized algorithms?",
-NeurIPS 2017, Algorithm 1 (arXiv:1705.09056). With mixing weights w_ij of a graph, in
-every step all workers together
+NeurIPS 2017, Algorithm 1 (arXiv:1705.09056). With averaging weights w_ij of a graph,
+in every step all workers together
 
     x_i  <-  sum_j w_ij x_j  -  lr g_i(x_i)
 
-The gradient is taken at the model that is being sent: mixing and computing overlap, and
-a neighbor learns of a gradient one step later than in `dpsgd-atc`. Weight decay acts on
-the mixed model, which moves the mean alike.
+The gradient is taken at the model that is being sent: exchange and gradient overlap,
+and a neighbor learns of a gradient one step later than in `dpsgd-atc`. Weight decay
+acts on the averaged model, which moves the mean alike.
 
 Traffic      one model to every neighbor in every step
 Memory       three vectors (model, gradient, start), one more per neighbor
@@ -33,7 +33,7 @@ from dsgd_bench.spec.ranges import GraphName
         vectors=3,
         waits_for="neighbors",
         models_sent=to_neighbors,
-        bound=bounds.beside_neighbors,
+        bound=bounds.overlapped_neighbors,
         max_skew=within_reach,
         overlapped_form_of="dpsgd-atc",
         claims={"absorbs-delays", "slow-network"},

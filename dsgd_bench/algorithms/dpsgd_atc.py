@@ -1,13 +1,14 @@
-"""D-PSGD, adapt-then-combine: take the gradient step, then mix with the neighbors.
+"""D-PSGD, adapt-then-combine: take the gradient step, then average.
 
 The form in which D-PSGD is mostly implemented (F. Cattivelli and A. Sayed name it;
 X. Lian et al., NeurIPS 2017, arXiv:1705.09056 is the paper). In every step all workers
-together, with mixing weights w_ij of a graph
+together, with averaging weights w_ij of a graph
 
     x_i  <-  x_i - lr g_i(x_i)
     x_i  <-  sum_j w_ij x_j
 
-The fresh gradient is mixed, so nothing overlaps: the exchange adds to the step.
+The fresh gradient is in what is averaged, so nothing overlaps: the exchange adds to the
+step.
 
 Traffic      one model to every neighbor in every step
 Memory       three vectors (model, gradient, start), one more per neighbor

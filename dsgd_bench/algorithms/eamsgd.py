@@ -34,7 +34,7 @@ from dsgd_bench.spec.ranges import Count, NotNegative, Servers, ShareBelowOne
         vectors=6,
         waits_for="servers",
         models_sent=once_in_a_while,
-        bound=bounds.beside_server,
+        bound=bounds.overlapped_server,
     ),
 )
 def eamsgd(

@@ -35,7 +35,7 @@ from dsgd_bench.spec.ranges import Count, NotNegative, Servers
         vectors=4,
         waits_for="servers",
         models_sent=once_in_a_while,
-        bound=bounds.beside_server,
+        bound=bounds.overlapped_server,
     ),
 )
 def easgd(

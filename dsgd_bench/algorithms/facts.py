@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 TRAITS = {
     "synchronous": "all workers take equally many steps; same result on every fabric",
     "asynchronous": "no worker waits for all others; steps per worker are a result",
-    "mean-preserving": "the mean model, or the center, moves by -lr the mean gradient",
+    "mean-preserving": "the mean model or center moves by -lr times the mean gradient",
     "consensus": "without gradients the replicas meet at their mean",
     "identical": "all replicas are equal after every step",
     "eventually-identical": "all replicas are equal once nothing is in flight",
@@ -257,7 +257,7 @@ class Facts:
         for those that hold a replica of the two.
     overlapped_form_of : str
         The algorithm that exchanges after the gradient, or in every step, where this
-        one does the same beside it, or more rarely.
+        one overlaps the same exchange with it, or exchanges more rarely.
     other_traffic : OtherTraffic, optional
         Where the paper sends another number of models.
     claims : set of str

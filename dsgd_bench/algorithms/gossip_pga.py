@@ -1,8 +1,8 @@
 """Gossip-PGA: D-PSGD, and every H-th time a mean over all instead of the neighbors.
 
 Y. Chen, K. Yuan, Y. Zhang, P. Pan, Y. Xu and W. Yin, "Accelerating gossip SGD with
-periodic global averaging", ICML 2021, Algorithm 1 (arXiv:2105.09080). With mixing
-weights w_ij of a graph, in every step all workers together
+periodic global averaging", ICML 2021, Algorithm 1 (arXiv:2105.09080). With
+averaging weights w_ij of a graph, in every step all workers together
 
     x_i  <-  x_i - lr g_i(x_i)
     x_i  <-  (1/n) sum_j x_j         after every H-th step
@@ -43,9 +43,10 @@ def sent(setup: Setup) -> float:
 def least_time(case: Case) -> Bound:
     """Exchange after the gradient, in one of two ways."""
     h, t = case.every, case.compute
-    mixed, summed = (t + bounds.mixing(case)).max(), t.max() + bounds.ring(case).max()
+    mean = t.max() + bounds.ring(case).max()
+    gossip = (t + bounds.averaging(case)).max()
     formula = f"t + ((H-1)·{bounds.degree(case)}M/B + 2(n-1)/n·M/B)/H"
-    return Bound(((h - 1) * mixed + summed) / h, formula)
+    return Bound(((h - 1) * gossip + mean) / h, formula)
 
 
 @algorithm(

@@ -42,7 +42,7 @@ from dsgd_bench.spec.ranges import Index, NotNegative, Servers, ShareBelowOne
         waits_for="all",
         models_sent=1,
         staleness="versions",
-        bound=bounds.beside_round,
+        bound=bounds.overlapped_round,
         staleness_limits=(1.0, 1.0),
         max_skew=2,  # the first step after the warm-up awaits no rank
         warm_up=lambda setup: setup.settings["warmup"],

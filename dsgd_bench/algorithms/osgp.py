@@ -39,11 +39,11 @@ from dsgd_bench.spec.ranges import GraphName, Index
 
 
 def least_time(case: Case) -> Bound:
-    """Send every tau-th step, beside tau gradients; tau = 0 is SGP."""
+    """Send every tau-th step, overlapped with tau gradients; tau = 0 is SGP."""
     tau = int(case.setup.settings["tau"])
     if tau == 0:
         return bounds.after_neighbors(case)
-    seconds = max(case.compute.max(), bounds.mixing(case).max() / tau)
+    seconds = max(case.compute.max(), bounds.averaging(case).max() / tau)
     rate = "B" if tau == 1 else f"({tau}B)"
     return Bound(seconds, f"max(t, {bounds.degree(case)}M/{rate})")
 

@@ -11,7 +11,7 @@ x_i and a weight w_i = 1; P is column-stochastic, every worker splitting its own
 
 The weight that is sent is the one that was split off, so any graph will do: irregular,
 with shares of its own, changing. On the default graph, as in the official runs, all
-weights stay 1, and the mean of the z_i is conserved by mixing; elsewhere only that of
+weights stay 1, and the mean of the z_i is conserved by push-sum; elsewhere only that of
 the x_i is, and the z_i meet at it. Momentum is local. Hybrids use another graph, or
 AllReduce-SGD, in the first epochs, when models differ most (AR/1P-SGP, 2P/1P-SGP).
 

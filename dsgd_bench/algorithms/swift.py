@@ -14,7 +14,7 @@ stochastic, so the mean model is not conserved; if all workers keep step and all
 messages arrive in time, this is the paper form of D-PSGD.
 
 The weights. The paper's selection (CCS) takes each worker's share p_i of all steps as
-given and asks for p_i w_ij = p_j w_ji, so that the expected mixing matrix is symmetric
+given and asks for p_i w_ij = p_j w_ji, so that the expected weight matrix is symmetric
 and doubly stochastic; it assigns them from the highest degree downward, beginning with
 1 / (degree + 1). Here the shares are taken as equal, since speeds are a result, and the
 weights are those of Metropolis and Hastings: the same on regular graphs; on others they
@@ -24,8 +24,8 @@ A model is sent in every step unless the one before is still under way: then the
 is slower than the gradients, and sends would pile up without end.
 
 Traffic      one model to every neighbor per gradient
-Memory       four vectors (model, gradient, copy to send, copy to mix) and three slots
-             per neighbor
+Memory       four vectors (model, gradient, copy to send, copy of a neighbor's) and
+             three slots per neighbor
 Fixed point  near the optimum, drawn toward the shards of fast workers; the models
              disagree in proportion to lr
 """
@@ -69,7 +69,7 @@ def swift(
     graph : str
         Name in `dsgd_bench.graphs.GRAPHS`.
     every : int
-        Steps from one mixing to the next (the paper's C_s).
+        Steps from one averaging to the next (the paper's C_s).
     """
     g = np.zeros_like(x)
     topology = worker.graph(graph)

@@ -1,8 +1,8 @@
 """The door to CuPy: one GPU per process, and one stream per thread.
 
-Every thread has a stream of its own (CUDA's per-thread default stream), so what a
-communication thread copies runs beside the gradient; whoever hands something over to
-MPI, a thread or a process finishes its stream first.
+Every thread has a stream of its own (CUDA's per-thread default stream), so the
+copies of a communication thread overlap with the gradient; a thread that hands
+something over to MPI, a thread or a process finishes its stream first.
 """
 
 import os

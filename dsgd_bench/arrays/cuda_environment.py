@@ -15,7 +15,7 @@ def _cache_folder() -> str | None:
     """Return a folder of this host and user alone, None if it cannot be had.
 
     CuPy's own choice is the home folder, which on a cluster all ranks share; and code
-    that somebody else could have written must not be loaded.
+    that another user could have written must not be loaded.
     """
     folder = Path(tempfile.gettempdir()) / f"dsgd-bench-{os.getuid()}" / "cupy"
     try:

@@ -105,7 +105,7 @@ class Shared:
         self.handle: Handle = runtime.ipcGetMemHandle(self._address)
 
     def close(self) -> None:
-        """Free the memory, once nobody has it open any more."""
+        """Free the memory, once no process has it open any more."""
         del self.vector
         runtime.free(self._address)
 

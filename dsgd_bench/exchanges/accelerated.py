@@ -142,7 +142,7 @@ class AcceleratedReplicas(Replicas):
         self._ledger.exchanged(self._before.nbytes, neighbor)
         self._ledger.traffic.sent(self._before.nbytes)  # the copy
         self._ledger.traffic.received(self._before.nbytes)
-        self._mixed(history)
+        self._note_age(history)
 
     def _settle(self) -> None:
         """Mix on all ranks up to one time: only then are the sums what they were."""

@@ -114,7 +114,7 @@ class Inbox(Slots):
             place = self._unread(source)
         if place is None:
             return None
-        account = self._ledger.front
+        account = self._ledger.training
         looked = self._fabric.now()
         stamp = self._copy(place, self._taken[place], out)
         copied = self._fabric.now()

@@ -98,7 +98,7 @@ class DifferenceReplicas(SharedModels):
         account.update += arithmetic
         account.transfer += now() - started - arithmetic
         self._ledger.exchanged(models.memory.nbytes, neighbor)
-        self._mixed(history)
+        self._note_age(history)
 
     def _fetch_own(self, out: Array) -> None:
         self._models.fetch(self._rank, slice(0, out.size), out=out)

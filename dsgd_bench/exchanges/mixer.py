@@ -1,4 +1,4 @@
-"""Models mixed with those of all neighbors of the same step: x_i <- sum_j w_ij x_j."""
+"""Models averaged with those of all neighbors: x_i <- sum_j w_ij x_j, step by step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from dsgd_bench.graphs import Graph
 
 
 class Mixer(Resource):
-    """Mixes by the Metropolis-Hastings weights of an undirected graph.
+    """Averages by the Metropolis-Hastings weights of an undirected graph.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Mixer(Resource):
 
     @contextmanager
     def overlapped(self, x: Array) -> Iterator[None]:
-        """Send `x` on entry, mix it in place on exit; in the block it may be read."""
+        """Send `x` on entry, average it on exit, in place; the block may read it."""
         sends = [(x, rank) for rank in self._neighbors]
         with self._exchange.overlapped(sends, self._theirs):
             yield

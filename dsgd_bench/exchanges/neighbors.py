@@ -89,8 +89,8 @@ class Exchange(Resource):
         blocked = now - started
         late = max(self._latest - started, 0.0)
         waiting = min(late + self._not_taken, blocked)
-        self._ledger.front.waiting += waiting
-        self._ledger.front.transfer += blocked - waiting
+        self._ledger.training.waiting += waiting
+        self._ledger.training.transfer += blocked - waiting
         if late > 0.0:
             self._ledger.waited_for = self._last
 

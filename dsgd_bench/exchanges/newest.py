@@ -90,7 +90,7 @@ class Newest(Slots):
         if fresh:
             self._ledger.traffic.received(self._nbytes * fresh, fresh)
             self._ledger.counts["overwritten"] += fresh - 1
-        self._ledger.front.update += self._fabric.now() - started
+        self._ledger.training.update += self._fabric.now() - started
         return stamp
 
     def broadcast(self, x: Array, stamp: int) -> None:
@@ -105,7 +105,7 @@ class Newest(Slots):
         self._overlapped.join()
         started = self._fabric.now()
         self._outgoing[:] = x
-        self._ledger.front.update += self._fabric.now() - started
+        self._ledger.training.update += self._fabric.now() - started
         if self.targets:
             self._overlapped.begin(partial(self._publish_all, stamp))
 
@@ -122,14 +122,14 @@ class Newest(Slots):
         ledger, now = self._ledger, self._fabric.now
         started = now()
         x *= weights[self._rank]
-        ledger.front.update += now() - started
+        ledger.training.update += now() - started
         for source in self.sources:
             stamp = self.newest(source, self._theirs)
             started = now()
             axpy(weights[source], self._theirs, x, self._scratch)
             finish(x)
-            ledger.front.update += now() - started
-            ledger.mixed(step - stamp)
+            ledger.training.update += now() - started
+            ledger.averaged(step - stamp)
         if self.sources:
             ledger.staleness = max(0.0, ledger.age)
 

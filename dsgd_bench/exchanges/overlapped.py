@@ -14,8 +14,9 @@ Work = Callable[[Spans], None]
 class Overlapped:
     """One helper thread and its account; it does one piece of work after the other.
 
-    What it does is booked on `Ledger.beside`, which is no part of the step. What the
-    training thread waits for it is, and is booked there by whoever makes it wait.
+    Its time is booked on `Ledger.overlapped`, which is no part of the step. The time
+    that the training thread waits for it is part of the step; the exchange that waits
+    books it.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ class Overlapped:
     def __init__(self, fabric: Fabric) -> None:
         self.now = fabric.now
         self._thread = fabric.helper()
-        self._account = fabric.ledger.beside
+        self._account = fabric.ledger.overlapped
         self._begun = False
         self.running = False
 
@@ -65,7 +66,7 @@ class Overlapped:
         Parameters
         ----------
         work : callable
-            What is done meanwhile.
+            What the helper thread does while the block runs.
         book : callable
             ``book(started)`` books the time that the training thread has waited on
             exit, since it was `started` on the fabric's clock, in seconds.

@@ -174,8 +174,8 @@ class Center(Resource):
             return  # nothing was waited for
         blocked = now - started
         waiting = min(max(self._served_at - started, 0.0), blocked)
-        self._ledger.front.waiting += waiting
-        self._ledger.front.transfer += blocked - waiting
+        self._ledger.training.waiting += waiting
+        self._ledger.training.transfer += blocked - waiting
         if waiting > 0.0 and self._last != self._rank:
             self._ledger.waited_for = self._last
 
@@ -206,7 +206,7 @@ class Center(Resource):
             np.copyto(self._incoming[sender], self._header)
             sent_at = self._header[SENT_AT].item() + fabric.offsets[self._rank]
             self._mark = min(max(sent_at, started), fabric.now())
-            self._ledger.front.waiting += self._mark - started
+            self._ledger.training.waiting += self._mark - started
             return sender
         return None
 
@@ -239,7 +239,7 @@ class Center(Resource):
     def _moved(self) -> None:
         """Book the time since the last mark as transfer."""
         now = self._fabric.now()
-        self._ledger.front.transfer += now - self._mark
+        self._ledger.training.transfer += now - self._mark
         self._mark = now
 
     def close(self) -> None:

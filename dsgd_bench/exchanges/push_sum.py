@@ -184,7 +184,7 @@ class Push(_Push):
         self._exchange = Exchange(fabric)
 
     def mix(self, graph: Graph, step: int) -> None:
-        """Mix ``x_i <- sum_j p_ij x_j``, and w alike, as `graph` has it in `step`."""
+        """Compute ``x_i <- sum_j p_ij x_j``, and w alike, by `graph` in `step`."""
         cycle = self._cycles[graph.name]
         phase = cycle[step % len(cycle)]
         parcels = self._split(phase)
@@ -270,7 +270,7 @@ class OverlappedPush(_Push):
         self._end_sending()
         parcels = self._split(self._phase(step))
         if not self._late:
-            self._transfer(parcels, step, self._ledger.front)
+            self._transfer(parcels, step, self._ledger.training)
         elif parcels:
             self._overlapped.begin(partial(self._transfer, parcels, step))
 
@@ -327,14 +327,14 @@ class OverlappedPush(_Push):
         self._add(self._arrival)
         source, stamp = found
         self._newest[source] = stamp
-        self._ledger.mixed(self._step - stamp)
+        self._ledger.averaged(self._step - stamp)
         self._ledger.staleness = max(0.0, self._ledger.age)
         return True
 
     def _pause(self, tries: int) -> int:
         """Back off after a poll in vain; both are waiting. Return the tries."""
         self._fabric.pause(POLL_SECONDS[min(tries, len(POLL_SECONDS) - 1)])
-        self._ledger.front.waiting += self._fabric.now() - self._looked
+        self._ledger.training.waiting += self._fabric.now() - self._looked
         return tries + 1
 
     def close(self) -> None:

@@ -91,26 +91,26 @@ class SharedModels(Resource):
         fabric.barrier()  # no replica is read before it is filled
 
     def _fill(self, state: State) -> None:
-        """Fill what the windows hold beside the model."""
+        """Fill what the windows hold besides the model."""
 
     def average_with(self, neighbor: int | None) -> None:
         """Average this rank's replica with a neighbor's, if there is one."""
         if neighbor is not None:
-            self._average(neighbor, self._ledger.front)
+            self._average(neighbor, self._ledger.training)
 
     def averaging(self, neighbor: int | None) -> AbstractContextManager[None]:
         """Average on a thread of its own while the ``with`` block runs."""
         if neighbor is None:
             return nullcontext()
         ledger, now = self._ledger, self._fabric.now
-        waited = ledger.beside.waiting
+        waited = ledger.overlapped.waiting
 
         def book(started: float) -> None:
             exposed = now() - started
             # at most as long as the exchange waited for locks; the rest was transfer
-            waiting = min(exposed, ledger.beside.waiting - waited)
-            ledger.front.waiting += waiting
-            ledger.front.transfer += exposed - waiting
+            waiting = min(exposed, ledger.overlapped.waiting - waited)
+            ledger.training.waiting += waiting
+            ledger.training.transfer += exposed - waiting
 
         return self._overlapped.during(partial(self._average, neighbor), book)
 
@@ -133,9 +133,9 @@ class SharedModels(Resource):
     def _settle(self) -> None:
         """Do what is left to do when no rank averages any more; collective."""
 
-    def _mixed(self, history: int) -> None:
+    def _note_age(self, history: int) -> None:
         """Note the age of a model of that history in own steps; none if it is ahead."""
-        self._ledger.mixed(max(0, self._steps - history // STEP))
+        self._ledger.averaged(max(0, self._steps - history // STEP))
 
 
 class Replicas(SharedModels):
@@ -155,7 +155,7 @@ class Replicas(SharedModels):
 
     def read(self, out: Array) -> None:
         """Copy this rank's replica to `out`, whole even if averaged meanwhile."""
-        with self._holding(self._ledger.front, self._rank), self._ledger.updating:
+        with self._holding(self._ledger.training, self._rank), self._ledger.updating:
             copy(self._model, out)
             self._changes_read = self._words.memory.item(HISTORY) % STEP
 
@@ -165,7 +165,7 @@ class Replicas(SharedModels):
         What the ledger notes as staleness is how often the replica changed since it was
         read last: since the model that `g` was taken at.
         """
-        with self._holding(self._ledger.front, self._rank), self._ledger.updating:
+        with self._holding(self._ledger.training, self._rank), self._ledger.updating:
             history = self._words.memory.item(HISTORY)
             self._update(self._model, g)
             self._words.memory[HISTORY] = history + STEP + 1
@@ -195,7 +195,7 @@ class Replicas(SharedModels):
             account.update += arithmetic
             account.transfer += now() - started - arithmetic
         self._ledger.exchanged(models.memory.nbytes, neighbor)
-        self._mixed(history)
+        self._note_age(history)
 
     def _average_blocks(self, neighbor: int) -> float:
         """Average in blocks that fit the cache; return the seconds of arithmetic.

@@ -106,7 +106,7 @@ class Slots(Resource):
         """Book a message to `target` that was begun at `started`."""
         self._ledger.traffic.sent(self._nbytes)
         self._ledger.exchanges[target] += 1
-        (account or self._ledger.front).transfer += self._fabric.now() - started
+        (account or self._ledger.training).transfer += self._fabric.now() - started
 
     def _copy(self, place: int, number: int, out: Array) -> int:
         """Copy message `number` of a source to `out`; return its stamp."""

@@ -85,7 +85,7 @@ class SumReplicas(Resource):
         messages, self._received = received - self._received, received
         self._ledger.traffic.received(messages * out.nbytes, messages)
         self._ledger.delivered = self._delivered
-        self._ledger.front.update += self._fabric.now() - started
+        self._ledger.training.update += self._fabric.now() - started
 
     def add(self, movement: Array) -> None:
         """Add the `movement` for one gradient to this rank's replica, at once.
@@ -101,7 +101,7 @@ class SumReplicas(Resource):
         self._sum += movement
         self.unsent += 1
         self._ledger.included = self._included
-        self._ledger.front.update += self._fabric.now() - started
+        self._ledger.training.update += self._fabric.now() - started
 
     def spread(self) -> None:
         """Start to add the sum of all movements since the last time to the others.
@@ -141,7 +141,7 @@ class SumReplicas(Resource):
         """Send the last sum, wait until all have, hand the model back, free."""
         self._overlapped.join()
         if self.unsent:
-            self._send(self._lend(), self._ledger.front)
+            self._send(self._lend(), self._ledger.training)
         self._overlapped.close()
         self._fabric.barrier()
         self._models.sync()

@@ -60,7 +60,7 @@ class HandoverReplicas(Replicas):
         not applied it yet.
         """
         self._overlapped.check()
-        fabric, account = self._fabric, self._ledger.front
+        fabric, account = self._fabric, self._ledger.training
         started = fabric.now()
         with self._mutex:
             account.waiting += fabric.now() - started
@@ -80,7 +80,7 @@ class HandoverReplicas(Replicas):
         """Add `g` to the accumulator; it must stay as it is until the next `pull`."""
         started = self._fabric.now()
         with self._mutex:
-            self._ledger.front.waiting += self._fabric.now() - started
+            self._ledger.training.waiting += self._fabric.now() - started
             with self._ledger.updating:
                 self._sum += g
                 finish(g)  # the other thread may take it as soon as it has the mutex
@@ -94,7 +94,7 @@ class HandoverReplicas(Replicas):
         G is taken once the replica is held, which may take long: a copy that lacked
         what was handed over meanwhile would throw the training thread back.
         """
-        account = self._ledger.beside
+        account = self._ledger.overlapped
         with self._holding(account, self._rank):
             started = self._fabric.now()
             with self._mutex:
@@ -117,12 +117,12 @@ class HandoverReplicas(Replicas):
             self._included, self._middle_changes = included, changes
             self._fresh = True
 
-    def average_beside(self, neighbor: int | None) -> None:
+    def average_overlapped(self, neighbor: int | None) -> None:
         """Average with a neighbor, if there is one, on the communication thread."""
         if neighbor is not None:
-            self._average(neighbor, self._ledger.beside)
+            self._average(neighbor, self._ledger.overlapped)
 
-    def beside(self, communicate: Callable[[], None]) -> "_Communication":
+    def overlapped(self, communicate: Callable[[], None]) -> "_Communication":
         """Call `communicate` again and again on its own thread in a ``with`` block."""
         return _Communication(self, communicate)
 

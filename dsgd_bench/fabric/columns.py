@@ -86,10 +86,10 @@ class Spans:
 class Traffic:
     """Bytes and messages by one rule for all: what was handed over to be sent.
 
-    ``out`` leaves this rank, whoever started the transfer on it as origin; ``in`` is
-    what this rank received or fetched. Control words (locks, versions) do not count.
-    `scale` is bytes on the wire per byte of a vector: not 1 only where a simulated
-    model stands for a larger one.
+    ``out`` leaves this rank, whichever rank started the transfer on it as origin;
+    ``in`` is what this rank received or fetched. Control words (locks, versions) do not
+    count. `scale` is bytes on the wire per byte of a vector: not 1 only where a
+    simulated model stands for a larger one.
     """
 
     bytes_out: int = _column("byte", "bytes handed over to be sent", start=0)

@@ -35,7 +35,7 @@ def _written_out() -> tuple[Record, Record, Callable[["Ledger"], None]]:
     They are compiled from the table of columns, as `dataclass` makes ``__init__``:
     closing a step takes 1.6 us so, and 3.3 with `operator.attrgetter` and ``map``.
     """
-    spent = [f"front.{column.name}" for column in ACCOUNTS]
+    spent = [f"training.{column.name}" for column in ACCOUNTS]
     sent = [
         f"traffic.{column.name}" + " * traffic.scale" * (column.unit == "byte")
         for column in TRAFFIC
@@ -47,12 +47,13 @@ def _written_out() -> tuple[Record, Record, Callable[["Ledger"], None]]:
         if not isnan(column.start)
     ]
     blank = f"{' = '.join(each for each in notes if each not in zeros)} = nan"
-    overlapped = "beside.transfer + beside.waiting + beside.update"
+    beside = "overlapped.transfer + overlapped.waiting + overlapped.update"
     text = "\n    ".join(
         [
             "def totals(ledger):",
-            "front, beside, traffic = ledger.front, ledger.beside, ledger.traffic",
-            f"return {', '.join([*spent, overlapped, 'ledger.flushing', *sent])}",
+            "training, overlapped = ledger.training, ledger.overlapped",
+            "traffic = ledger.traffic",
+            f"return {', '.join([*spent, beside, 'ledger.flushing', *sent])}",
         ]
     )
     text += f"\ndef noted(ledger):\n    return {', '.join(notes)}"
@@ -72,7 +73,7 @@ class Updating:
 
     One object per ledger, entered in every step, also within itself: the algorithm may
     call the optimizer in a block of an exchange, and only the outermost block counts.
-    Another thread books on `Ledger.beside` by itself.
+    Another thread books on `Ledger.overlapped` by itself.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ class Updating:
         self._depth -= 1
         if not self._depth:
             ledger = self._ledger
-            ledger.front.update += ledger.now() - self._started
+            ledger.training.update += ledger.now() - self._started
 
 
 @dataclass
@@ -110,10 +111,11 @@ class Ledger(Notes):
         The fabric's clock, in seconds; only differences mean anything.
     devices : callable
         Bytes that this host's network devices have sent and received, if known.
-    front : Spans
+    training : Spans
         What the training thread did; its spans and 'other' add up to the step.
-    beside : Spans
-        Communication beside the gradient, by another thread: not part of the sum.
+    overlapped : Spans
+        Communication overlapped with the gradient, by a helper thread: not part of
+        the sum.
     updating : Updating
         A block of the training thread that is booked on `update`.
     counts : Counter
@@ -125,13 +127,13 @@ class Ledger(Notes):
         emulated computing counts from here, so it hides no communication before it.
     rows : list of tuples
         One tuple per closed step, in the order of `COLUMNS`. A writer may take rows
-        from the front while new ones are appended.
+        from the beginning while new ones are appended.
     """
 
     now: Callable[[], float]
     devices: Callable[[], tuple[float, float]] = lambda: (NAN, NAN)
-    front: Spans = field(default_factory=Spans)
-    beside: Spans = field(default_factory=Spans)
+    training: Spans = field(default_factory=Spans)
+    overlapped: Spans = field(default_factory=Spans)
     traffic: Traffic = field(default_factory=Traffic)
     flushing: float = 0.0
     free_since: float = 0.0
@@ -186,8 +188,8 @@ class Ledger(Notes):
         traffic.messages_in += 1
         self.exchanges[neighbor] += 1
 
-    def mixed(self, age: float) -> None:
-        """Note the age, in steps, of a model that was mixed in."""
+    def averaged(self, age: float) -> None:
+        """Note the age, in steps, of a model that was averaged in."""
         if not self.age >= age:  # NaN: the first of this step
             self.age = age
 
@@ -201,7 +203,7 @@ class Ledger(Notes):
             self.meeting_start = start - self.origin
         self.meeting_end = end - self.origin
         self.free_since = end
-        self.front.transfer += end - start
+        self.training.transfer += end - start
 
     def close_step(self, *, loss: float, samples: int) -> float:
         """Note one step that ends now; return the seconds since the clock started."""

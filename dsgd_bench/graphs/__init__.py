@@ -1,4 +1,4 @@
-"""Who may talk to whom: graphs, their mixing matrices and their spectral gap.
+"""Who may talk to whom: graphs, their averaging weights and their spectral gap.
 
 Every graph is right for one, two and three ranks too, or refuses them: a rank is never
 its own neighbor and never listed twice, which is where published implementations go

@@ -1,4 +1,4 @@
-"""What a graph is: its edges, its mixing matrices, and how fast news spread on it."""
+"""What a graph is: its edges, its averaging weights, and how fast news spread on it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -146,7 +146,7 @@ class Graph:
         return edges / (self.size * self.period)
 
     def weights(self) -> Matrix:
-        """Return the Metropolis-Hastings mixing matrix W, shape (size, size).
+        """Return the Metropolis-Hastings weights W, shape (size, size).
 
         ``W[i, j] = 1 / (1 + max(deg i, deg j))`` for neighbors, the rest on the
         diagonal: symmetric and doubly stochastic on every undirected graph (L. Xiao,
@@ -170,7 +170,7 @@ class Graph:
         return w
 
     def weights_of(self, rank: int) -> dict[int, float]:
-        """Return a row of `weights`: by which weight `rank` mixes whose model.
+        """Return a row of `weights`: by which weight `rank` averages whose model.
 
         Thousands of ranks have few neighbors each, and need no matrix for that.
 
@@ -190,7 +190,7 @@ class Graph:
         return {**row, rank: 1 - sum(row.values())}
 
     def shares(self, step: int = 0) -> Matrix:
-        """Return the column-stochastic mixing matrix P of a step, shape (size, size).
+        """Return the column-stochastic weights P of a step, shape (size, size).
 
         ``P[i, j]`` is the share of its mass that j sends to i, and keeps for i = j:
         1 / (1 + out-degree) each, unless a file says otherwise. Do not write into it.
@@ -217,7 +217,7 @@ class Graph:
         return {**dict(zip(targets, sent, strict=True)), rank: 1 - sum(sent)}
 
     def spectral_gap(self) -> float:
-        """Return how much of the disagreement a step of mixing removes, 0 to 1.
+        """Return how much of the disagreement a step of averaging removes, 0 to 1.
 
         1 - |second largest eigenvalue|: of `weights` on an undirected graph; else of
         the product of all `shares` of a cycle, and then per step, as its geometric
@@ -243,7 +243,7 @@ class Graph:
         return float(1 - found ** (1 / self.period))
 
     def _entries(self) -> tuple[NDArray[np.intp], NDArray[np.intp], Vector]:
-        """Return rows, columns and values of what mixes in every step."""
+        """Return rows, columns and values of the weights of every step."""
         (phase,), ranks = self.phases, np.arange(self.size)
         degrees = np.array([len(targets) for targets in phase])
         senders = np.repeat(ranks, degrees)

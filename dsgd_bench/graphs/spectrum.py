@@ -1,4 +1,4 @@
-"""The second largest eigenvalue of mixing, without the whole matrix.
+"""The second largest eigenvalue of averaging, without the whole matrix.
 
 Where every rank stands at a corner of a closed grid and sends equally far, as on a
 ring, a torus or a hypercube, the eigenvectors are waves, and a Fourier transform of

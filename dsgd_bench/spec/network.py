@@ -93,13 +93,13 @@ class NetworkSpec(Struct, frozen=True, forbid_unknown_fields=True):
     allreduce : AllReduceSpec
         How an all-reduce is done.
     eager : int
-        Bytes up to which a message leaves although nobody has asked for it: the library
+        Bytes up to which a message leaves before a rank has asked for it: the library
         keeps it at the receiver. By default what MPICH has within a node, and Open MPI
         over TCP.
     progress : str
-        Who answers one-sided operations of other nodes while a rank computes: the
-        ``hardware``, a ``thread`` that looks every `poll` seconds, or nobody (``none``)
-        before the rank calls MPI again.
+        What answers one-sided operations of other nodes while a rank computes: the
+        ``hardware``, a ``thread`` that looks every `poll` seconds, or nothing before
+        the rank calls MPI again (``none``).
     poll : float
         Seconds between two looks of that thread.
     background : BackgroundSpec

@@ -37,7 +37,7 @@ class Budget:
     lead : callable
         Returns the steps that another rank of a synchronous algorithm may be ahead of
         rank 0, known once the algorithm has made its resources; the announced last
-        step lies that far ahead, so that nobody has passed it.
+        step lies that far ahead, so that no worker has passed it.
     stop : callable, optional
         Tells rank 0 whether to stop before the budget is used up; None, on every rank
         alike, if that will not happen.
@@ -121,7 +121,7 @@ class Budget:
             return False
         if self._stop is not None and self._told_to_stop():
             return False
-        if not self._counted:  # no traffic that nobody asked for
+        if not self._counted:  # no traffic that no setting asks for
             return True
         fresh = steps - self._counted_steps
         early = elapsed < self._counted_at + COUNT_PERIOD

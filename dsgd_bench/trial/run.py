@@ -72,7 +72,7 @@ class Together:
     problem : Problem
         One for all: ranks take turns, and none pauses while it computes.
     shards : dict of int to Shard
-        Their records, by rank, once they are finished; whoever runs them writes them.
+        Their records, by rank, once they are finished; the caller writes them.
     rows : list of Packed
         Rows of their ledgers so far, one entry per rank.
     evaluated : int

@@ -99,7 +99,9 @@ class Snapshots:
         taken = sorted(self.taken, key=lambda one: one.slot)
         return {
             "models": self._memory[[one.slot for one in taken]],
-            "moments": np.array([(c.position, c.time) for c in taken]).reshape(-1, 2),
+            "moments": np.array([(one.position, one.time) for one in taken]).reshape(
+                -1, 2
+            ),
             "due": np.array([self.distance, self._due]),
         }
 

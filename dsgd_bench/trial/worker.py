@@ -133,8 +133,8 @@ class Worker:
             fabric.pause(max(0.0, end - fabric.now()))
         whole = fabric.now() - started - parts.spent
         injected = 0.0 if factor == 1.0 else whole - (unslowed - started)
-        ledger.front.compute += whole - injected
-        ledger.front.injected += injected
+        ledger.training.compute += whole - injected
+        ledger.training.injected += injected
         asked = seconds or computed - started
         ledger.injected_asked += (factor - 1) * asked
         return self.loss
@@ -303,5 +303,5 @@ def drive(
         elapsed = ledger.close_step(loss=worker.loss, samples=samples)
         started = fabric.now()
         if snapshots.take_if_due(x, step=worker.round(ledger.steps), time=elapsed):
-            ledger.front.snapshot += fabric.now() - started
+            ledger.training.snapshot += fabric.now() - started
     return elapsed

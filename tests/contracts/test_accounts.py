@@ -60,7 +60,7 @@ def booked(
     ledger = fabric.ledger
     spent = sum(walked.column(name) for name in SPANS)
     other = walked.column("duration") - spent
-    seconds = ledger.front.update + ledger.beside.update
+    seconds = ledger.training.update + ledger.overlapped.update
     return calls[fabric.rank], seconds, -other.min(), other.max()
 
 

@@ -334,7 +334,7 @@ def test_the_raw_learning_rate_moves_the_model_as_many_times_as_there_are_worker
     )
 
 
-# --- drains
+# --- eventually-identical
 
 
 @claiming("eventually-identical")
@@ -351,7 +351,7 @@ def test_all_replicas_are_equal_after_the_drain(
         np.testing.assert_allclose(w.final, walks[0].final, rtol=0, atol=1e-14)
 
 
-# --- agrees
+# --- consensus
 
 
 @claiming("consensus")

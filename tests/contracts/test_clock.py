@@ -53,7 +53,7 @@ def test_spans_go_to_the_step_in_which_they_were_booked(
         for number, name in enumerate(SPANS):
             seconds = 0.125 * (number + 1) * (step + 1)
             clock.time += seconds
-            setattr(ledger.front, name, getattr(ledger.front, name) + seconds)
+            setattr(ledger.training, name, getattr(ledger.training, name) + seconds)
         ledger.close_step(loss=0.0, samples=1)
     for step, row in enumerate(rows(ledger)):
         expected = [0.125 * (k + 1) * (step + 1) for k in range(len(SPANS))]
@@ -65,7 +65,7 @@ def test_what_was_booked_before_the_clock_started_is_in_no_step(
     clock: Clock,
 ) -> None:
     ledger = Ledger(clock)
-    ledger.front.compute = 7.0
+    ledger.training.compute = 7.0
     ledger.traffic.sent(80)
     ledger.counts["lock_retries"] = 3
     ledger.open()
@@ -78,9 +78,9 @@ def test_what_was_booked_before_the_clock_started_is_in_no_step(
 
 
 def test_work_beside_is_hidden_and_not_part_of_the_step(ledger: Ledger) -> None:
-    ledger.beside.transfer += 1.0
-    ledger.beside.waiting += 2.0
-    ledger.beside.update += 4.0
+    ledger.overlapped.transfer += 1.0
+    ledger.overlapped.waiting += 2.0
+    ledger.overlapped.update += 4.0
     ledger.flushing += 8.0
     ledger.close_step(loss=0.0, samples=1)
     [row] = rows(ledger)

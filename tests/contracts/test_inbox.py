@@ -297,7 +297,7 @@ def test_broadcasts_that_would_pile_up_are_left_out() -> None:
             for stamp in range(1, 9):
                 models.broadcast(x, stamp)
                 fabric.pause(1.0)
-            spans = fabric.ledger.front
+            spans = fabric.ledger.training
         counts = fabric.ledger.counts
         return spans.transfer + spans.waiting, counts["unpublished"] + sum(
             fabric.ledger.exchanges.values()

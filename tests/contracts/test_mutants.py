@@ -1,7 +1,7 @@
 """The contracts have teeth: algorithms with a known bug must fail them.
 
 Every mutant is a bug that was found in published code, or in ours while it was written.
-Helper each stands what it must fail, and for the treacherous ones what it passes.
+Beside each stands what it must fail, and for the treacherous ones what it passes.
 """
 
 from collections.abc import Callable, Iterator

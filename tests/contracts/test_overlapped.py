@@ -39,7 +39,7 @@ def test_work_is_booked_apart_and_the_wait_for_it_where_it_ends(world: Ranks) ->
         overlapped.join()  # nothing is left, so this returns at once
         overlapped.close()
         ledger = fabric.ledger
-        booked = ledger.beside.transfer, ledger.front.transfer
+        booked = ledger.overlapped.transfer, ledger.training.transfer
         return computed, blocked, booked, (running, ended)
 
     for computed, blocked, (beside, front), states in world.together(1, work):

@@ -345,8 +345,8 @@ def test_staleness_of_a_gradient_handed_over_counts_changes_since_its_copy() -> 
             replicas.take_over()
             y = replicas.pull()
             if fabric.rank == 1:
-                replicas.average_beside(0)
-                replicas.average_beside(0)
+                replicas.average_overlapped(0)
+                replicas.average_overlapped(0)
             fabric.pause(1.0)
             replicas.hand_over(y)
             replicas.take_over()
@@ -355,7 +355,7 @@ def test_staleness_of_a_gradient_handed_over_counts_changes_since_its_copy() -> 
     assert World(2).run(work) == [2.0, 2.0]
 
 
-# --- age of the models mixed in
+# --- age of the models averaged in
 
 
 @pytest.mark.parametrize(
@@ -475,9 +475,9 @@ def test_a_copy_lacks_at_most_the_gradient_that_was_handed_over_last() -> None:
 
         with HandoverReplicas(fabric, x, step, repair=step) as replicas:
             if fabric.rank == 1:
-                replicas.average_beside(0)
+                replicas.average_overlapped(0)
                 return read
-            with replicas.beside(lambda: (replicas.take_over(), fabric.pause(2.5))):
+            with replicas.overlapped(lambda: (replicas.take_over(), fabric.pause(2.5))):
                 for _ in range(12):
                     read.append(float(replicas.pull()[0]))
                     fabric.pause(1.0)

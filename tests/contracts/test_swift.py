@@ -65,7 +65,7 @@ def test_every_c_s_th_step_mixes_and_the_others_are_plain() -> None:
                 walked.models[k + 1], x[rank], rtol=0, atol=1e-14
             )
     for walked in walks:
-        # a model is sent in every step; what is noted is noted where models are mixed
+        # a model is sent in every step; notes are made where models are averaged
         np.testing.assert_array_equal(walked.column("messages_out"), 2.0)
         noted = np.isfinite(walked.column("staleness"))
         assert noted.tolist() == [k in (2, 5) for k in range(7)]
@@ -84,7 +84,7 @@ def test_a_worker_without_neighbors_runs_sgd(world: Ranks) -> None:
 # --- ages
 
 
-def test_stamps_give_the_age_of_the_models_mixed() -> None:
+def test_stamps_give_the_age_of_the_models_averaged() -> None:
     """A message takes 9 ms, a gradient 2 ms: payload, stamp and version, 3 ms each.
 
     So a model of step k is there in step k + 4, and three of four are left out, since

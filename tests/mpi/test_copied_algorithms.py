@@ -6,9 +6,11 @@ its line are filled. `tests/contracts/test_renamed.py` compares every figure in
 virtual time.
 """
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import pytest
 from mpi4py import MPI
@@ -41,10 +43,18 @@ COPY = "under-another-name"
 SLOWDOWN = SlowdownSpec("constant", (0,), 3.0)
 
 
-def recorded(kind: str, warm_up: int | None) -> Trace | None:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Yield one folder of all ranks; rank 0 removes it, whatever the test did."""
+    world = MPI.COMM_WORLD
+    with TemporaryDirectory() if world.rank == 0 else nullcontext() as path:
+        yield Path(world.bcast(path))
+
+
+def recorded(kind: str, warm_up: int | None, folder: Path) -> Trace | None:
     """Run a trial on all ranks, rank 0 slowed; return its trace on rank 0."""
     world = MPI.COMM_WORLD
-    folder = Path(world.bcast(mkdtemp() if world.rank == 0 else None))
+    folder.mkdir(exist_ok=True)  # by all: no rank writes before it is there
     trial = Trial(
         ranks=world.size,
         algorithm=AlgorithmSpec(kind, {} if warm_up is None else {"warmup": warm_up}),
@@ -88,11 +98,11 @@ def described(trace: Trace) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ALGORITHMS)
 def test_the_same_is_said_of_an_algorithm_and_of_its_copy(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ALGORITHMS, COPY, replace(ALGORITHMS[kind], name=COPY))
     warm_up = 3 if "warmup" in ALGORITHMS[kind].settings else None
-    traces = [recorded(name, warm_up) for name in (kind, COPY)]
+    traces = [recorded(name, warm_up, folder / name) for name in (kind, COPY)]
     if all(traces):  # on rank 0
         original, copy = map(described, traces)
         assert "False" not in copy["verification"]

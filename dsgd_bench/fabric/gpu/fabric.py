@@ -241,7 +241,7 @@ class DeviceFabric(WrappedFabric):
         """Book the block as transfer, on the training thread."""
         started = self._fabric.now()
         yield
-        self._fabric.ledger.front.transfer += self._fabric.now() - started
+        self._fabric.ledger.training.transfer += self._fabric.now() - started
 
     def vectors(self, length: int, like: NDArray[Any]) -> VectorWindow:
         """Open a window of a vector of `length` zeros on every rank; collective."""

@@ -61,7 +61,7 @@ class StagedMessages:
             self._messages.send(values, rank)
             return
         host = self._staging[values]
-        if host.ctypes.data in self._on_their_way:  # to somebody else, and still whole
+        if host.ctypes.data in self._on_their_way:  # to another rank, and still whole
             for part in memory.chunks(values):
                 self._messages.send(host[part], rank)
             return

@@ -105,7 +105,7 @@ class MpiFabric(Communicator):
             self.ledger.met(entered, done)
         x *= 1 / self.size
         finish(x)
-        self.ledger.front.update += self.now() - done
+        self.ledger.training.update += self.now() - done
 
     def averaging(self, x: Array) -> "_Averaging":
         """Start the mean on entry (``MPI_Iallreduce``), finish it on exit."""
@@ -274,7 +274,7 @@ class _Averaging:
         self._entered = fabric.now()
         self._request = fabric.comm.Iallreduce(MPI.IN_PLACE, self._x, op=MPI.SUM)
         self._began = fabric.now()
-        fabric.ledger.front.transfer += self._began - self._entered
+        fabric.ledger.training.transfer += self._began - self._entered
 
     def __exit__(
         self,

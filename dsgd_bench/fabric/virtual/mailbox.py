@@ -1,4 +1,4 @@
-"""What two-sided messages are while nobody has them: letters, requests, boxes."""
+"""What two-sided messages are while no rank has them: letters, requests, boxes."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """Two-sided messages in virtual time, stricter than MPI.
 
 A message is done once it has crossed the network and its receive was posted: code that
-counts on the library to keep what nobody asked for yet ends in a deadlock, by name.
+counts on the library to keep what no rank has asked for ends in a deadlock, by name.
 Only simulated networks keep short ones, as libraries do.
 """
 

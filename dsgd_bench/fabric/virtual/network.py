@@ -8,8 +8,8 @@ node, cut through: it can be in both at once. Messages that meet at a port go on
 the other, so servers and shared links congest. Words and stamps slip in between.
 Between ranks of one node a message costs what shared memory does, and no port.
 
-A one-sided operation is a request and an answer; whoever started it has nothing else to
-do until then. Where the network's hardware cannot perform it, the target must: at once
+A one-sided operation is a request and an answer; its origin has nothing else to do
+until then. Where the network's hardware cannot perform it, the target must: at once
 if it is in a call of MPI's, else when its progress thread looks next, or, without one,
 when it calls MPI again.
 
@@ -71,7 +71,7 @@ class Network:
         return there, there
 
     def keeps(self, nbytes: int) -> bool:
-        """Tell whether a message leaves although nobody has asked for it: none does."""
+        """Tell whether a message leaves before a rank has asked for it: none does."""
         del nbytes
         return False
 
@@ -151,7 +151,7 @@ class Interconnect:
         return self._carry(source, target, nbytes, now, now + self._far.overhead)
 
     def keeps(self, nbytes: int) -> bool:
-        """Tell whether a message leaves although nobody has asked for it."""
+        """Tell whether a message leaves before a rank has asked for it."""
         return self.wire(nbytes) <= self.spec.eager
 
     def _carry(
@@ -211,7 +211,7 @@ class Interconnect:
         return max(done, there + far.latency + self._late(origin, target))
 
     def exchange(self, origin: int, target: int, nbytes: int, now: float) -> float:
-        """Get a model block by block and put each back mixed; return when all is done.
+        """Get a model in blocks, put each back averaged; return when all is done.
 
         What comes and what goes share no port: a long model takes little more time
         than one way, a short one is a get and then a put.
@@ -298,6 +298,6 @@ class Costs:
         self.word = self.operation("word", WORD)
 
     def operation(self, kind: Operation, size: float) -> float:
-        """Return what an operation takes where nobody else is under way."""
+        """Return what an operation takes where no other is under way."""
         seconds, per_byte = self._measured.get(kind, (self._asked, self.per_byte))
         return seconds + size * per_byte

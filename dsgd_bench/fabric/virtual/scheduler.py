@@ -49,7 +49,7 @@ def _rarely_collecting() -> Iterator[None]:
 class Meeting:
     """One collective: what it is, who came with what, and when all were there.
 
-    `result` is what whoever leaves first makes of the values, for all.
+    `result` is what the first rank to leave makes of the values, for all.
     """
 
     what: str
@@ -109,7 +109,7 @@ class Schedule:
         self._events: list[tuple[float, float, int, Task]] = []
         self._number = 0
         self.events = 0
-        # events; who is alone waits for nobody
+        # events; a lone rank waits for no other
         self._spin_limit = SPIN_LIMIT * size if size > 1 else math.inf
         self._spins_from = self._spin_limit
         self._alive_at = 0.0
@@ -171,7 +171,7 @@ class Schedule:
     def _let_others_run(self) -> None:
         """Give way, straight to who is due next, until it is this one's turn."""
         if self.broken:
-            raise GreenletExit  # a rank that is being ended waits for nobody
+            raise GreenletExit  # a rank that is being ended waits for no other
         due = self._next() if self._events else self._hub
         if due is not getcurrent():
             if due:
@@ -223,18 +223,18 @@ class Schedule:
         heappush(self._events, (time, tie, self._number, glet))
 
     def sleep(self, seconds: float) -> None:
-        """Let `seconds` of virtual time pass; whoever is due runs meanwhile.
+        """Let `seconds` of virtual time pass; ranks that are due run meanwhile.
 
         This is every event of a simulation: what it could call stands here in full.
         """
         if seconds > self._longest_sleep:  # noqa: PLR1730 (a call takes as long)
             self._longest_sleep = seconds
         if self.broken:
-            raise GreenletExit  # a rank that is being ended waits for nobody
+            raise GreenletExit  # a rank that is being ended waits for no other
         self.events += 1
         time, events = self.time + seconds, self._events
         due = current = getcurrent()
-        if not events or time < events[0][0]:  # nobody else is due before
+        if not events or time < events[0][0]:  # no other is due before
             self.time = time
         else:
             self._number += 1
@@ -265,7 +265,7 @@ class Schedule:
         self.sleep(self.stretched(seconds))
 
     def park(self, reason: str, among: list[Task] | None = None) -> None:
-        """Wait until somebody wakes the current greenlet, found in the list `among`."""
+        """Wait until another wakes the current greenlet, found in the list `among`."""
         if among is not None:
             among.append(getcurrent())
         self._parked[getcurrent()] = reason
@@ -277,12 +277,12 @@ class Schedule:
             self._push(self.time + late, glet)
 
     def rest(self, word: Word, seconds: float) -> None:
-        """Wait until a word changes, as whoever looks at it every `seconds` does."""
+        """Wait until a word changes, as seen by a look at it every `seconds`."""
         self.resting.setdefault(word, []).append((getcurrent(), seconds))
         self.park("waits for a lock")
 
     def changed(self, window: int, rank: int, index: int) -> None:
-        """Note that a word changed; whoever rests until it does looks again soon."""
+        """Note that a word changed; ranks that rest until it does look again soon."""
         self._spins_from = self.events + self._spin_limit  # as `alive` does
         self._alive_at = self.time
         if self.resting:
