@@ -23,8 +23,8 @@ from dsgd_bench.report import (
     looks,
     mllog,
     page,
+    renderers,
     server_table,
-    terminal,
     validation_table,
     verdicts,
     verification,
@@ -85,16 +85,16 @@ class Report:
         columns : int, optional
             Characters per line; by default those of the terminal.
         """
-        limit = terminal.width() if columns is None else columns
+        limit = renderers.width() if columns is None else columns
         parts = []
         for study in self.studies:
-            table = terminal.render(study.results, columns=limit)
+            table = renderers.text(study.results, limit)
             parts += [plain(study.heading), table, *map(plain, study.notes)]
             parts += [_wrapped(caution.text, limit) for caution in study.cautions]
             parts += ["", *verification.terminal(study.verified, limit)]
             parts += [*verdicts.terminal(study.answers, limit), ""]
         for title, compared, notes in across.sections(self.studies):
-            parts += [plain(f"{title}:"), terminal.render(compared, columns=limit)]
+            parts += [plain(f"{title}:"), renderers.text(compared, limit)]
             parts += [*(_wrapped(note, limit, "  ") for note in notes), ""]
         if self.remarks:
             parts += [*(_wrapped(remark, limit) for remark in self.remarks), ""]

@@ -14,10 +14,9 @@ from dsgd_bench.analysis.rows import SPANS
 from dsgd_bench.analysis.statistics import Estimate
 from dsgd_bench.io.escape import cell, plain
 from dsgd_bench.io.escape import markdown as safe
-from dsgd_bench.report import across, verdicts, verification
+from dsgd_bench.report import across, renderers, verdicts, verification
 from dsgd_bench.report.measures import MAXIMA, MEDIANS, RUN
 from dsgd_bench.report.study import Study
-from dsgd_bench.report.tables import Table
 
 SCHEMA = 1
 
@@ -35,7 +34,7 @@ def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> 
     """
     parts = ["# dsgd-bench report"]
     for study in studies:
-        parts += [f"## {safe(study.heading)}", _markdown_table(study.results)]
+        parts += [f"## {safe(study.heading)}", renderers.markdown(study.results)]
         parts += ["\n".join(f"- {safe(note)}" for note in study.notes)]
         if study.cautions:
             parts += ["### Read this first"]
@@ -44,7 +43,7 @@ def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> 
             ]
         parts += [verification.markdown(study.verified)]
         parts += [verdicts.markdown(study.answers)]
-        parts += ["### Quality, work and traffic", _markdown_table(study.work)]
+        parts += ["### Quality, work and traffic", renderers.markdown(study.work)]
         if study.provenance:
             facts = (
                 f"- {safe(f'{name}: {text}')}"
@@ -53,7 +52,7 @@ def markdown(studies: Sequence[Study], command: str, figures: Sequence[str]) -> 
             how = "Simulated" if study.simulated else "Measured"
             parts += [f"### {how} on", "\n".join(facts)]
     for title, table, notes in across.sections(studies):
-        parts += [f"## {safe(title)}", _markdown_table(table)]
+        parts += [f"## {safe(title)}", renderers.markdown(table)]
         parts += ["\n".join(f"- {safe(note)}" for note in notes)]
     parts += [f"![{name}]({name})" for name in figures]
     return (
@@ -103,16 +102,6 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "verdict": answer.verdict,
         "findings": [asdict(finding) for finding in answer.findings],
     }
-
-
-def _markdown_table(table: Table) -> str:
-    heads = [
-        f"{column.name} [{column.unit}]" if column.unit else column.name
-        for column in table.columns
-    ]
-    marks = [":--" if column.left else "--:" for column in table.columns]
-    rows = [heads, marks, *([*map(safe, r)] for r in table.cells)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _record(study: Study, line: Line) -> dict[str, Any]:

@@ -38,12 +38,15 @@ class Column:
         What a row stands for, a `Line` mostly, to text.
     left : bool
         Whether cells are text, set to the left.
+    wide : bool
+        Whether cells are sentences, which a page may break into lines.
     """
 
     name: str
     unit: str
     cell: Callable[[Any], str]
     left: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,12 @@ class Table:
 
     columns: tuple[Column, ...]
     cells: tuple[tuple[str, ...], ...]
-    rules: tuple[int, ...]
+    rules: tuple[int, ...] = ()
+
+    @property
+    def with_units(self) -> bool:
+        """Whether a header has a unit, so that headers take two lines."""
+        return any(column.unit for column in self.columns)
 
 
 def results(lines: Sequence[Line]) -> Table:

@@ -4,9 +4,10 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from dsgd_bench.analysis.findings import FAILS, HOLDS, OPEN, Answer, Finding
-from dsgd_bench.io.escape import html, plain
 from dsgd_bench.io.escape import markdown as safe
+from dsgd_bench.io.escape import plain
 from dsgd_bench.report.numbers import DASH, NONE, number
+from dsgd_bench.report.tables import Column, Table
 
 TITLE = "What the papers expect"
 MARKS = {HOLDS: "+", FAILS: "!", OPEN: "?"}
@@ -19,7 +20,7 @@ def terminal(answers: Sequence[Answer], columns: int) -> list[str]:
     """Return a line per expectation, and one per finding that does not hold."""
     if not answers:
         return []
-    lines = [f"{TITLE}: {_total(answers)}"]
+    lines = [f"{TITLE}: {total(answers)}"]
     for answer in answers:
         if answer.verdict != OPEN:
             text = f"{count(answer)}: {answer.expectation.sentence}"
@@ -38,7 +39,7 @@ def markdown(answers: Sequence[Answer]) -> str:
     """Return the same as a list, with all sources; empty without any."""
     if not answers:
         return ""
-    lines = [f"### {TITLE}", "", f"{_total(answers)}.", ""]
+    lines = [f"### {TITLE}", "", f"{total(answers)}.", ""]
     for answer in answers:
         expected = answer.expectation
         lines.append(
@@ -53,15 +54,27 @@ def markdown(answers: Sequence[Answer]) -> str:
     return "\n".join(lines)
 
 
-def page(answers: Sequence[Answer]) -> str:
-    """Return a card of the page: every expectation, with all findings folded in."""
-    if not answers:
-        return ""
-    items = "".join(_item(answer) for answer in answers)
-    return (
-        f'<div class="card"><h3>{TITLE}</h3><p class="soft">{html(_total(answers))}'
-        f".</p>{items}</div>\n"
+def table(answer: Answer) -> Table:
+    """Return a line per finding, for the page: what was measured, expected, and why."""
+    unit = answer.expectation.unit
+    columns = (
+        Column("case", "", str, left=True),
+        Column("measured", unit, str),
+        Column("expected", unit, str),
+        Column("verdict", "", str, left=True),
+        Column("why", "", str, left=True, wide=True),
     )
+    cells = tuple(
+        (
+            finding.subject or "the study",
+            number(finding.measured),
+            expected(finding),
+            finding.verdict,
+            finding.why,
+        )
+        for finding in answer.findings
+    )
+    return Table(columns, cells)
 
 
 def count(answer: Answer) -> str:
@@ -93,7 +106,7 @@ def expected(finding: Finding) -> str:
     return f"{number(finding.low)} to {number(finding.high)}"
 
 
-def _total(answers: Sequence[Answer]) -> str:
+def total(answers: Sequence[Answer]) -> str:
     """Return how many findings there are of each verdict."""
     words = {HOLDS: "hold", FAILS: "do not", OPEN: "cannot be decided here"}
     counts = {
@@ -128,30 +141,6 @@ def _range(answer: Answer) -> str:
 
 def _about(finding: Finding) -> str:
     return f"{finding.subject}: " if finding.subject else ""
-
-
-def _item(answer: Answer) -> str:
-    rows = "".join(
-        f'<tr><td class="text">{html(cell)}</td>'
-        f"<td>{NONE if finding.measured is None else number(finding.measured)}</td>"
-        f"<td>{expected(finding)}</td>"
-        f'<td class="text">{html(finding.verdict)}</td>'
-        f'<td class="text why">{html(finding.why)}</td></tr>'
-        for finding in answer.findings
-        for cell in [finding.subject or "the study"]
-    )
-    told = answer.expectation
-    unit = html(told.unit)
-    return (
-        f'<details class="answer"{" open" if answer.verdict == FAILS else ""}>'
-        f"<summary>{MARKS[answer.verdict]} {html(count(answer))}:"
-        f" <span>{html(told.sentence)}</span>"
-        f" <small>{html(told.source)}</small></summary>"
-        f'<div class="scroll"><table><thead><tr><th class="text">case</th>'
-        f"<th>measured<small>{unit}</small></th><th>expected<small>{unit}</small></th>"
-        '<th class="text">verdict</th><th class="text">why</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></details>"
-    )
 
 
 def _wrapped(text: str, columns: int, mark: str, *, deeper: int = 0) -> str:

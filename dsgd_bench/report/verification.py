@@ -4,12 +4,17 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from dsgd_bench.analysis.checks import Check, Verification
-from dsgd_bench.io.escape import html, plain
-from dsgd_bench.io.escape import markdown as safe
+from dsgd_bench.io.escape import plain
+from dsgd_bench.report import renderers
+from dsgd_bench.report.tables import Column, Table
 
 TITLE = "Verification"
 WIDEST = 100
 """Characters up to which a line of text is easy to read."""
+HEADS = tuple(
+    Column(name, "", str, left=True)
+    for name in ("trial", "check", "found", "expected", "because")
+)
 
 
 def terminal(verified: Sequence[Verification], columns: int) -> list[str]:
@@ -33,41 +38,20 @@ def markdown(verified: Sequence[Verification]) -> str:
     """Return the same as a sentence, or a table; empty without finished trials."""
     if not verified:
         return ""
-    lines = [f"### {TITLE}", "", f"{summary(verified)}."]
-    failures = list(_failures(verified))
-    if failures:
-        lines += ["", "| trial | check | found | expected | because |"]
-        lines += ["| :-- | :-- | :-- | :-- | :-- |"]
-    for trial, check in failures:
-        cells = (f"{trial.label} ({trial.trial_id})", *_cells(check))
-        lines.append(f"| {' | '.join(map(safe, cells))} |")
-    return "\n".join(lines)
+    parts = [f"### {TITLE}", f"{summary(verified)}."]
+    found = table(verified)
+    if found:
+        parts.append(renderers.markdown(found))
+    return "\n\n".join(parts)
 
 
-def page(verified: Sequence[Verification]) -> str:
-    """Return a line of the page, or a card with a table of what does not hold."""
-    if not verified:
-        return ""
-    told = html(summary(verified))
-    failures = list(_failures(verified))
-    if not failures:
-        return f'<p class="soft">{TITLE}: {told}.</p>\n'
-    rows = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="text">{html(cell)}</td>'
-            for cell in (f"{trial.label} ({trial.trial_id})", *_cells(check))
-        )
-        + "</tr>"
-        for trial, check in failures
+def table(verified: Sequence[Verification]) -> Table | None:
+    """Return a line per check that fails; None if all pass."""
+    cells = tuple(
+        (f"{trial.label} ({trial.trial_id})", *_cells(check))
+        for trial, check in _failures(verified)
     )
-    heads = ("trial", "check", "found", "expected", "because")
-    head = "".join(f'<th class="text">{name}</th>' for name in heads)
-    return (
-        f'<div class="card warn"><h3>{TITLE}</h3><p>{told}.</p>'
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></div>\n"
-    )
+    return Table(HEADS, cells) if cells else None
 
 
 def summary(verified: Sequence[Verification]) -> str:

@@ -37,8 +37,8 @@ DOORS = {
     "h5py": {"trace"},
     "cupy": {"arrays/cuda.py", "arrays/memory.py"},
     "cupyx": {"arrays/cuda.py", "arrays/memory.py"},
-    "jinja2": {"batch/slurm/script.py"},
-    "markupsafe": {"batch/slurm/script.py"},
+    "jinja2": {"batch/slurm/script.py", "report/renderers.py"},
+    "markupsafe": {"batch/slurm/script.py", "report/renderers.py"},
     "pooch": {"problems/fetch.py"},
     "sklearn": {"problems/formats.py"},
     "torch": {

@@ -152,6 +152,11 @@ def test_html_is_escaped_by_the_one_function_that_also_drops_what_is_unseen():
     assert users == {"escape.py"}
 
 
+def test_pages_are_written_in_templates_and_not_in_code():
+    files = PACKAGE.rglob("*.py")
+    assert not [path for path in files if re.search("</[a-z]", path.read_text())]
+
+
 def test_a_console_shows_text_as_it_is(capsys):
     Plain(width=1000).print(NASTY)
     (line,) = capsys.readouterr().out.splitlines()
