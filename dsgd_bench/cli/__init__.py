@@ -10,18 +10,20 @@ from typing import NoReturn
 from dsgd_bench import __version__
 from dsgd_bench.cli import (
     bench,
+    bench_rank,
     data,
     doctor,
+    doctor_rank,
     lists,
     plan,
     probe,
-    rank_verbs,
     replay,
     report,
     run,
     simulate,
     status,
     submit,
+    worker,
 )
 from dsgd_bench.cli.verb_parts import FAILED, INTERRUPTED, REFUSED
 from dsgd_bench.errors import DsgdError
@@ -42,8 +44,12 @@ VERBS = (
     doctor,
     bench,
     probe,
+    worker,
+    doctor_rank,
+    bench_rank,
 )
-"""One file each, in the order of the help."""
+"""One file each, in the order of the help; the last three are those that the suite
+itself starts on ranks."""
 
 UNPRINTED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """Why standard output may fail: no room for it, or no place."""
@@ -112,5 +118,4 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(required=True, metavar="VERB")
     for verb in VERBS:
         verb.add(verbs)
-    rank_verbs.add(verbs)
     return top
