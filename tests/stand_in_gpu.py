@@ -147,8 +147,7 @@ class Kernels:
                 bare.append(
                     make(bare[1] if name in ("axpy", "accumulate") else bare[0])
                 )
-            atomic = name in ("accumulate", "exchange_halves")
-            lock = one_at_a_time if atomic else nullcontext
+            lock = one_at_a_time if name == "accumulate" else nullcontext
             _stream().append(lambda: _under(lock, host_form, bare))
 
         return launch

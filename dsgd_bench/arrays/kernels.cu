@@ -149,50 +149,11 @@ __global__ void update(Index n, double lr, double momentum, double decay, Index 
         InOut<T>{u});
 }
 
-// y <- m = (x + y) / 2; x <- what `descend` makes of m
-template <typename T>
-__global__ void average_and_descend(Index n, double lr, double decay, T* x, T* y,
-                                    const T* g)
-{
-    const Rule<T> rule{T(lr), T(0), T(decay), false};
-    each<T>(
-        n,
-        [=](Index, T& x, T& y, T g) {
-            x = y = (x + y) * T(0.5);
-            rule.descend(x, g);
-        },
-        InOut<T>{x}, InOut<T>{y}, In<T>{g});
-}
-
-// y <- m = (x + y) / 2; x <- what `update` makes of m
-template <typename T>
-__global__ void average_and_update(Index n, double lr, double momentum, double decay,
-                                   Index nesterov, T* x, T* y, const T* g, T* u)
-{
-    const Rule<T> rule{T(lr), T(momentum), T(decay), nesterov != 0};
-    each<T>(
-        n,
-        [=](Index, T& x, T& y, T g, T& u) {
-            x = y = (x + y) * T(0.5);
-            rule.update(x, g, u);
-        },
-        InOut<T>{x}, InOut<T>{y}, In<T>{g}, InOut<T>{u});
-}
-
 // z <- x / w, w one element
 template <typename T> __global__ void debias(Index n, const T* x, const T* w_, T* z)
 {
     const T w = *w_;
     each<T>(n, [=](Index, T& z, T x) { z = x / w; }, Out<T>{z}, In<T>{x});
-}
-
-// out <- (y - x) / 2; out may be y
-template <typename T>
-__global__ void half_difference(Index n, const T* x, const T* y, T* out)
-{
-    each<T>(
-        n, [](Index, T& out, T x, T y) { out = (y - x) * T(0.5); }, Out<T>{out}, In<T>{x},
-        In<T>{y});
 }
 
 // y <- y + a x, though others add to y from other GPUs
@@ -201,18 +162,6 @@ template <typename T> __global__ void accumulate(Index n, double a_, const T* x,
     const T a = a_;
     for (Index i = me(); i < n; i += everybody())
         atomicAdd_system(y + i, a * x[i]);
-}
-
-// d = (y - x) / 2, x <- x + d, y <- y - d, though others add to both; volatile: what is
-// read may be a moment old, but not a copy in a cache of this GPU
-template <typename T>
-__global__ void exchange_halves(Index n, volatile T* x, volatile T* y)
-{
-    for (Index i = me(); i < n; i += everybody()) {
-        const T half = (y[i] - x[i]) * T(0.5);
-        atomicAdd_system(const_cast<T*>(x) + i, half);
-        atomicAdd_system(const_cast<T*>(y) + i, -half);
-    }
 }
 
 // g <- g + strength g g (x - before)

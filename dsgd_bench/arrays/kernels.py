@@ -28,12 +28,8 @@ ON_VECTORS = (
     "average_both",
     "descend",
     "update",
-    "average_and_descend",
-    "average_and_update",
     "debias",
-    "half_difference",
     "accumulate",
-    "exchange_halves",
     "compensate",
     "compensate_adaptively",
     "add_bias",
@@ -160,33 +156,13 @@ class Kernels:
         """Move `x` by a gradient with momentum; see `updates.update`."""
         self._each("update", x, *_scalars(rule), x, g, u)
 
-    def average_and_descend(
-        self, x: Array, y: Array, g: Array, lr: float, decay: float
-    ) -> None:
-        """Average, then descend; see `updates.average_and_descend`."""
-        self._each("average_and_descend", x, float(lr), float(decay), x, y, g)
-
-    def average_and_update(
-        self, x: Array, y: Array, g: Array, u: Array, rule: Rule
-    ) -> None:
-        """Average, then update; see `updates.average_and_update`."""
-        self._each("average_and_update", x, *_scalars(rule), x, y, g, u)
-
     def debias(self, x: Array, w: Array, z: Array) -> None:
         """Compute ``z <- x / w``; see `updates.debias`."""
         self._each("debias", z, x, w, z)
 
-    def half_difference(self, x: Array, y: Array, out: Array) -> None:
-        """Compute ``out <- (y - x) / 2``; see `updates.half_difference`."""
-        self._each("half_difference", out, x, y, out)
-
     def accumulate(self, a: float, x: Array, y: Array) -> None:
         """Compute ``y <- y + a x`` atomically; see `updates.accumulate`."""
         self._each("accumulate", y, float(a), x, y)
-
-    def exchange_halves(self, x: Array, y: Array) -> None:
-        """Exchange half the difference; see `updates.exchange_halves`."""
-        self._each("exchange_halves", x, x, y)
 
     def compensate(self, g: Array, x: Array, before: Array, strength: float) -> None:
         """Bring a late gradient up to date; see `updates.compensate`."""

@@ -83,40 +83,10 @@ def average_both(x: Array, y: Array) -> None:
         gpu().average_both(x, y)
         return
     for part in blocks(x):
-        _average_both(x[part], y[part])
-
-
-def _average_both(x: Array, y: Array) -> None:
-    """Do so with one block; halved twice, since copying within the cache is slower."""
-    x += y
-    np.multiply(x, 0.5, out=y)
-    x *= 0.5
-
-
-def average_and_descend(
-    x: Array, y: Array, g: Array, lr: float, decay: float, scratch: Scratch
-) -> None:
-    """Compute ``m = (x + y) / 2``, ``y <- m``, ``x <- m - lr (g + decay m)``."""
-    if on_gpu(x):
-        gpu().average_and_descend(x, y, g, lr, decay)
-        return
-    for part in blocks(x):
-        mean = x[part]
-        _average_both(mean, y[part])
-        descend(mean, g[part], lr, decay, scratch)
-
-
-def average_and_update(
-    x: Array, y: Array, g: Array, u: Array, rule: Rule, scratch: Pair
-) -> None:
-    """Compute ``m = (x + y) / 2``, ``y <- m``, and `x` as `update` leaves m."""
-    if on_gpu(x):
-        gpu().average_and_update(x, y, g, u, rule)
-        return
-    for part in blocks(x):
-        mean = x[part]
-        _average_both(mean, y[part])
-        update(mean, g[part], u[part], rule, scratch)
+        mean, other = x[part], y[part]
+        mean += other
+        np.multiply(mean, 0.5, out=other)
+        mean *= 0.5  # halved twice, since copying within the cache is slower
 
 
 def debias(x: Array, w: Array, z: Array) -> None:
@@ -125,15 +95,6 @@ def debias(x: Array, w: Array, z: Array) -> None:
         gpu().debias(x, w, z)
         return
     np.divide(x, w, out=z)
-
-
-def half_difference(x: Array, y: Array, out: Array) -> None:
-    """Compute ``out <- (y - x) / 2``, what moves x to the average; `out` may be y."""
-    if on_gpu(x):
-        gpu().half_difference(x, y, out)
-        return
-    np.subtract(y, x, out=out)
-    out *= 0.5
 
 
 def accumulate(a: float, x: Array, y: Array, scratch: Scratch) -> None:
@@ -146,18 +107,6 @@ def accumulate(a: float, x: Array, y: Array, scratch: Scratch) -> None:
         gpu().accumulate(a, x, y)
         return
     axpy(a, x, y, scratch)
-
-
-def exchange_halves(x: Array, y: Array, scratch: Scratch) -> None:
-    """Compute ``d = (y - x) / 2``, ``x <- x + d``, ``y <- y - d``, as `accumulate`."""
-    if on_gpu(x):
-        gpu().exchange_halves(x, y)
-        return
-    for part in blocks(x):
-        half = scratch[part]
-        half_difference(x[part], y[part], half)
-        x[part] += half
-        y[part] -= half
 
 
 EPSILON = 1e-7

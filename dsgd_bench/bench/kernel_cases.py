@@ -54,8 +54,7 @@ def vector_cases(device: Host, nbytes: int, dtype: str) -> Iterator[Case]:
     random = rng.generator(0, "bench")
     n = max(1, nbytes // np.dtype(dtype).itemsize)
     x, y, g, u, z = (device.put(random.random(n).astype(dtype)) for _ in range(5))
-    yield from _models(x, y, g, u, z)
-    yield from _differences(x, y, z)
+    yield from _models(x, y, z)
     yield from _learned(x, y, g, u)
     yield from _layers(device, x, y)
 
@@ -71,8 +70,8 @@ def copy_case(device: Host, nbytes: int, dtype: str) -> Case:
     return Case("copy", copy, copy, 2 * source.nbytes)
 
 
-def _models(x: Array, y: Array, g: Array, u: Array, z: Array) -> Iterator[Case]:
-    one, pair, w = Scratch(x), Pair.like(x), x[:1].copy()
+def _models(x: Array, y: Array, z: Array) -> Iterator[Case]:
+    one, w = Scratch(x), x[:1].copy()
     size = x.nbytes
 
     def axpy() -> None:
@@ -87,40 +86,11 @@ def _models(x: Array, y: Array, g: Array, u: Array, z: Array) -> Iterator[Case]:
     def debias() -> None:
         z[...] = x / w
 
-    def average_and_update() -> None:
-        both()
-        _update(x, g, u)
-
     yield Case("axpy", lambda: arrays.axpy(LR, x, y, one), axpy, 3 * size)
     yield Case("average", lambda: arrays.average(x, y), average, 3 * size)
     yield Case("average both", lambda: updates.average_both(x, y), both, 4 * size)
-    yield Case(
-        "average and update",
-        lambda: updates.average_and_update(x, y, g, u, RULE, pair),
-        average_and_update,
-        7 * size,
-    )
     yield Case("de-bias", lambda: updates.debias(x, w, z), debias, 2 * size)
     yield Case("accumulate", lambda: updates.accumulate(LR, x, y, one), axpy, 3 * size)
-
-
-def _differences(x: Array, y: Array, z: Array) -> Iterator[Case]:
-    one, size = Scratch(x), x.nbytes
-
-    def half() -> None:
-        z[...] = (y - x) / 2
-
-    def halves() -> None:
-        d = (y - x) / 2
-        x[...] += d
-        y[...] -= d
-
-    yield Case(
-        "half difference", lambda: updates.half_difference(x, y, z), half, 3 * size
-    )
-    yield Case(
-        "exchange halves", lambda: updates.exchange_halves(x, y, one), halves, 4 * size
-    )
 
 
 def _update(x: Array, g: Array, u: Array) -> None:

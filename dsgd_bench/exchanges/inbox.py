@@ -26,19 +26,15 @@ class Inbox(Slots):
 
     Parameters
     ----------
-    fabric : Fabric
-        This rank's fabric.
-    like : array of shape (dim,)
-        A message, for its length and type.
-    sources, targets : sequences of int
-        Ranks that this rank receives from and sends to; the same edges on every rank.
+    fabric, like, sources, targets
+        As for `Slots`.
     slots : int
         Messages of one edge that may be unread.
 
     Raises
     ------
     FabricError
-        If the ranks do not agree on the edges.
+        As for `Slots`.
     """
 
     def __init__(

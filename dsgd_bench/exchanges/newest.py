@@ -34,8 +34,8 @@ class Newest(Slots):
     x : array of shape (dim,)
         This rank's initial model, which its targets have, with its first step as
         stamp, until the first one is published.
-    sources, targets : sequences of int
-        Ranks that this rank receives from and sends to; the same edges on every rank.
+    sources, targets
+        As for `Slots`.
     slots : int
         Versions kept; with two a reader must be done before the next one comes.
     state : State, optional
@@ -44,7 +44,7 @@ class Newest(Slots):
     Raises
     ------
     FabricError
-        If the ranks do not agree on the edges.
+        As for `Slots`.
     """
 
     def __init__(

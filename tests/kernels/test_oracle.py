@@ -41,11 +41,7 @@ OPERATIONS = {
     "update, plain": (3, with_scratch(updates.update, PLAIN)),
     "update, heavy ball": (3, with_scratch(updates.update, HEAVY)),
     "update, Nesterov": (3, with_scratch(updates.update, NESTEROV)),
-    "average_and_descend": (3, with_scratch(updates.average_and_descend, 0.3, 0.1)),
-    "average_and_update": (4, with_scratch(updates.average_and_update, NESTEROV)),
-    "half_difference": (3, updates.half_difference),
     "accumulate": (2, lambda x, y: updates.accumulate(-0.3, x, y, Scratch(y))),
-    "exchange_halves": (2, with_scratch(updates.exchange_halves)),
     "compensate": (3, with_scratch(updates.compensate, 0.4)),
     "compensate_adaptively": (
         4,
@@ -57,10 +53,6 @@ OPERATIONS = {
             (0.4, 0.95),
             Pair.like(g),
         ),
-    ),
-    "half_difference, in place": (
-        2,
-        lambda x, y: updates.half_difference(x, y, y),
     ),
 }
 """Name: number of vectors, and the operation on them."""

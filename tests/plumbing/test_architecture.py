@@ -192,6 +192,23 @@ def test_imports_run_one_way():
     assert {name: rooms for name, rooms in against.items() if rooms} == {}
 
 
+@pytest.mark.parametrize("file", ["updates.py", "layers.py"])
+def test_every_operation_on_vectors_is_used_by_more_than_benchmarks(file):
+    """A kernel that only its test and its benchmark call has no use."""
+    offered = {
+        node.name
+        for node in tree_of(PACKAGE / "arrays" / file).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    }
+    used = {
+        getattr(node, "attr", getattr(node, "id", ""))
+        for path in FILES
+        if room_of(path) not in {"arrays", "bench"}
+        for node in ast.walk(tree_of(path))
+    }
+    assert not offered - used
+
+
 def test_a_foreign_library_has_one_door():
     past = []
     for path in FILES:
