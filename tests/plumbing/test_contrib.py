@@ -20,6 +20,8 @@ import yaml
 from dsgd_bench import cli
 from dsgd_bench.config import read_study
 
+pytestmark = pytest.mark.usefixtures("any_trace_is_valid")
+
 ROOT = Path(__file__).resolve().parents[2]
 CONTRIB = ROOT / "contrib"
 FILES = sorted(path for path in CONTRIB.glob("*/*") if path.is_file())

@@ -17,6 +17,8 @@ from dsgd_bench.spec.machine import Machine
 from dsgd_bench.spec.trial import Study
 from dsgd_bench.study import runner
 
+pytestmark = pytest.mark.usefixtures("any_trace_is_valid")
+
 STATES = ("finished", "failed", "unreadable", "missing")
 
 

@@ -12,6 +12,8 @@ from dsgd_bench.config.identity import trial_id
 from dsgd_bench.report import fom, mllog, read_report
 from dsgd_bench.trace import open_trace
 
+pytestmark = pytest.mark.usefixtures("any_trace_is_valid")
+
 FOM = re.compile(r"^FOM (\S+) (-?(?:\d[\d.e+-]*|inf)) (\S+)$")
 SENTINEL = re.compile(r"^DSGD_BENCH_RESULT (OK|FAIL) id=([0-9a-f]{12})$")
 
