@@ -529,18 +529,24 @@ def test_settings_without_effect_are_refused(build: Any, said: str) -> None:
         build()
 
 
-@pytest.mark.parametrize("shards_by", ["even", "dirichlet"])
-def test_every_sample_of_a_logistic_problem_goes_to_one_rank(shards_by: str) -> None:
-    problem = Logistic()
-    shards = [
+def shards_of(problem: Logistic, shards_by: str) -> list[Batches]:
+    """Return the batches of four ranks."""
+    return [
         Batches(problem, ranks=4, rank=rank, batch=32, shards_by=shards_by, alpha=0.2)
         for rank in range(4)
     ]
-    if shards_by == "even":
-        seen = [s.indices(k) for s in shards for k in range(s.rounds)]
-        assert sorted(np.concatenate(seen)) == list(range(problem.samples))
-        return
-    parts = [s._shard for s in shards]
+
+
+def test_an_epoch_of_even_shards_has_every_sample_once() -> None:
+    problem = Logistic()
+    shards = shards_of(problem, "even")
+    seen = [s.indices(k) for s in shards for k in range(s.rounds)]
+    assert sorted(np.concatenate(seen)) == list(range(problem.samples))
+
+
+def test_every_sample_of_a_logistic_problem_goes_to_one_rank_unevenly() -> None:
+    problem = Logistic()
+    parts = [s._shard for s in shards_of(problem, "dirichlet")]
     assert sorted(np.concatenate(parts)) == list(range(problem.samples))
     # an even split has about 0.5 everywhere, to 0.03 (one standard deviation)
     odd = [problem.labels[part].mean() for part in parts]

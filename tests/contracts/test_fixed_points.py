@@ -17,8 +17,16 @@ from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec, SlowdownSpec
 
 WORKERS = 4
 
-AVERAGING = ("asgd", "dasgd", "adpsgd", "adpsgd-overlapped", "adpsgd-waitfree", "acid")
-"""Asynchronous ones whose mean, or center, moves by every gradient once."""
+AVERAGING = [
+    name
+    for name, algorithm in ALGORITHMS.items()
+    if algorithm.traits >= {"asynchronous", "mean-preserving"}
+    and algorithm.traits & {"center", "consensus", "eventually-identical"}
+]
+"""Asynchronous ones whose mean, or center, moves by every gradient once, and whose
+models stay near each other."""
+
+IDENTICAL = [name for name, a in ALGORITHMS.items() if "identical" in a.traits]
 
 
 def centers() -> Array:
@@ -39,7 +47,7 @@ def settle(kind: str, slope: Slope, lr: float, **more: Any) -> tuple[Array, list
     return final, [len(w.rows) for w in workers]
 
 
-@pytest.mark.parametrize("kind", ["allreduce", "ssgd"])
+@pytest.mark.parametrize("kind", IDENTICAL)
 def test_averaged_gradients_solve_uneven_curvatures_exactly(kind: str) -> None:
     """sum_i g_i(x) = 0 for one x: no error of the order of the learning rate."""
     curvatures = np.array([0.3, 0.5, 0.7, 0.9])

@@ -282,7 +282,7 @@ def test_a_gradient_never_applied_is_caught(breed: Callable[..., str]) -> None:
 def test_averaging_one_end_only_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a worker pulls another one's model and keeps the average to itself."""
     monkeypatch.setattr(StrictWindow, "put", lambda *_: None)
-    for kind in ("adpsgd", "adpsgd-overlapped", "adpsgd-waitfree"):
+    for kind in replica_contracts.LOCKED:
         fails(KEEPS_SUM, kind, 3)
 
 
@@ -295,7 +295,7 @@ def test_averaging_without_locks_is_caught(
     )
     mass = replica_contracts.test_no_mass_is_lost_under_a_thousand_hostile_schedules
     torn = replica_contracts.test_no_read_is_torn_under_hostile_schedules
-    for kind in ("adpsgd", "adpsgd-overlapped", "adpsgd-waitfree"):
+    for kind in replica_contracts.LOCKED:
         for promise in (mass, torn):
             with pytest.raises(FAILURES):
                 promise(kind, small_blocks)

@@ -7,13 +7,14 @@ import pytest
 from conftest import Ranks
 from driving import DIMENSION, Walk, bowl, flat, start_of, walk
 
+from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.compensation import Compensation
 from dsgd_bench.arrays import Array
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.spec.trial import OptimizerSpec, SlowdownSpec
 
-ASYNCHRONOUS = ("asgd", "dcasgd")
+SERVED = [name for name, a in ALGORITHMS.items() if "center" in a.traits]
 
 
 def run(size: int, kind: str, *, network: Network | None = None, **more: Any) -> Any:
@@ -114,7 +115,7 @@ def test_delays_cost_accuracy() -> None:
     assert left(1) < left(2) < left(4) < left(8)
 
 
-@pytest.mark.parametrize("kind", [*ASYNCHRONOUS, "ssgd", "odsgd", "easgd", "eamsgd"])
+@pytest.mark.parametrize("kind", SERVED)
 @pytest.mark.parametrize("servers", [2, 3, DIMENSION + 2])
 def test_parts_on_several_servers_make_the_same_model(kind: str, servers: int) -> None:
     """Also where there are more servers than elements.
@@ -136,7 +137,7 @@ def test_every_gradient_is_applied_once_under_hostile_schedules(kind: str) -> No
         def work(fabric: Fabric, servers: int = servers) -> Walk:
             slow = SlowdownSpec("transient", factor=3.0, probability=0.5)
             settings: dict[str, Any] = {"servers": servers}
-            if kind == "odsgd":
+            if "warmup" in ALGORITHMS[kind].settings:
                 settings["warmup"] = 1
             more = {"slowdown": slow, "compute": 1e-5, "settings": settings}
             return walk(fabric, kind, steps=4, **more)
