@@ -36,6 +36,7 @@ GOOD = {"0:0", "4:0"}
 TEST_SECONDS = 300  # several times what a test takes on two busy cores
 JOB_SECONDS = 120
 COMMAND_SECONDS = 60  # Slurm's answer in milliseconds, ours in a second
+LOOK_AGAIN = (1, 5)  # seconds after which a question without an answer is asked again
 
 STUDY = """
 [study]
@@ -111,8 +112,21 @@ class Slurm:
         """Run a command of Slurm that has to work; return what it prints."""
         done = self(*words)
         if done.returncode:
-            pytest.fail(f"{' '.join(map(str, words))}: {done.stderr}")
+            pytest.fail(described(done))
         return done.stdout
+
+    def look(self, *words: object) -> str:
+        """Run a command of Slurm that changes nothing; return what it prints.
+
+        Once in some ten thousand times the controller of a busy machine gives no
+        answer, so it is asked again before that counts as one.
+        """
+        for pause in LOOK_AGAIN:
+            done = self(*words)
+            if not done.returncode:
+                return done.stdout
+            time.sleep(pause)
+        return self.ask(*words)
 
     def dsgd_bench(
         self, *words: object, **more: str
@@ -142,7 +156,7 @@ class Slurm:
 
     def show(self, job: str) -> dict[str, str]:
         """Return what the controller knows about a job."""
-        text = self.ask("scontrol", "--oneliner", "show", "job", job)
+        text = self.look("scontrol", "--oneliner", "show", "job", job)
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
     def wait(
@@ -173,15 +187,20 @@ class Slurm:
 
     def jobs(self) -> list[str]:
         """Return the jobs of this test that wait or run."""
-        rows = [
-            line.split() for line in self.ask("squeue", "-h", "-o", "%A %Z").split("\n")
-        ]
+        listed = self.look("squeue", "-h", "-o", "%A %Z")
+        rows = [line.split() for line in listed.split("\n")]
         return [row[0] for row in rows if row and row[1].startswith(str(self.folder))]
 
     def end_all(self) -> None:
         if jobs := self.jobs():
             self.ask("scancel", *jobs)
             until(lambda: not self.jobs(), 30)
+
+
+def described(done: subprocess.CompletedProcess[str]) -> str:
+    """Return how a command failed: its words, its status, all that it printed."""
+    words = " ".join(map(str, done.args))
+    return f"{words}: status {done.returncode}: {done.stdout}{done.stderr}"
 
 
 def until(
@@ -192,4 +211,4 @@ def until(
     while not condition():
         if time.monotonic() > end:
             pytest.fail(f"nothing happened within {seconds} s: {why()}")
-        time.sleep(0.1)
+        time.sleep(0.3)  # most conditions start a process
