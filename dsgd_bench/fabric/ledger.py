@@ -128,6 +128,8 @@ class Ledger(Notes):
     rows : list of tuples
         One tuple per closed step, in the order of `COLUMNS`. A writer may take rows
         from the beginning while new ones are appended.
+    failure : Exception or None
+        Why a writer cannot keep the rows; the step that is closed next raises it.
     """
 
     now: Callable[[], float]
@@ -142,6 +144,7 @@ class Ledger(Notes):
     steps: int = 0
     origin: float = 0.0
     rows: list[tuple[float, ...]] = field(default_factory=list)
+    failure: Exception | None = None
 
     def __post_init__(self) -> None:
         self.updating = Updating(self)
@@ -206,7 +209,13 @@ class Ledger(Notes):
         self.training.transfer += end - start
 
     def close_step(self, *, loss: float, samples: int) -> float:
-        """Note one step that ends now; return the seconds since the clock started."""
+        """Note one step that ends now; return the seconds since the clock started.
+
+        Raises
+        ------
+        Exception
+            The `failure`, if the rows that were taken could not be kept.
+        """
         end = self.now()
         self.loss, self.samples = loss, samples
         totals = totals_of(self)
@@ -223,6 +232,8 @@ class Ledger(Notes):
         self._begun, self._last = end, totals
         forget_notes(self)
         self.steps += 1
+        if self.failure is not None:
+            raise self.failure
         return end - self.origin
 
 

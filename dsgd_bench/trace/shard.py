@@ -18,7 +18,6 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric import ledger
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.preflight import Verdict
-from dsgd_bench.io import printing
 from dsgd_bench.io.trial_folder import shard_of
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import reading
@@ -115,7 +114,6 @@ class ShardWriter:
         self._ledger, self._rank = fabric.ledger, fabric.rank
         self._threaded = fabric.kind == "mpi"
         self._path = shard_of(folder, fabric.rank)
-        self._error: OSError | None = None
         self.drained: dict[str, float] = {}
         self._ended = threading.Event()
         with self._explained():
@@ -157,20 +155,19 @@ class ShardWriter:
         self._ended.set()
         if self._threaded:
             thread.join()
+        if self._ledger.failure is not None:
+            raise self._ledger.failure
         with self._explained():
-            if self._error is not None:
-                raise self._error
             self._write_rows()
             self._file.attrs["origin"] = self._ledger.origin
 
     def _flush_often(self) -> None:
-        while not self._ended.wait(FLUSH_PERIOD) and self._error is None:
+        while not self._ended.wait(FLUSH_PERIOD) and self._ledger.failure is None:
             started = ledger.monotonic()
             try:
                 self._write_rows()
-            except OSError as error:  # raised again where the training thread sees it
-                self._error = error
-                printing.complain(f"dsgd-bench: {self._explain(error)}")
+            except OSError as error:  # raised by the training thread, at its next step
+                self._ledger.failure = TraceError(self._explain(error))
             self._ledger.flushing += ledger.monotonic() - started
 
     def _write_rows(self) -> None:

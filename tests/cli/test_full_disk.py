@@ -40,9 +40,9 @@ mode = "emulated"
 seconds = 0.01
 """
 
-FILLING = ("study.budget={seconds=60}", "compute.seconds=1e-5")
+FILLING = ("study.budget={seconds=600}", "compute.seconds=1e-5")
 """Changes by which a trial records far more than the disks below have room for, on a
-busy machine too; a full disk ends it long before."""
+busy machine too. A full disk ends it, or the command runs into its time limit."""
 
 
 @pytest.fixture
