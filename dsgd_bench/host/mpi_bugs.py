@@ -338,7 +338,7 @@ def networks(root: Path = Path("/")) -> frozenset[str]:
     """
     found = set()
     for pattern, name in NETWORKS.items():
-        if any(root.glob(pattern.lstrip("/"))):
+        if list(root.glob(pattern.lstrip("/"))):  # all, so that no folder stays open
             found.add(name)
     return frozenset(found)
 

@@ -182,7 +182,7 @@ def end_session(launcher: int, temporary: str) -> None:
 def _notes(folder: Path) -> Iterator[tuple[Path, Note]]:
     """Yield the notes of this user's ranks whose numbers mean something here."""
     here = identity.kernel(), identity.namespace(identity.PROCESSES)
-    for place in folder.glob(NOTE + "*"):
+    for place in list(folder.glob(NOTE + "*")):  # the caller may leave early
         with suppress(OSError, ValueError, TypeError):
             status = place.lstat()
             if status.st_uid != os.getuid() or status.st_size > READABLE:
@@ -215,7 +215,7 @@ def _left_by(place: Path, note: Note, folder: Path) -> set[tuple[str, int, int]]
     if note.processes == ALL_PROCESSES:
         with suppress(OSError):
             began = place.stat().st_mtime
-            for path in (one for kind in MADE_BY_MPI for one in folder.glob(kind)):
+            for path in [one for kind in MADE_BY_MPI for one in folder.glob(kind)]:
                 status = path.lstat()
                 ours = status.st_uid == os.getuid()
                 if ours and 0 <= status.st_mtime - began <= STARTING:

@@ -8,7 +8,6 @@ differently. The module knows neither trials nor HDF5: every verb may import it.
 
 import enum
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +68,9 @@ def shard_of(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank:04d}.h5"
 
 
-def shards_in(folder: Path) -> Iterator[Path]:
-    """Yield what ranks have left in a folder, in no order."""
-    return folder.glob(SHARDS)
+def shards_in(folder: Path) -> list[Path]:
+    """Return what ranks have left in a folder, in no order."""
+    return list(folder.glob(SHARDS))
 
 
 def rank_of(shard: Path) -> int | None:
@@ -173,15 +172,17 @@ class TrialFolder:
         except OSError as error:
             return f"{self.error} cannot be read ({error.strerror or error})"
 
-    def records(self) -> Iterator[Path]:
-        """Yield the files that runs leave: marks, log, trace and shards.
+    def records(self) -> list[Path]:
+        """Return the files that runs leave: marks, log, trace and shards.
 
         The job is not one of them: it says that what lies beside it is ours. Locks are
         not either, since whoever asks holds the folder by them.
         """
-        for path in self.path.iterdir():
-            if path.name in MARKS or RECORDS.fullmatch(path.name):
-                yield path
+        return [
+            path
+            for path in self.path.iterdir()
+            if path.name in MARKS or RECORDS.fullmatch(path.name)
+        ]
 
     def fail(self, sentence: str) -> bool:
         """Write why the trial failed; tell whether no rank had written it before."""

@@ -57,9 +57,8 @@ class Places:
     def _earlier(self) -> Mapping[str, Path]:
         """Folders that are not called by the id of the trial in them, by that id."""
         with suppress(OSError):  # there is no such folder yet
-            folders = sorted(
-                Path(entry) for entry in os.scandir(self.home) if entry.is_dir()
-            )
+            with os.scandir(self.home) as entries:
+                folders = sorted(Path(entry) for entry in entries if entry.is_dir())
             ours = (path for path in folders if NAME.fullmatch(path.name))
             named = {path: id_of(TrialFolder(path)) for path in ours}
             return {name: path for path, name in named.items() if name != path.name}
@@ -148,7 +147,7 @@ def clear(folder: TrialFolder, *, checkpoints: bool) -> None:
     TraceError
         If something lies there under a name of ours that no run has made.
     """
-    ours = list(folder.records())
+    ours = folder.records()
     _refuse_foreign(folder, ours)
     for path in ours:
         path.unlink(missing_ok=True)  # of a link, not what it leads to

@@ -282,6 +282,36 @@ def test_two_lines_and_a_full_stop_are_no_error_of_ours():
     assert found == [True, True, False, False]
 
 
+WALKS = {"glob", "rglob", "scandir", "walk"}
+
+
+def stops_early(call: ast.Call) -> bool:
+    """Tell whether a call asks a walk through folders for less than all of it."""
+    inside = {
+        node.func.attr
+        for argument in call.args[:1]
+        for node in ast.walk(argument)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    return ast.unparse(call.func) in {"any", "all", "next"} and bool(WALKS & inside)
+
+
+def test_walks_through_folders_go_to_their_ends():
+    """One that stops early keeps its folder open until memory is tidied up."""
+    assert [
+        f"{name_of(path)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and stops_early(node)
+    ] == []
+
+
+def test_a_walk_that_stops_early_is_found():
+    texts = "any(x.glob('*'))", "next(one for one in os.scandir(x))", "list(x.glob(y))"
+    calls = [ast.parse(text, mode="eval").body for text in texts]
+    assert [stops_early(call) for call in calls] == [True, True, False]
+
+
 SKIPS = {"skip", "mark.skip", "mark.skipif", "mark.xfail", "importorskip"}
 
 
