@@ -20,8 +20,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Installs of several environments at once would write dsgd_bench.egg-info together.
 ALONE := $(if $(shell command -v flock),flock setup.cfg)
 
-.PHONY: help install smoke test test-ranks test-kernels test-gpu show-gpu test-slurm
-.PHONY: test-hosts fuzz chaos check format clean
+.PHONY: help install smoke test test-slow test-ranks test-kernels test-gpu show-gpu
+.PHONY: test-slurm test-hosts fuzz chaos check format clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -32,8 +32,11 @@ install: $(VENV)/installed ## make the environment of an MPI library
 smoke: install ## run a small study on 4 ranks and print its table
 	$(BIN)/dsgd-bench run configs/smoke.toml
 
-test: install ## run all tests: without MPI, on 2 to 8 ranks, the commands
+test: install ## run the tests: without MPI, on 2 to 4 ranks, the commands
 	$(BIN)/python tests/run.py
+
+test-slow: install ## run the slow ones: hanging ranks, damaged files, long schedules
+	$(BIN)/python tests/run.py slow
 
 test-ranks: install ## run what of them another MPI library can change
 	$(BIN)/python tests/run.py mpi-library cli-library

@@ -1,16 +1,17 @@
-"""Run the tests in three parts: without MPI, on 2 to 8 ranks, and the commands.
+"""Run the tests in three parts: without MPI, on 2 to 4 ranks, and the commands.
 
     python tests/run.py [serial] [mpi] [cli] [-- options for pytest]
-    python tests/run.py [kernels] [gpu] [slurm] [hosts] [-- options for pytest]
+    python tests/run.py [slow] [kernels] [gpu] [slurm] [hosts] [-- options for pytest]
     python tests/run.py [mpi-library] [cli-library] [slurm-library] [-- options]
 
-Those of the second line are run only if named: kernels compiles the GPU's kernels and
-runs them on the host, gpu needs one, slurm and hosts emulate a cluster and a network on
-this machine. Those of the third line are what another MPI library can change, of the
-parts without that word: sentences and exit statuses are checked once. All parts are run
-even if one fails. A test that runs on several ranks counts once per launch, with its
-worst outcome. The last line is ``N passed, N failed, N skipped``, and the exit status
-is 1 if anything failed. Reports of all ranks are left in build/tests.
+Those of the second line are run only if named: slow is what serial and cli leave out,
+kernels compiles the GPU's kernels and runs them on the host, gpu needs one, slurm and
+hosts emulate a cluster and a network on this machine. Those of the third line are what
+another MPI library can change, of the parts without that word: sentences and exit
+statuses are checked once. All parts are run even if one fails. A test that runs on
+several ranks counts once per launch, with its worst outcome. The last line is
+``N passed, N failed, N skipped``, and the exit status is 1 if anything failed. Reports
+of all ranks are left in build/tests.
 
 The same file is the program of every rank: ``python tests/run.py rank N FOLDER``. It
 stops unless there are N ranks: pytest-mpi skips where there are too few, so a launcher
@@ -28,14 +29,13 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "tests"
-EVERYTHING = ["tests/contracts", "tests/mpi"]
-PROMISES = ["tests/contracts/test_algorithms.py"]
-ON_RANKS = {2: EVERYTHING, 3: EVERYTHING, 4: EVERYTHING, 5: PROMISES, 8: PROMISES}
-"""What is run on how many ranks; 3 and 5 find what holds for powers of two only."""
-ON_RANKS_AGAIN = {2: EVERYTHING, 3: EVERYTHING, 4: EVERYTHING, 5: PROMISES}
-"""The same for another MPI library, where the algorithms are known to be right: 4 and 5
-ranks have more than one partner and a neighbor that is none; 8 would add load only."""
-ON_DEVICE = [*PROMISES, "tests/contracts/test_device.py"]
+CONTRACTS, ON_MPI = "tests/contracts", "tests/mpi"
+PROMISES = "tests/contracts/test_algorithms.py"
+ON_RANKS = {3: [CONTRACTS], 2: [PROMISES, ON_MPI], 4: [PROMISES, ON_MPI]}
+"""What is run on how many ranks. 3 finds what holds for powers of two only, and with 4
+there is a rank that is no neighbor; virtual time has larger numbers. What needs one
+rank only is run in the first launch."""
+ON_DEVICE = [PROMISES, "tests/contracts/test_device.py"]
 STAND_IN = {
     "stand-in:staged": [*ON_DEVICE, "tests/contracts/test_servers.py"],
     "stand-in:ipc": [
@@ -50,19 +50,23 @@ ON_GPU = {way.replace("stand-in", "cuda"): where for way, where in STAND_IN.item
 DEVICE = "DSGD_BENCH_TEST_DEVICE"
 ALONE = ("slurm", "slurm-library", "hosts", "gpu")
 """Parts whose tests run one after the other: they share a cluster, links, or a GPU."""
-TWO_AT_A_TIME = ("cli", "cli-library")
-"""Parts whose tests start ranks, and wait for them most of the time."""
+MANY_AT_A_TIME = ("cli", "cli-library", "slow")
+"""Parts whose tests start processes, and wait for them most of the time."""
 FOLDERS = {
     "serial": ["tests/contracts", "tests/plumbing"],
+    "slow": ["tests/contracts", "tests/plumbing", "tests/cli"],
     "gpu": ["tests/gpu", "tests/kernels"],
     "cli-library": ["tests/cli"],
     "slurm-library": ["tests/slurm"],
 }
 """What a part runs, where that is not the folder of its name."""
 MARKED = {
+    "serial": ["-m", "not slow"],
+    "slow": ["--timeout=600", "-m", "slow"],
     "kernels": ["-m", "not gpu"],
     "gpu": ["-m", "gpu"],
-    "cli": ["--timeout=600"],  # whole runs, beside whatever else this machine does
+    # whole runs, beside whatever else this machine does
+    "cli": ["--timeout=600", "-m", "not slow"],
     "cli-library": ["--timeout=600", "-m", "library"],
     "slurm-library": ["-m", "library"],
 }
@@ -81,13 +85,10 @@ def main(words: list[str]) -> int:
     parts, options = words[:cut] or ["serial", "mpi", "cli"], words[cut + 1 :]
     total: Counter[str] = Counter()
     for part in parts:
-        if part == "mpi-library":
-            for size, where in ON_RANKS_AGAIN.items():
-                total += on_ranks(size, where, options)
-        elif part == "mpi":
+        if part in ("mpi", "mpi-library"):
             for size, where in ON_RANKS.items():
                 total += on_ranks(size, where, options)
-            for device, where in STAND_IN.items():
+            for device, where in STAND_IN.items() if part == "mpi" else ():
                 total += on_ranks(3, where, options, device)
         else:
             total += plain(part, options)
@@ -121,8 +122,8 @@ def plain(part: str, options: list[str]) -> Counter[str]:
     """Run the tests that start without MPI in one ordinary process."""
     words = [sys.executable, "-m", "pytest"]
     folders = FOLDERS.get(part, [f"tests/{part}"])
-    if part in TWO_AT_A_TIME:
-        words += ["-n", "2", "--dist", "worksteal"]
+    if part in MANY_AT_A_TIME:
+        words += ["-n", str(2 * len(os.sched_getaffinity(0))), "--dist", "worksteal"]
     elif part not in ALONE:
         # virtual time does not care how many tests share the cores
         words += ["-n", "auto", "--dist", "worksteal"]
@@ -134,14 +135,14 @@ def on_ranks(
 ) -> Counter[str]:
     """Run the tests in some folders or files on `size` ranks, models on `device`.
 
-    What needs one rank only is left out where it has been run on fewer.
+    What needs one rank only is left out where it has been run before.
     """
     from dsgd_bench.spec.machine import Machine
     from dsgd_bench.study import launch
 
     words = launch.starter(size, Machine(), sys.executable)
     words += [sys.executable, "-m", "mpi4py", __file__, "rank", str(size)]
-    again = size > min(ON_RANKS) and not device
+    again = size != next(iter(ON_RANKS)) and not device
     alone = ["-k", "not mpi-1"] if again and not options else []
     name = f"{size}-ranks-{device}".replace(":", "-") if device else f"{size}-ranks"
     os.environ[DEVICE] = device

@@ -72,6 +72,7 @@ def ran_again(folder: Path) -> bool:
     return not (folder / ERROR).exists() and not (folder / "trace.h5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.library
 def test_a_rank_that_stops_answering_is_ended_by_the_watchdog(dsgd_bench):
     study = dsgd_bench.study()

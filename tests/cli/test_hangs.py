@@ -55,6 +55,7 @@ def folder_of(dsgd_bench, study: Path, *changes: str) -> Path:
     return dsgd_bench.folder / "results" / study.stem / trial_id(trial)
 
 
+@pytest.mark.slow
 @pytest.mark.library
 def test_a_rank_that_hangs_after_all_was_done_does_not_spoil_the_trial(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
@@ -69,6 +70,7 @@ def test_a_rank_that_hangs_after_all_was_done_does_not_spoil_the_trial(dsgd_benc
     assert list(launched_by(running.pid)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.library
 def test_a_launcher_that_was_stopped_does_not_hold_up_the_study(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
@@ -86,6 +88,7 @@ def test_a_launcher_that_was_stopped_does_not_hold_up_the_study(dsgd_bench):
     assert list(launched_by(running.pid)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.library
 def test_ranks_that_all_stop_are_ended_with_their_launcher(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
@@ -122,6 +125,7 @@ def test_ctrl_c_to_a_single_rank_ends_the_trial_without_a_traceback(dsgd_bench):
     assert list(launched_by(running.pid)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.library
 def test_a_rank_that_stops_between_the_trials_of_one_job_ends_it(dsgd_bench):
     study, machine = dsgd_bench.study(), dsgd_bench.machine(MACHINE)
@@ -144,6 +148,7 @@ def test_a_rank_that_stops_between_the_trials_of_one_job_ends_it(dsgd_bench):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_job_that_stood_still_as_a_whole_goes_on(dsgd_bench):
     """As `scontrol suspend` does it: no process has been silent longer than another."""
     study, machine = dsgd_bench.study(), dsgd_bench.machine("watchdog = 8.0\n")

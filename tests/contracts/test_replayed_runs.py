@@ -43,7 +43,7 @@ def trial(kind: str, slowdown: SlowdownSpec = SLOW) -> Trial:
         ),
         compute=ComputeSpec("emulated", 0.002, "lognormal", 0.1),
         slowdown=slowdown,
-        budget=BudgetSpec(samples=1200),
+        budget=BudgetSpec(samples=600),
         measure=MeasureSpec(copies=3),
         network=preset("ethernet-10"),
     )

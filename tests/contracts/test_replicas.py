@@ -287,6 +287,7 @@ def test_many_exchanges_end_on_every_graph(
     np.testing.assert_allclose(ends, starts, rtol=0, atol=rounding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", ["ring", "bipartite-exponential"])
 def test_a_hundred_thousand_exchanges_at_random_moments_end(graph: str) -> None:
     size = 8

@@ -22,6 +22,7 @@ from dsgd_bench.analysis.expectations import judge
 from dsgd_bench.analysis.links import Links
 from dsgd_bench.analysis.summary import combine, summarize
 from dsgd_bench.analysis.verify import verify
+from dsgd_bench.fabric import preflight
 from dsgd_bench.fabric.mpi.fabric import MpiFabric
 from dsgd_bench.report import tables
 from dsgd_bench.report.numbers import NONE
@@ -49,6 +50,20 @@ def folder() -> Iterator[Path]:
     world = MPI.COMM_WORLD
     with TemporaryDirectory() if world.rank == 0 else nullcontext() as path:
         yield Path(world.bcast(path))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_preflight() -> Iterator[None]:
+    """Measure once how busy targets answer: all runs of this module are told the same.
+
+    It takes half a second, and here are twice as many runs as algorithms.
+    """
+    fabric = MpiFabric(MPI.COMM_WORLD)
+    verdict = preflight.preflight(fabric, "none")
+    fabric.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preflight, "preflight", lambda *_: verdict)
+        yield
 
 
 def recorded(kind: str, warm_up: int | None, folder: Path) -> Trace | None:

@@ -19,6 +19,7 @@ def shares():
             yield pytest.param(kind, first, last, id=f"{kind}-{part}")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # some hundred commands, on a machine that may be busy
 @pytest.mark.parametrize(("kind", "first", "last"), list(shares()))
 def test_damaged_files_end_in_a_sentence(kind, first, last):

@@ -299,6 +299,7 @@ def command(script: str, folder: Path, out: Path, **environment: str):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict", "utf-16"])
 def test_plain_output_takes_what_letters_it_can(plain_study, tmp_path, encoding):
     done = command("{}", plain_study, tmp_path / "o", PYTHONIOENCODING=encoding)
@@ -307,6 +308,7 @@ def test_plain_output_takes_what_letters_it_can(plain_study, tmp_path, encoding)
     assert text.splitlines()[-1].startswith("DSGD_BENCH_RESULT")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "status", "said"),
     [
@@ -338,6 +340,7 @@ USERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", USERS)
 def test_a_users_settings_of_matplotlib_change_nothing(plain_study, tmp_path, what):
     (tmp_path / "matplotlibrc").write_bytes(USERS[what])
@@ -353,6 +356,7 @@ def test_a_users_settings_of_matplotlib_change_nothing(plain_study, tmp_path, wh
         assert len(drawn) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["module://no_notebook.here", "nonsense", "TkAgg"])
 def test_a_backend_of_a_notebook_changes_nothing(plain_study, tmp_path, backend):
     done = command("{}", plain_study, tmp_path / "o", MPLBACKEND=backend)
@@ -360,6 +364,7 @@ def test_a_backend_of_a_notebook_changes_nothing(plain_study, tmp_path, backend)
     assert len(list((tmp_path / "o" / "figures").glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_changes_nothing(plain_study, tmp_path):
     (tmp_path / "file").write_text("")
     where = str(tmp_path / "file" / "cache")

@@ -394,6 +394,7 @@ def share(results: Path, repeats: int) -> tuple[int, int, list[str]]:
     return outcome.finished, outcome.elsewhere, [why for _, why in outcome.failed]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_race_one_folder_four_runs_share_a_study_and_each_trial_is_run_once(
     tmp_path: Path,
