@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 ALONE := $(if $(shell command -v flock),flock setup.cfg)
 
 .PHONY: help install smoke test test-slow test-ranks test-kernels test-gpu show-gpu
-.PHONY: test-slurm test-hosts fuzz chaos check format clean
+.PHONY: test-slurm test-hosts fuzz chaos check coverage format clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -112,6 +112,11 @@ check: $(VENV)/checked ## lint, format and types; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+coverage: $(VENV)/checked $(VENV)/kernels ## which lines the tests run, ranks included; at least 90 %
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(BIN)/coverage run tests/run.py serial mpi cli slow kernels; status=$$?; \
+	    $(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 format: $(VENV)/checked ## mend format and what the linter can mend
 	$(BIN)/ruff format .
