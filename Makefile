@@ -36,7 +36,7 @@ test: install ## run the tests: without MPI, on 2 to 4 ranks, the commands
 	$(BIN)/python tests/run.py
 
 test-slow: install ## run the slow ones: hanging ranks, damaged files, long schedules
-	$(BIN)/python tests/run.py slow
+	$(BIN)/python tests/run.py slow cli-slow
 
 test-ranks: install ## run what of them another MPI library can change
 	$(BIN)/python tests/run.py mpi-library cli-library
@@ -115,7 +115,7 @@ check: $(VENV)/checked ## lint, format and types; changes nothing
 
 coverage: $(VENV)/checked $(VENV)/kernels ## which lines the tests run, ranks included; at least 90 %
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/coverage run tests/run.py serial mpi cli slow kernels; status=$$?; \
+	$(BIN)/coverage run tests/run.py serial mpi cli slow cli-slow kernels; status=$$?; \
 	    $(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 format: $(VENV)/checked ## mend format and what the linter can mend

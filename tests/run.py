@@ -1,15 +1,15 @@
 """Run the tests in three parts: without MPI, on 2 to 4 ranks, and the commands.
 
     python tests/run.py [serial] [mpi] [cli] [-- options for pytest]
-    python tests/run.py [slow] [kernels] [gpu] [slurm] [hosts] [-- options for pytest]
+    python tests/run.py [slow] [cli-slow] [kernels] [gpu] [slurm] [hosts] [-- options]
     python tests/run.py [mpi-library] [cli-library] [slurm-library] [-- options]
 
-Those of the second line are run only if named: slow is what serial and cli leave out,
-kernels compiles the GPU's kernels and runs them on the host, gpu needs one, slurm and
-hosts emulate a cluster and a network on this machine. Those of the third line are what
-another MPI library can change, of the parts without that word: sentences and exit
-statuses are checked once. All parts are run even if one fails. A test that runs on
-several ranks counts once per launch, with its worst outcome. The last line is
+Those of the second line are run only if named: slow and cli-slow are what serial and
+cli leave out, kernels compiles the GPU's kernels and runs them on the host, gpu needs
+one, slurm and hosts emulate a cluster and a network on this machine. Those of the third
+line are what another MPI library can change, of the parts without that word: sentences
+and exit statuses are checked once. All parts are run even if one fails. A test that
+runs on several ranks counts once per launch, with its worst outcome. The last line is
 ``N passed, N failed, N skipped``, and the exit status is 1 if anything failed. Reports
 of all ranks are left in build/tests.
 
@@ -50,12 +50,13 @@ ON_GPU = {way.replace("stand-in", "cuda"): where for way, where in STAND_IN.item
 DEVICE = "DSGD_BENCH_TEST_DEVICE"
 ALONE = ("slurm", "slurm-library", "hosts", "gpu")
 """Parts whose tests run one after the other: they share a cluster, links, or a GPU."""
-MANY_AT_A_TIME = ("cli", "cli-library", "slow")
+MANY_AT_A_TIME = ("cli", "cli-slow", "cli-library", "slow")
 """Parts whose tests start processes, and wait for them most of the time."""
 FOLDERS = {
     "serial": ["tests/contracts", "tests/plumbing"],
-    "slow": ["tests/contracts", "tests/plumbing", "tests/cli"],
+    "slow": ["tests/contracts", "tests/plumbing"],
     "gpu": ["tests/gpu", "tests/kernels"],
+    "cli-slow": ["tests/cli"],
     "cli-library": ["tests/cli"],
     "slurm-library": ["tests/slurm"],
 }
@@ -63,6 +64,7 @@ FOLDERS = {
 MARKED = {
     "serial": ["-m", "not slow"],
     "slow": ["--timeout=600", "-m", "slow"],
+    "cli-slow": ["--timeout=600", "-m", "slow"],
     "kernels": ["-m", "not gpu"],
     "gpu": ["-m", "gpu"],
     # whole runs, beside whatever else this machine does
