@@ -96,7 +96,7 @@ test-hosts: install ## run the tests on virtual hosts with slow links
 SEED ?= 1
 SCALE ?= 1
 fuzz: install ## damage 7,500 files, and see that commands say so; SEED=1 SCALE=1 CASE=kind:number
-	$(BIN)/python tests/fuzz/run.py --seed $(SEED) --scale $(SCALE) \
+	$(BIN)/python tests/fuzz/fuzz.py --seed $(SEED) --scale $(SCALE) \
 	    $(if $(CASE),--only $(CASE))
 
 SIGNALS ?= 100
@@ -112,6 +112,7 @@ check: $(VENV)/checked ## lint, format and types; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 coverage: $(VENV)/checked $(VENV)/kernels ## which lines the tests run, ranks included; at least 90 %
 	rm -rf build/coverage && mkdir -p build/coverage

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import pytest
 from threadpoolctl import threadpool_limits
@@ -135,7 +135,7 @@ def on_device(fabric: Fabric) -> Any:
         gpu = arrays.device(device, fabric.rank)
     from dsgd_bench.fabric.gpu.fabric import on_gpus
 
-    return on_gpus(fabric, gpu, transport)
+    return on_gpus(fabric, gpu, cast(Any, transport))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

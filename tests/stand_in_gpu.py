@@ -268,7 +268,7 @@ def install() -> None:
     )
     for name in ("Gpu", "finish", "copy", "start_copy", "load"):
         setattr(cuda, name, globals()[name])
-    cuda.kernels = Kernels
+    setattr(cuda, "kernels", Kernels)  # noqa: B010 (mypy knows no such attribute)
     for name in (
         *("chunks", "pinned", "arriving"),
         *("Mapped", "Shared", "Opened"),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SECONDS, STUDY, Command
+from command_line import SECONDS, STUDY, Command
 
 from dsgd_bench import trace
 from dsgd_bench.host import cgroups

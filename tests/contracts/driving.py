@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -196,7 +196,7 @@ def walk(
         state = State(before.state.step, 1.0, before.state.arrays)
         slope = later(slope, before)
     put = getattr(fabric, "gpu", HOST).put
-    problem = problem or Sloped(fabric.rank, start, slope, put)
+    problem = problem or cast(Problem, Sloped(fabric.rank, start, slope, put))
     trial = a_trial(fabric, kind=algorithm.name, settings=settings, **more)
     worker = Worker(trial, problem, fabric, state)
     x = problem.initial()

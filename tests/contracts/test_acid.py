@@ -66,7 +66,7 @@ def test_with_kappa_zero_it_is_adpsgd_bit_for_bit(
     def run(kind: str, **settings: Any) -> list[bytes]:
         def work(fabric: VirtualFabric) -> bytes:
             x = start_of(fabric.rank, small_blocks)
-            hasty = Hasty(fabric, x.size, bowl)
+            hasty: Any = Hasty(fabric, x.size, bowl)
             hasty.update = Optimizer(spec, x).update
             models = hasty.walk(kind, x, steps=12, graph="ring", **settings)
             return np.array([*models, x]).tobytes()
@@ -92,7 +92,7 @@ def test_the_sums_of_models_and_of_copies_are_conserved_under_hostile_schedules(
     def work(fabric: VirtualFabric) -> tuple[Array, Array]:
         x = start_of(fabric.rank, small_blocks)
         hasty, g = Hasty(fabric, x.size, bowl), np.zeros(x.size)
-        more = {"kappa": 0.3, "alpha": 1.9}  # as on a ring of 16
+        more: dict[str, Any] = {"kappa": 0.3, "alpha": 1.9}  # as on a ring of 16
         sums = []
         with noting_sums(fabric, x, hasty.update, sums, **more) as replicas:
             for _ in range(1 + (fabric.rank + 1) % 3):
@@ -180,7 +180,7 @@ def test_an_exchange_moves_models_by_half_and_copies_by_alpha(world: Ranks) -> N
 
     def work(fabric: Fabric) -> Array:
         x, found = start_of(fabric.rank, size), []
-        more = {"kappa": 0.7, "alpha": alpha}
+        more: dict[str, Any] = {"kappa": 0.7, "alpha": alpha}
         with noting_sums(fabric, x, nothing, found, **more) as replicas:
             if fabric.rank == 1:
                 replicas.average_with(0)
@@ -207,7 +207,7 @@ def test_both_ends_are_mixed_for_the_time_since_their_last_event() -> None:
     def work(fabric: VirtualFabric) -> Array:
         x, found = np.array([float(fabric.rank)]), []
         zero = np.zeros(1)
-        more = {"kappa": kappa, "alpha": alpha}
+        more: dict[str, Any] = {"kappa": kappa, "alpha": alpha}
         with noting_sums(fabric, x, nothing, found, **more) as replicas:
             if fabric.rank == 1:
                 replicas.average_with(0)  # at time 1
@@ -266,7 +266,7 @@ def test_many_exchanges_end_and_conserve_the_sum(world: Ranks, graph: str) -> No
     def work(fabric: Fabric) -> Array:
         x = start_of(fabric.rank)
         near = graphs.make(graph, size).neighbors[fabric.rank]
-        more = {"kappa": kappa, "alpha": alpha}
+        more: dict[str, Any] = {"kappa": kappa, "alpha": alpha}
         with AcceleratedReplicas(fabric, x, nothing, **more) as replicas:
             for step in range(steps):
                 if near:
@@ -289,7 +289,11 @@ def distance(kind: str, size: int, seed: int, slope: Any, steps: int) -> float:
     def work(fabric: VirtualFabric) -> Array:
         uneven = SlowdownSpec("transient", factor=1.5, probability=0.5)
         start = start_of(fabric.rank, 16)
-        more = {"settings": {"graph": "ring"}, "slowdown": uneven, "seed": seed}
+        more: dict[str, Any] = {
+            "settings": {"graph": "ring"},
+            "slowdown": uneven,
+            "seed": seed,
+        }
         return walk(fabric, kind, slope=slope, start=start, steps=steps, **more).final
 
     models = np.array(World(size, seed=seed).run(work))

@@ -74,8 +74,9 @@ OWN_WAY = among(
 while the center's answer is under way."""
 
 
-def mean(vectors: list[Array]) -> Array:
-    return np.mean(vectors, axis=0)
+def mean(vectors: list[Array] | Array) -> Array:
+    average: Array = np.mean(vectors, axis=0)
+    return average
 
 
 def workers(walks: list[Walk]) -> list[Walk]:
@@ -190,7 +191,7 @@ def test_one_worker_is_sequential_sgd(world: Ranks, kind: str, settings: str) ->
     spec = OPTIMIZERS[settings]
 
     def work(fabric: Fabric) -> Walk:
-        more = {"optimizer": spec, "settings": plainest(kind)}
+        more: dict[str, Any] = {"optimizer": spec, "settings": plainest(kind)}
         return walk(fabric, kind, budget=BudgetSpec(steps=12), **more)
 
     [walked] = world.together(1, work)
@@ -346,7 +347,7 @@ def test_the_raw_learning_rate_moves_the_model_as_many_times_as_there_are_worker
         spec = OptimizerSpec(lr=0.1, raw_lr=raw)
 
         def work(fabric: Fabric) -> Walk:
-            more = {"optimizer": spec, "settings": plainest(kind)}
+            more: dict[str, Any] = {"optimizer": spec, "settings": plainest(kind)}
             return walk(fabric, kind, slope=constant, steps=4, **more)
 
         return world.together(size, work)
@@ -433,7 +434,7 @@ def test_all_ranks_take_equally_many_steps_although_one_clock_decides(
         # every second gradient or so of every rank takes longer
         uneven = SlowdownSpec("transient", factor=3.0, probability=0.5)
         budget = BudgetSpec(seconds=0.1 if world.kind == "virtual" else 0.02)
-        more = {"slowdown": uneven, "settings": plainest(kind)}
+        more: dict[str, Any] = {"slowdown": uneven, "settings": plainest(kind)}
         return walk(fabric, kind, budget=budget, **more)
 
     counts = {len(w.models) for w in workers(world.together(size, work))}
@@ -447,7 +448,7 @@ def test_mpi_and_virtual_time_give_the_same_models(
 ) -> None:
     def work(fabric: Fabric) -> Walk:
         spec = OPTIMIZERS["momentum"]
-        more = {"optimizer": spec, "settings": plainest(kind)}
+        more: dict[str, Any] = {"optimizer": spec, "settings": plainest(kind)}
         return walk(fabric, kind, steps=8, compute=0.0, **more)
 
     here, there = world.together(size, work), VirtualRanks().together(size, work)
@@ -469,7 +470,11 @@ def test_many_ranks_equal_one_rank_with_all_their_samples(
             )
             spec = ProblemSpec("softmax", batch=batch, dtype="float64")
             optimizer = OPTIMIZERS["momentum"]
-            more = {"start": problem.initial(), "spec": spec, "optimizer": optimizer}
+            more: dict[str, Any] = {
+                "start": problem.initial(),
+                "spec": spec,
+                "optimizer": optimizer,
+            }
             return walk(fabric, kind, problem=problem, steps=steps, **more)
 
         return drive

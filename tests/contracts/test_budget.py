@@ -1,6 +1,7 @@
 """Budgets: runs end when they should, without a collective."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -76,11 +77,10 @@ def test_synchronous_runs_end_together_though_one_clock_decides(
 def test_whatever_is_used_up_first_ends_a_synchronous_run() -> None:
     spec = BudgetSpec(seconds=1.05, steps=5)
     for seconds, steps in ((0.1, 5), (0.5, 4)):
-        results = World(3).run(
-            lambda fabric, seconds=seconds: run_until(
-                fabric, spec, synchronous=True, seconds=seconds
-            )[0]
+        ended = World(3).run(
+            partial(run_until, spec=spec, synchronous=True, seconds=seconds)
         )
+        results = [end[0] for end in ended]
         # after 1.5 s rank 0 sees that the time is over, and one more step is taken
         assert results == [steps] * 3
 
@@ -161,7 +161,7 @@ def test_nobody_asks_rank_0_for_a_count_that_nothing_needs() -> None:
         def count(self, gradients: int) -> int:
             raise RuntimeError(f"{gradients} gradients were counted")
 
-    def budget(**options: bool) -> Budget:
+    def budget(*, counted: bool = True) -> Budget:
         return Budget(
             BudgetSpec(seconds=1.0),
             Refusing(),  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ def test_nobody_asks_rank_0_for_a_count_that_nothing_needs() -> None:
             epoch=1,
             workers=2,
             synchronous=False,
-            **options,
+            counted=counted,
         )
 
     alone = budget(counted=False)

@@ -30,7 +30,7 @@ def bowls(rank: int, step: int, x: Array) -> Array:
 
 def run(world: Any, size: int, kind: str, *, graph: str, **more: Any) -> list[Walk]:
     def work(fabric: Fabric) -> Walk:
-        options = {"slope": bowls, "steps": 12} | more
+        options: dict[str, Any] = {"slope": bowls, "steps": 12} | more
         return walk(
             fabric,
             kind,
@@ -97,7 +97,7 @@ def test_fixed_points_on_quadratics_are_the_closed_forms(
 
     def work(fabric: Fabric) -> Walk:
         optimizer = OptimizerSpec(lr=LR)
-        more = {"optimizer": optimizer, "settings": {"graph": graph}}
+        more: dict[str, Any] = {"optimizer": optimizer, "settings": {"graph": graph}}
         return walk(fabric, kind, slope=bowls, steps=400, compute=0.0, **more)
 
     final = np.array([w.final for w in World(size).run(work)])
@@ -126,7 +126,10 @@ def test_uneven_curvatures_bias_the_mean_by_about_the_learning_rate() -> None:
 
     def error(lr: float) -> float:
         def work(fabric: Fabric) -> Walk:
-            more = {"optimizer": OptimizerSpec(lr=lr), "settings": {"graph": "ring"}}
+            more: dict[str, Any] = {
+                "optimizer": OptimizerSpec(lr=lr),
+                "settings": {"graph": "ring"},
+            }
             return walk(fabric, "dpsgd", slope=slope, steps=900, compute=0.0, **more)
 
         final = np.mean([w.final for w in World(size).run(work)], axis=0)
@@ -144,7 +147,7 @@ def test_the_exchange_of_the_paper_form_hides_behind_the_gradient() -> None:
 
     def step_of(kind: str) -> float:
         def work(fabric: Fabric) -> float:
-            more = {"compute": 0.02, "settings": {"graph": "ring"}}
+            more: dict[str, Any] = {"compute": 0.02, "settings": {"graph": "ring"}}
             return float(walk(fabric, kind, steps=5, **more).column("duration").mean())
 
         from dsgd_bench.fabric.virtual.fabric import Network
@@ -161,7 +164,11 @@ def test_waiting_is_booked_for_the_neighbor_that_was_late(kind: str) -> None:
         from dsgd_bench.spec.trial import SlowdownSpec
 
         slow = SlowdownSpec("constant", ranks=(1,), factor=4.0)
-        more = {"slowdown": slow, "compute": 0.01, "settings": {"graph": "ring"}}
+        more: dict[str, Any] = {
+            "slowdown": slow,
+            "compute": 0.01,
+            "settings": {"graph": "ring"},
+        }
         return walk(fabric, kind, steps=6, **more)
 
     walks = World(4).run(work)

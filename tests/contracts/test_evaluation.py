@@ -37,7 +37,7 @@ def test_the_mean_is_evaluated_once_and_the_distance_is_to_the_mean(
     of_mean = np.array([result.loss_of_mean for result in results])
     assert (np.isfinite(of_mean).sum(axis=0) == 1).all()
     # rounding of squares of numbers up to eight, in double precision
-    rounding = {"rtol": 1e-12, "atol": 1e-12}
+    rounding: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
     np.testing.assert_allclose(
         np.nansum(of_mean, axis=0), times**2 + middle**2, **rounding
     )

@@ -100,7 +100,8 @@ def test_a_full_ring_refuses_the_next_message_and_sends_nothing(
     size = min(2, world.most)
 
     def work(fabric: Fabric) -> list[Any]:
-        near, buffer, said = others(fabric), np.zeros(DIMENSION), []
+        near, buffer = others(fabric), np.zeros(DIMENSION)
+        said: list[Any] = []
         with Inbox(fabric, buffer, near, near, slots=slots) as inbox:
             for target in near:
                 for stamp in range(slots + 2):
@@ -123,7 +124,7 @@ def test_a_full_ring_refuses_the_next_message_and_sends_nothing(
 def test_sources_take_turns() -> None:
     """Two ranks send three messages each; the third takes one of each in turn."""
 
-    def work(fabric: VirtualFabric) -> list[int]:
+    def work(fabric: VirtualFabric) -> list[tuple[int, int]]:
         buffer = np.zeros(DIMENSION)
         receives = fabric.rank == 2
         sources, targets = ((0, 1), ()) if receives else ((), (2,))

@@ -1,6 +1,7 @@
 """Every layer of a network: its gradient is the slope of what it computes."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -265,7 +266,7 @@ def test_statistics_are_exact_far_from_zero() -> None:
 
 @pytest.mark.parametrize("kind", ["max", "average"])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 3)])
-def test_pooling(kind: str, height: int, width: int) -> None:
+def test_pooling(kind: Literal["max", "average"], height: int, width: int) -> None:
     bench = Bench()
     values = bench.maps(2, height, width)
     out, error = (bench.maps(2, height // 2, width // 2) for _ in range(2))

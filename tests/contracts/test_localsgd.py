@@ -1,5 +1,7 @@
 """Local SGD and post-local SGD: averaged when they should be, and right in between."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import Ranks
@@ -51,7 +53,10 @@ def final_error(curvatures: Array, every: int, lr: float) -> float:
         return curvatures[rank] * (x - np.cos(np.arange(x.size) + rank))
 
     def work(fabric: Fabric) -> Walk:
-        more = {"optimizer": OptimizerSpec(lr=lr), "settings": {"every": every}}
+        more: dict[str, Any] = {
+            "optimizer": OptimizerSpec(lr=lr),
+            "settings": {"every": every},
+        }
         return walk(fabric, "localsgd", slope=slope, steps=900, compute=0.0, **more)
 
     final = World(len(curvatures)).run(work)[0].final
@@ -108,7 +113,11 @@ def test_jitter_averages_out_between_two_meetings() -> None:
         slow = SlowdownSpec("transient", factor=5.0, probability=0.2)
 
         def work(fabric: Fabric) -> float:
-            more = {"slowdown": slow, "compute": 0.01, "settings": {"every": every}}
+            more: dict[str, Any] = {
+                "slowdown": slow,
+                "compute": 0.01,
+                "settings": {"every": every},
+            }
             return float(
                 walk(fabric, "localsgd", steps=40, **more).column("duration").sum()
             )

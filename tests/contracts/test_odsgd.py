@@ -12,7 +12,7 @@ from dsgd_bench.fabric.virtual.fabric import Network, World
 from dsgd_bench.spec.trial import BudgetSpec, OptimizerSpec, SlowdownSpec
 
 LR = 0.2
-PLAIN = {"warmup": 0, "local": "none"}
+PLAIN: dict[str, Any] = {"warmup": 0, "local": "none"}
 
 
 def run(size: int, *, network: Network | None = None, **more: Any) -> Any:
@@ -45,7 +45,7 @@ def test_one_worker_is_sequential_sgd_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("local", ["none", "constant", "adaptive"])
 def test_the_warm_up_is_ssgd(local: str) -> None:
-    more = {"steps": 6, "optimizer": OptimizerSpec(lr=LR, momentum=0.9)}
+    more: dict[str, Any] = {"steps": 6, "optimizer": OptimizerSpec(lr=LR, momentum=0.9)}
     ours, _ = run(4, settings={"warmup": 6, "local": local}, **more)
     theirs = World(4).run(lambda fabric: walk(fabric, "ssgd", **more))
     for left, right in zip(ours, theirs[:3], strict=True):

@@ -4,8 +4,9 @@ Each mutant is a mistake that published implementations have made, or one that a
 exists for; beside it stands the test that it must fail.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_row_stochastic_weights_are_caught(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_model_updated_while_it_is_being_sent_is_caught(breed: Breed) -> None:
-    def steps(x: Array, worker: Any, *, graph: GraphName = "ring") -> Iterator[Array]:
+    def steps(x: Array, worker: Any, *, graph: GraphName = "ring") -> Steps:
         g = np.zeros_like(x)
         with Mixer(worker.fabric, x, worker.graph(graph)) as mixer:
             while True:
@@ -90,7 +91,7 @@ def test_a_model_updated_while_it_is_being_sent_is_caught(breed: Breed) -> None:
 def server(answer: Callable[..., Array], kind: type[Center] = Center) -> Any:
     """Return a parameter server with an answer of its own."""
 
-    def steps(x: Array, worker: Any, *, servers: Servers = 1) -> Iterator[Array]:
+    def steps(x: Array, worker: Any, *, servers: Servers = 1) -> Steps:
         g = np.zeros_like(x)
 
         def mutated(center: Array, gradient: Array, sender: int) -> Array:
@@ -182,7 +183,7 @@ def elastic(answer: Callable[[Array, Array, float], Array]) -> Any:
         servers: Servers = 1,
         every: int = 1,
         beta: float = 0.9,
-    ) -> Iterator[Array]:
+    ) -> Steps:
         g, d = np.zeros_like(x), np.zeros_like(x)
         alpha = beta / worker.workers
 
@@ -224,7 +225,7 @@ def test_a_local_step_left_out_when_exchanging_is_caught(breed: Breed) -> None:
         servers: Servers = 1,
         every: int = 1,
         beta: float = 0.9,
-    ) -> Iterator[Array]:
+    ) -> Steps:
         g, d = np.zeros_like(x), np.zeros_like(x)
 
         def answer(center: Array, model: Array, sender: int) -> Array:
@@ -255,7 +256,7 @@ def delayed(update: Callable[..., None], *, waits: bool = False) -> Any:
 
     def steps(
         x: Array, worker: Any, *, servers: Servers = 1, warmup: int = 0, local: str = ""
-    ) -> Iterator[Array]:
+    ) -> Steps:
         g, sent, latest = np.zeros_like(x), np.zeros_like(x), x.copy()
 
         def answer(center: Array, gradient: Array, sender: int) -> Array:
@@ -313,7 +314,7 @@ def test_an_exchange_that_does_not_hide_is_caught(breed: Breed) -> None:
 
 
 def test_averaging_gradients_instead_of_models_is_caught(breed: Breed) -> None:
-    def steps(x: Array, worker: Any, *, every: int = 8) -> Iterator[Array]:
+    def steps(x: Array, worker: Any, *, every: int = 8) -> Steps:
         g = np.zeros_like(x)
         step = 0
         while True:
@@ -336,7 +337,7 @@ def test_a_bound_on_running_ahead_that_is_too_small_is_caught(breed: Breed) -> N
     right = ALGORITHMS["localsgd"].steps
 
     def claiming(lead: int) -> Any:
-        def steps(x: Array, worker: Any, *, every: int = 8) -> Iterator[Array]:
+        def steps(x: Array, worker: Any, *, every: int = 8) -> Steps:
             for model in right(x, worker, every=5):
                 worker.lead = lead
                 yield model
@@ -349,9 +350,7 @@ def test_a_bound_on_running_ahead_that_is_too_small_is_caught(breed: Breed) -> N
         for milliseconds in range(50, 70):
             budget = BudgetSpec(seconds=milliseconds / 1000)
             walks = World(3).run(
-                lambda fabric, budget=budget: walk(
-                    fabric, "localsgd", budget=budget, slowdown=slow
-                )
+                partial(walk, algorithm="localsgd", budget=budget, slowdown=slow)
             )
             counts.add(len({len(w.models) for w in walks}))
         return counts

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tracemalloc
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from dsgd_bench.problems.message import Message
 from dsgd_bench.problems.mlp import CHUNK, MLP
 from dsgd_bench.problems.quadratic import Quadratic
 from dsgd_bench.problems.softmax import Softmax
+from dsgd_bench.spec.trial import ProblemSpec
 
 SMALL = {"data": "generated", "samples": 60, "features": 7, "classes": 4}
 
@@ -41,10 +42,12 @@ class Spec:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def small(kind: str, dtype: str = "float64", **more: Any) -> Any:
+def small(kind: str, dtype: Any = "float64", **more: Any) -> Any:
     if kind == "torch":
         pytest.importorskip("torch", reason="PyTorch is an extra, and not installed")
-    return make(Spec(kind, dtype, {**SIZES[kind], **more}), seed=3)
+    return make(
+        ProblemSpec(kind, dtype=dtype, settings={**SIZES[kind], **more}), seed=3
+    )
 
 
 DIFFERENTIABLE = [
@@ -332,24 +335,27 @@ def test_missing_scikit_learn_is_said_in_one_sentence(
     ("spec", "said"),
     [
         (
-            Spec("sofmax"),
+            ProblemSpec("sofmax"),
             r"logistic, softmax, mlp, lenet, .*, torch \(did you mean 'softmax'",
         ),
-        (Spec("mlp", settings={"hiden": 3}), "'hiden'.*did you mean 'hidden'"),
-        (Spec("softmax", settings={"seed": 3}), "no setting 'seed'"),
-        (Spec("softmax", dtype="float16"), "float32, float64"),
-        (Spec("softmax", settings={"data": "digit"}), "digits, generated"),
-        (Spec("logistic", settings={"regularization": -1.0}), "regularization"),
-        (Spec("logistic", settings={"classes": 2}), "no setting 'classes'"),
-        (Spec("softmax", settings={"samples": 7}), "data = 'generated'"),
-        (Spec("softmax", settings={**SMALL, "classes": 1}), "classes.*at least 2"),
-        (Spec("mlp", settings={"hidden": [4, 0]}), "hidden.*at least 1"),
-        (Spec("mlp", settings={"regularization": -1.0}), "regularization"),
-        (Spec("quadratic", settings={"conditioning": 0.5}), "conditioning"),
-        (Spec("message", settings={"dimension": 0}), "dimension"),
+        (ProblemSpec("mlp", settings={"hiden": 3}), "'hiden'.*did you mean 'hidden'"),
+        (ProblemSpec("softmax", settings={"seed": 3}), "no setting 'seed'"),
+        (ProblemSpec("softmax", dtype=cast(Any, "float16")), "float32, float64"),
+        (ProblemSpec("softmax", settings={"data": "digit"}), "digits, generated"),
+        (ProblemSpec("logistic", settings={"regularization": -1.0}), "regularization"),
+        (ProblemSpec("logistic", settings={"classes": 2}), "no setting 'classes'"),
+        (ProblemSpec("softmax", settings={"samples": 7}), "data = 'generated'"),
+        (
+            ProblemSpec("softmax", settings={**SMALL, "classes": 1}),
+            "classes.*at least 2",
+        ),
+        (ProblemSpec("mlp", settings={"hidden": [4, 0]}), "hidden.*at least 1"),
+        (ProblemSpec("mlp", settings={"regularization": -1.0}), "regularization"),
+        (ProblemSpec("quadratic", settings={"conditioning": 0.5}), "conditioning"),
+        (ProblemSpec("message", settings={"dimension": 0}), "dimension"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(spec: Spec, said: str) -> None:
+def test_what_cannot_be_is_refused_by_name(spec: ProblemSpec, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         make(spec, seed=0)
 

@@ -7,6 +7,7 @@ weights are irregular: a star with one more directed edge, and shares out of a f
 import random
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def test_a_cycle_of_a_power_of_peers_averages_exactly(
 ) -> None:
     def work(fabric: Fabric) -> Walk:
         start, settings = start_of(fabric.rank), {"graph": graph}
-        more = {"start": start, "steps": steps, "settings": settings}
+        more: dict[str, Any] = {"start": start, "steps": steps, "settings": settings}
         return walk(fabric, "sgp", slope=flat, **more)
 
     final = finals(World(size).run(work))
@@ -265,7 +266,7 @@ def test_on_quadratics_and_an_irregular_digraph_the_mean_of_z_is_the_optimum(
     optimum = np.mean([np.cos(np.arange(7) + rank) for rank in range(size)], axis=0)
 
     def missed(settings: dict[str, Any]) -> Array:
-        more = {"slope": bowl, "steps": steps, "settings": settings}
+        more: dict[str, Any] = {"slope": bowl, "steps": steps, "settings": settings}
         ranks = walks(world, size, kind, optimizer=OptimizerSpec(lr=0.05), **more)
         return np.array([w.models[-1] for w in ranks]) - optimum
 
@@ -343,7 +344,7 @@ def test_early_all_reduce_with_momentum_is_all_reduce_sgd(
     world: Ranks, size: int
 ) -> None:
     settings = {"early_all_reduce": True, "early_epochs": 1.0}
-    more = {
+    more: dict[str, Any] = {
         "slope": bowl,
         "start": start_of(0),
         "budget": BudgetSpec(steps=6),
@@ -363,7 +364,7 @@ def test_osgp_with_tau_0_is_sgp_bit_for_bit(
     world: Ranks, size: int, optimizer: OptimizerSpec, folder: Path
 ) -> None:
     for settings in world.some([*all_settings("sgp", size), odd(folder, size)]):
-        more = {"slope": bowl, "steps": 7, "optimizer": optimizer}
+        more: dict[str, Any] = {"slope": bowl, "steps": 7, "optimizer": optimizer}
         sgp = walks(world, size, "sgp", settings=settings, **more)
         osgp = walks(world, size, "osgp", settings=settings | {"tau": 0}, **more)
         for one, other in zip(sgp, osgp, strict=True):
@@ -430,10 +431,10 @@ def hurry(
     return models, z, hasty.spent, [*stale, fabric.ledger.weight]
 
 
-def on_schedules(work: Callable[[VirtualFabric, int], Any]) -> Any:
+def on_schedules(work: Callable[..., Any]) -> Any:
     for seed in range(SCHEDULES):
         world = World(SIZES[seed % len(SIZES)], HOSTILE, seed)
-        yield seed, world.run(lambda fabric, seed=seed: work(fabric, seed))
+        yield seed, world.run(partial(work, seed=seed))
 
 
 def test_osgp_conserves_mass_and_weights_under_a_thousand_hostile_schedules() -> None:
@@ -473,7 +474,7 @@ def test_weights_held_and_in_flight_add_up_at_every_moment(
     monkeypatch: pytest.MonkeyPatch, tau: int
 ) -> None:
     size = 4
-    flight = {"w": 0.0, "x": np.zeros(7)}
+    flight: dict[str, Any] = {"w": 0.0, "x": np.zeros(7)}
     held: dict[int, Array] = {}
     split, add = OverlappedPush._split, OverlappedPush._add
 
@@ -495,13 +496,13 @@ def test_weights_held_and_in_flight_add_up_at_every_moment(
 
     def work(fabric: VirtualFabric) -> None:
         hasty, z = Hasty(fabric, flat), start_of(fabric.rank)
-        walking = ALGORITHMS["osgp"].steps(z, hasty, graph="exponential", tau=tau)
+        walking: Any = ALGORITHMS["osgp"].steps(z, hasty, graph="exponential", tau=tau)
         for _ in range(12):
             next(walking)
             push = walking.gi_frame.f_locals["push"]
             held[fabric.rank] = push._sum.packet
             if len(held) == size:
-                total = sum(held.values())
+                total: Any = sum(held.values())
                 sums.append([total[-1] + flight["w"], total[:-1] + flight["x"]])
         walking.close()
 
@@ -519,7 +520,7 @@ def test_osgp_meets_the_mean_of_the_start_whatever_the_delays_biased_need_not(
 ) -> None:
     size = min(4, world.most)
     slow = SlowdownSpec("transient", factor=5.0, probability=0.4)
-    network = {"latency": 2e-3, "jitter": 4.0, "pieces": 2}
+    network: dict[str, Any] = {"latency": 2e-3, "jitter": 4.0, "pieces": 2}
     settings: dict[str, Any] = {"graph": "exponential", "tau": tau}
 
     def run(**more: Any) -> list[Walk]:
@@ -570,7 +571,11 @@ def test_a_message_hides_behind_a_gradient_with_tau_1_and_not_with_tau_0() -> No
 
     def durations(tau: int) -> Array:
         def work(fabric: VirtualFabric) -> Walk:
-            more = {"steps": 6, "compute": 0.01, "settings": {"tau": tau}}
+            more: dict[str, Any] = {
+                "steps": 6,
+                "compute": 0.01,
+                "settings": {"tau": tau},
+            }
             return walk(fabric, "osgp", **more)
 
         return np.array([w.column("duration")[2:] for w in World(4, network).run(work)])
@@ -585,7 +590,7 @@ def test_a_slow_worker_holds_everybody_up_but_not_for_jitter_below_tau() -> None
 
     def work(fabric: VirtualFabric) -> Walk:
         slow = SlowdownSpec("constant", ranks=(0,), factor=4.0)
-        more = {"steps": 20, "compute": 0.01, "slowdown": slow}
+        more: dict[str, Any] = {"steps": 20, "compute": 0.01, "slowdown": slow}
         return walk(fabric, "osgp", settings={"tau": 2}, **more)
 
     slow, *others = World(4).run(work)

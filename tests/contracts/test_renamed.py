@@ -131,10 +131,12 @@ def test_no_algorithm_is_named_outside_its_room() -> None:
     for path in sorted(package.rglob("*.py")):
         room = path.relative_to(package).parts[0]
         for node in ast.walk(ast.parse(path.read_text())):
-            word = getattr(node, "value", None) if isinstance(node, ast.Constant) else 0
-            named = room != "algorithms" and word in ALGORITHMS
-            if named and (room, word) not in EXCEPTIONS:
-                found.append(f"{path.relative_to(package)}:{node.lineno}: {word}")
+            if not isinstance(node, ast.Constant):
+                continue
+            named = room != "algorithms" and node.value in ALGORITHMS
+            if named and (room, node.value) not in EXCEPTIONS:
+                place = f"{path.relative_to(package)}:{node.lineno}"
+                found.append(f"{place}: {node.value!s}")
     assert found == []
 
 

@@ -7,6 +7,7 @@ fourfold and delivers every transfer in pieces, on models of several blocks.
 import inspect
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,7 @@ def test_mixed_reads_of_differences_happen_and_are_all_counted(
     torn = 0
     for seed in range(50):
         world = World(2, HOSTILE, seed)
-        reads = world.run(lambda fabric, seed=seed: work(fabric, seed * 1e-6))[0]
+        reads = world.run(partial(work, delay=seed * 1e-6))[0]
         assert all(counted for is_torn, counted in reads if is_torn)
         assert not all(counted for _, counted in reads)
         torn += sum(is_torn for is_torn, _ in reads)
@@ -246,7 +247,7 @@ def test_differences_that_overlap_entirely_on_a_star_drive_it_apart() -> None:
 
 # --- deadlock
 
-UNDIRECTED = [
+ON_TWO_AND_FOUR = [
     name
     for name in EXAMPLES
     if name != "random-regular:3" and not graphs.make(name, 4).directed
@@ -254,7 +255,7 @@ UNDIRECTED = [
 """Graphs for two ranks and for four."""
 
 
-@pytest.mark.parametrize("graph", UNDIRECTED)
+@pytest.mark.parametrize("graph", ON_TWO_AND_FOUR)
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_exchanges_end_on_every_graph(
     world: Ranks, kind: type[Replicas], graph: str
@@ -369,7 +370,7 @@ def test_a_neighbor_that_stands_still_ages_by_one_per_own_step(
 
     def work(fabric: VirtualFabric) -> list[float]:
         x, g, ages = np.zeros(3), np.ones(3), []
-        more = {
+        more: dict[type[Replicas], dict[str, Any]] = {
             HandoverReplicas: {"repair": nothing},
             AcceleratedReplicas: {"kappa": 0.5, "alpha": 0.5},
         }
@@ -474,11 +475,15 @@ def test_a_copy_lacks_at_most_the_gradient_that_was_handed_over_last() -> None:
         def step(x: Array, g: Array) -> None:
             x -= g
 
+        def slowly() -> None:
+            replicas.take_over()
+            fabric.pause(2.5)
+
         with HandoverReplicas(fabric, x, step, repair=step) as replicas:
             if fabric.rank == 1:
                 replicas.average_overlapped(0)
                 return read
-            with replicas.overlapped(lambda: (replicas.take_over(), fabric.pause(2.5))):
+            with replicas.overlapped(slowly):
                 for _ in range(12):
                     read.append(float(replicas.pull()[0]))
                     fabric.pause(1.0)

@@ -16,7 +16,6 @@ from test_algorithms import a_start, claiming, models, settle, workers
 from dsgd_bench import trace
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis.verify import verify
-from dsgd_bench.arrays import Array
 from dsgd_bench.config.identity import trial_id
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.base import Fabric
@@ -211,9 +210,7 @@ def test_the_mean_moves_by_the_gradients_of_both_parts(
     earlier, later = stopped_and_resumed(world, size, kind, bowl)
     n = len(workers(later))
     first = np.mean([a_start(kind, rank) for rank in range(size)], axis=0)
-    spent: Array = sum(w.spent for w in workers(earlier)) + sum(
-        w.spent for w in workers(later)
-    )
+    spent: Any = sum(w.spent for w in [*workers(earlier), *workers(later)])
     # rounding of nine steps on models of size one
     np.testing.assert_allclose(
         settle(later), first - lr / n * spent, rtol=0, atol=1e-13
@@ -225,7 +222,7 @@ def test_push_sum_conserves_numerators_and_weights_over_a_stop(
     world: Ranks, size: int, kind: str
 ) -> None:
     _, later = stopped_and_resumed(world, size, kind, flat)
-    mass = sum(w.state.arrays["mass"] for w in later)
+    mass: Any = sum(w.state.arrays["mass"] for w in later)
     starts = sum(start_of(rank) for rank in range(size))
     np.testing.assert_allclose(mass[:-1], starts, rtol=0, atol=1e-14 * size)
     assert mass[-1] == pytest.approx(size, abs=1e-14 * size)

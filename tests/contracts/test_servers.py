@@ -45,7 +45,12 @@ def test_the_synchronous_server_walks_as_allreduce_does(servers: int) -> None:
 def test_who_is_answered_first_sends_while_the_others_are_answered() -> None:
     """Models of 10 ms: three answers, one after the other, then the last gradient."""
     network = Network(latency=0.0, bandwidth=DIMENSION * 8 / 0.01)
-    more = {"network": network, "compute": 0.0, "slope": flat, "steps": 6}
+    more: dict[str, Any] = {
+        "network": network,
+        "compute": 0.0,
+        "slope": flat,
+        "steps": 6,
+    }
     workers, _ = run(4, "ssgd", **more)
     for number, w in enumerate(workers):
         begun = w.column("start")[2:]
@@ -108,7 +113,10 @@ def test_delays_cost_accuracy() -> None:
 
     def left(workers: int) -> float:
         optimizer = OptimizerSpec(lr=0.9, raw_lr=True)
-        more = {"slope": lambda rank, step, x: 0.5 * x, "optimizer": optimizer}
+        more: dict[str, Any] = {
+            "slope": lambda rank, step, x: 0.5 * x,
+            "optimizer": optimizer,
+        }
         _, center = run(workers + 1, "asgd", steps=24 // workers, **more)
         return float(np.abs(center[24]).max())
 
@@ -122,7 +130,10 @@ def test_parts_on_several_servers_make_the_same_model(kind: str, servers: int) -
 
     No two gradients take equally long, so they arrive in one order everywhere.
     """
-    more = {"steps": 5, "slowdown": SlowdownSpec("heavy-tailed", factor=2.0)}
+    more: dict[str, Any] = {
+        "steps": 5,
+        "slowdown": SlowdownSpec("heavy-tailed", factor=2.0),
+    }
     one, _ = run(4, kind, **more)
     many, _ = run(3 + servers, kind, settings={"servers": servers}, **more)
     for ours, theirs in zip(many, one, strict=True):
@@ -139,7 +150,11 @@ def test_every_gradient_is_applied_once_under_hostile_schedules(kind: str) -> No
             settings: dict[str, Any] = {"servers": servers}
             if "warmup" in ALGORITHMS[kind].settings:
                 settings["warmup"] = 1
-            more = {"slowdown": slow, "compute": 1e-5, "settings": settings}
+            more: dict[str, Any] = {
+                "slowdown": slow,
+                "compute": 1e-5,
+                "settings": settings,
+            }
             return walk(fabric, kind, steps=4, **more)
 
         network = Network(latency=2e-6, bandwidth=2e7, jitter=3.0)

@@ -132,7 +132,11 @@ def test_models_of_later_steps_are_whole(world: Ranks, size: int) -> None:
 
     def work(fabric: Fabric) -> Walk:
         start = np.full(9, float(fabric.rank))
-        more = {"start": start, "steps": 25, "settings": {"graph": "complete"}}
+        more: dict[str, Any] = {
+            "start": start,
+            "steps": 25,
+            "settings": {"graph": "complete"},
+        }
         return walk(fabric, "swift", slope=lambda r, k, x: 1.0 + r + k, **more)
 
     walks = world.together(size, work, jitter=3.0, pieces=2, bandwidth=1e5)
@@ -158,7 +162,7 @@ def test_the_mean_model_is_not_conserved_and_workers_still_agree(
     def work(fabric: Fabric) -> Array:
         start = start_of(fabric.rank)
         slow = SlowdownSpec("transient", factor=3.0, probability=0.5)
-        more = {"start": start, "steps": 120, "slowdown": slow}
+        more: dict[str, Any] = {"start": start, "steps": 120, "slowdown": slow}
         return walk(fabric, "swift", slope=lambda *_: 0.0, **more).final
 
     final = np.array(world.together(size, work))

@@ -95,7 +95,11 @@ def test_things_are_dealt_in_order_and_to_as_many_as_get_some() -> None:
 
 def test_parts_are_worked_on_at_the_same_time() -> None:
     meeting = threading.Barrier(3, timeout=20)
-    Team(3).share(lambda _, __: meeting.wait() and None, range(3))
+
+    def meet(_: int, __: int) -> None:
+        meeting.wait()
+
+    Team(3).share(meet, range(3))
     assert not meeting.broken
 
 

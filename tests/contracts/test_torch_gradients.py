@@ -130,7 +130,8 @@ def errors(
         assert weights._at == x.size
         assert loss == pytest.approx(there.item(), rel=1e-5)
         expected = weights.x.grad.numpy()
-        result.append(np.linalg.norm(g - expected) / np.linalg.norm(expected))
+        error = np.linalg.norm(g - expected) / np.linalg.norm(expected)
+        result.append(float(error))
     return result
 
 

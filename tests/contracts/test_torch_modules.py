@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,16 @@ import pytest
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.problems import make
 from dsgd_bench.problems.mlp import MLP
+from dsgd_bench.spec.trial import ProblemSpec
 
 WHY = "PyTorch is an extra of its own, [torch], and not installed here"
 
-SMALL = {"data": "generated", "samples": 60, "features": 12, "classes": 4}
+SMALL: dict[str, Any] = {
+    "data": "generated",
+    "samples": 60,
+    "features": 12,
+    "classes": 4,
+}
 
 MODULES = '''
 import random
@@ -115,11 +120,8 @@ number = 7
 '''
 
 
-@dataclass(frozen=True)
-class Spec:
-    settings: dict[str, Any]
-    dtype: str = "float64"
-    kind: str = field(default="torch")
+def torch_spec(settings: dict[str, Any], dtype: Any = "float64") -> ProblemSpec:
+    return ProblemSpec("torch", dtype=dtype, settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +138,7 @@ def problem(modules: str) -> Any:
 
     def build(name: str, dtype: str = "float64", seed: int = 3, **more: Any) -> Any:
         own = name if name in ("mlp", "resnet20") else f"{modules}:{name}"
-        return make(Spec({**SMALL, "module": own, **more}, dtype), seed)
+        return make(torch_spec({**SMALL, "module": own, **more}, dtype), seed)
 
     return build
 
@@ -360,7 +362,7 @@ def test_a_module_that_cannot_be_found_is_refused_in_a_sentence(
 ) -> None:
     pytest.importorskip("torch", reason=WHY)
     with pytest.raises(ConfigError, match=why):
-        make(Spec({**SMALL, "module": module}), seed=0)
+        make(torch_spec({**SMALL, "module": module}), seed=0)
 
 
 def test_a_file_that_fails_is_refused_with_what_it_says(tmp_path: Any) -> None:
@@ -368,7 +370,7 @@ def test_a_file_that_fails_is_refused_with_what_it_says(tmp_path: Any) -> None:
     path = tmp_path / "broken.py"
     path.write_text("import torchvision_of_the_future\n")
     with pytest.raises(ConfigError, match="torchvision_of_the_future"):
-        make(Spec({**SMALL, "module": f"{path}:net"}), seed=0)
+        make(torch_spec({**SMALL, "module": f"{path}:net"}), seed=0)
 
 
 def python(code: str, **environment: str) -> str:

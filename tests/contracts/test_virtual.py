@@ -296,7 +296,7 @@ def test_one_seed_is_one_schedule_and_others_differ() -> None:
 # --- prices
 
 
-NETWORK = {"latency": 1e-3, "bandwidth": 1e6}
+NETWORK: dict[str, Any] = {"latency": 1e-3, "bandwidth": 1e6}
 
 
 @pytest.mark.parametrize("pieces", [1, 5])

@@ -81,7 +81,7 @@ def command(*words: object) -> tuple[int, str, str]:
 
 
 def virtual(
-    job: Job, folder: Path, ends: Any = None, fresh: Path | None = None
+    job: Job, folder: TrialFolder, ends: Any = None, fresh: Path | None = None
 ) -> Ended:
     """Run a trial as its ranks would, but in virtual time; return how it ended.
 
@@ -105,14 +105,14 @@ def virtual(
 
 def draw(wanted: bool) -> None:
     """Let reports have figures, or not: they take seconds, and read nothing more."""
-    report.find_spec = find_spec if wanted else lambda _: None
+    setattr(report, "find_spec", find_spec if wanted else lambda _: None)  # noqa: B010
 
 
 def starting(virtual: runner.Start) -> Callable[..., runner.StudyOutcome]:
     """Return `run_study`, but for how a trial is run where nobody says so."""
 
     def run(*words: Any) -> runner.StudyOutcome:
-        return run_study(*words) if len(words) > 4 else run_study(*words, virtual)
+        return run_study(*words[:4], *(words[4:] or [virtual]))
 
     return run
 

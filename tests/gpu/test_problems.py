@@ -1,5 +1,7 @@
 """Problems on a GPU: gradients as on the host, without allocation, and recorded."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from dsgd_bench.problems import PROBLEMS
 
 pytestmark = pytest.mark.gpu
 
-CASES = {
+CASES: dict[str, Any] = {
     "logistic": {"data": "generated", "samples": 300, "features": 70},
     "softmax": {"data": "generated", "samples": 300, "features": 70},
     "mlp": {"data": "generated", "samples": 300, "features": 70, "hidden": (40, 30)},
@@ -33,7 +35,7 @@ BATCHES = (7, 32)
 
 
 def make(kind, dtype, device, **more):
-    settings = {**CASES[kind], **more}
+    settings: dict[str, Any] = {**CASES[kind], **more}
     kind = kind.partition(",")[0]
     return PROBLEMS[kind](**settings, dtype=dtype, seed=1, device=device)
 
@@ -49,7 +51,9 @@ def disturbed(problem):
 
 
 def error(found, expected):
-    return np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30)
+    return np.linalg.norm(found - expected) / max(
+        float(np.linalg.norm(expected)), 1e-30
+    )
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

@@ -37,7 +37,7 @@ Command = Callable[..., CompletedProcess[str]]
 
 def curves(folder: Path) -> Curves:
     """Return the losses at all moments by algorithm and device."""
-    found = {}
+    found: Curves = {}
     for path in sorted(folder.glob("*/trace.h5")):
         run = trace.open_trace(path)
         loss = run["loss_of_mean"].tolist()

@@ -1,6 +1,5 @@
 """A PyTorch module on vectors of CuPy: the same memory, the right order, the same g."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from dsgd_bench import arrays
 from dsgd_bench.problems import make
+from dsgd_bench.spec.trial import ProblemSpec
 
 pytestmark = pytest.mark.gpu
 
@@ -15,13 +15,6 @@ cupy = pytest.importorskip("cupy", reason="CuPy is an extra, and not installed h
 torch = pytest.importorskip(
     "torch", reason="PyTorch is an extra, and not installed here"
 )
-
-
-@dataclass(frozen=True)
-class Spec:
-    settings: dict[str, Any]
-    dtype: str = "float32"
-    kind: str = "torch"
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +26,9 @@ def gpu() -> Any:
     return arrays.device("cuda")
 
 
-def both(gpu: Any, module: str, dtype: str, **settings: Any) -> tuple[Any, Any]:
+def both(gpu: Any, module: str, dtype: Any, **settings: Any) -> tuple[Any, Any]:
     """Return the same problem on the host and on the GPU."""
-    spec = Spec({"module": module, **settings}, dtype)
+    spec = ProblemSpec("torch", dtype=dtype, settings={"module": module, **settings})
     return make(spec, 3), make(spec, 3, device=gpu)
 
 

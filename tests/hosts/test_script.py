@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import CANNOT, ROOT, SCRIPT, Hosts, up
+from virtual_hosts import CANNOT, ROOT, SCRIPT, Hosts, up
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SECONDS
+from virtual_hosts import SECONDS
 
 from dsgd_bench import trace
 

@@ -247,9 +247,9 @@ def test_gathered_rows_are_those_of_the_indices(place, random, shape, dtype, off
 
 def test_bfloat16_is_rounded_to_the_nearest_and_ties_to_even(place):
     # 8 bits of mantissa: next to 1 lie 1 - 2^-8 and 1 + 2^-7
-    x = [1, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1 - 2**-9, 0.0, 1e-40]
+    values = [1, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1 - 2**-9, 0.0, 1e-40]
     expected = [1, 1, 1 + 2**-6, 1 + 2**-7, -1, 0.0]
-    x = np.array([*x, np.inf, -np.inf, np.nan, 3.4e38], np.float32)
+    x = np.array([*values, np.inf, -np.inf, np.nan, 3.4e38], np.float32)
     out = place.put(np.zeros(x.size, np.uint16))
     place.kernels.to_bfloat16(place.put(x), out)
     back = (place.get(out).astype(np.uint32) << 16).view(np.float32)

@@ -1,6 +1,7 @@
 """Matrix products: what cuBLAS is asked for, answered by NumPy or by a GPU."""
 
 import ctypes
+from typing import Any
 
 import numpy as np
 import on_host
@@ -53,6 +54,9 @@ def multiply(request, library):
 @pytest.fixture(params=["asked", pytest.param("gpu", marks=pytest.mark.gpu)])
 def product(request):
     """Return a function that gives ``a b`` for arrays here, transposed or not."""
+    multiply: Any
+    put: Any
+    get: Any
     if request.param == "asked":
         multiply, put, get = request.getfixturevalue("multiply"), np.copy, np.asarray
     else:

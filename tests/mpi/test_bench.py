@@ -1,6 +1,7 @@
 """The benchmark's two forms compute the same; its output has the documented lines."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ LENGTH = 100_003  # blocks of the framework, the last one smaller
 def pair():
     """Yield a fabric of the first two ranks, None on the others."""
     world = MPI.COMM_WORLD
-    comm = world.Split(0 if world.rank < 2 else MPI.UNDEFINED)
+    comm: Any = world.Split(0 if world.rank < 2 else MPI.UNDEFINED)
     fabric = None if comm == MPI.COMM_NULL else MpiFabric(comm)
     yield fabric
     if fabric is not None:

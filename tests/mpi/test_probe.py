@@ -46,9 +46,14 @@ def test_a_probe_measures_everything_and_its_profile_is_a_network(
     fabric, folder, monkeypatch
 ):
     monkeypatch.setattr(gradients, "TIMED", ("quadratic", "softmax"))
-    stages = []
+    stages: list[str] = []
+
+    def begins(name):
+        stages.append(name)
+        return nullcontext()
+
     probe = Probe(fabric, options(folder / "profile.json"))
-    found, series = probe.run(lambda name: nullcontext(stages.append(name)))
+    found, series = probe.run(begins)
     lines = probe.report(found, series)
     assert len(stages) == len(set(stages)) == probe.stages
     if fabric.rank:

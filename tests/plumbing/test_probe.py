@@ -4,6 +4,7 @@ The times are made from known lines, so what must come out is known.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def exact(seconds: float = SECONDS, rate: float = RATE) -> np.ndarray:
 
 
 def options(**changes) -> ProbeOptions:
-    given = {
+    given: dict[str, Any] = {
         "sizes": (8, 1024),
         "iterations": 20,
         "warm_up": 3,
@@ -37,7 +38,7 @@ def options(**changes) -> ProbeOptions:
 @pytest.mark.parametrize("seconds", [1e-7, SECONDS, 1e-2])
 @pytest.mark.parametrize("rate", [1e6, RATE, 1e12])
 def test_a_line_is_found_again(seconds, rate):
-    found = fit.line(SIZES, exact(seconds, rate))
+    found = fit.line(SIZES, list(exact(seconds, rate)))
     assert found.seconds == pytest.approx(seconds, rel=1e-6)
     assert found.rate == pytest.approx(rate, rel=1e-6)
     assert found.residual_max < 1e-6
@@ -46,7 +47,7 @@ def test_a_line_is_found_again(seconds, rate):
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_is_averaged_out(seed):
     noise = np.random.default_rng(seed).normal(1.0, 0.05, len(SIZES))
-    found = fit.line(SIZES, exact() * noise)
+    found = fit.line(SIZES, list(exact() * noise))
     assert found.seconds == pytest.approx(SECONDS, rel=0.06)
     assert found.rate == pytest.approx(RATE, rel=0.06)
     assert 0.005 < found.residual_median < 0.08
@@ -56,7 +57,7 @@ def test_noise_is_averaged_out(seed):
 def test_a_single_size_that_is_far_off_does_not_move_the_line(place):
     times = exact() * np.random.default_rng(1).normal(1.0, 0.01, len(SIZES))
     times[place] *= 10
-    found = fit.line(SIZES, times)
+    found = fit.line(SIZES, list(times))
     assert found.seconds == pytest.approx(SECONDS, rel=0.03)
     assert found.rate == pytest.approx(RATE, rel=0.03)
     assert found.residual_max == pytest.approx(0.9, abs=0.01)
@@ -65,7 +66,7 @@ def test_a_single_size_that_is_far_off_does_not_move_the_line(place):
 def test_residuals_are_relative_to_the_times():
     times = exact()
     times[3] *= 2
-    found = fit.line(SIZES, times)
+    found = fit.line(SIZES, list(times))
     line = found.seconds + 8 * np.array(SIZES) / found.rate
     off = np.abs(line - times) / times
     assert found.residual_max == pytest.approx(off.max()) == pytest.approx(0.5)
@@ -84,7 +85,7 @@ def test_neither_part_of_a_line_is_negative():
 @pytest.mark.parametrize("seed", range(50))
 def test_whatever_was_measured_there_is_a_line(seed):
     times = 10 ** np.random.default_rng(seed).uniform(-7, -1, len(SIZES))
-    found = fit.line(SIZES, times)
+    found = fit.line(SIZES, list(times))
     assert np.isfinite([found.seconds, found.rate, found.residual_max]).all()
     assert found.seconds >= 0
     assert found.rate >= 0
@@ -95,7 +96,7 @@ def test_whatever_was_measured_there_is_a_line(seed):
 
 def test_half_as_long_is_as_bad_as_twice():
     pairs_of_times = np.repeat(exact(), 2) * np.tile((0.5, 2.0), len(SIZES))
-    found = fit.line(np.repeat(SIZES, 2), pairs_of_times)
+    found = fit.line([*np.repeat(SIZES, 2)], pairs_of_times)
     assert found.seconds == pytest.approx(SECONDS, rel=0.01)
     assert found.rate == pytest.approx(RATE, rel=0.01)
 
@@ -193,7 +194,8 @@ QUICK, WAITED = 1e-5, 0.06
 )
 def test_verdicts(times, verdict):
     answers = found_busy(allocate=times, create=(QUICK, QUICK))["allocate"]
-    assert answers["get"] == Answer(*times, verdict)
+    alone, with_thread = times
+    assert answers["get"] == Answer(alone, with_thread, verdict)
     assert answers["put"].verdict == "passive"
 
 

@@ -75,7 +75,7 @@ def test_every_number_has_two_ends_or_a_reason():
     assert open_ended <= set(WITHOUT_ENDS)
 
 
-NEEDS = {
+NEEDS: dict[str, dict[str, Any]] = {
     "problem.classes": {"problem.data": "generated"},
     "problem.features": {"problem.data": "generated"},
     "problem.samples": {"problem.data": "generated"},

@@ -5,6 +5,7 @@ On the toy cluster n workers with K steps each end with an excess of
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,7 +185,7 @@ def test_the_report_has_table_and_figure(written):
 
 def test_the_figure_has_a_line_per_number_of_workers_and_one_guide():
     every = scaling.curves(rows() + rows("adpsgd", power=-0.25))
-    figure = scaling_figure.excess_against_gradients(every)
+    figure: Any = scaling_figure.excess_against_gradients(every)
     assert len(figure.axes) == 2 * 3
     for axes in (figure.axes[0], figure.axes[1]):
         *drawn, guide = axes.lines

@@ -5,6 +5,7 @@ busy all the time from (COMPUTE + SERVE / k) / (SERVE / k) workers on.
 """
 
 import csv
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_the_report_has_the_figure_and_its_numbers(written):
 
 def test_the_figure_has_a_line_per_number_of_servers_and_marks_the_knee():
     loads = line(1) + line(2, (*WORKERS, 16))
-    drawn = server_figure.servers_against_workers(loads)
+    drawn: Any = server_figure.servers_against_workers(loads)
     rates, idle, flows = drawn.axes
     curves = [each for each in rates.lines if len(each.get_xdata()) >= len(WORKERS)]
     assert [list(each.get_xdata()) for each in curves] == [

@@ -152,15 +152,15 @@ def test_the_report_has_table_figure_and_csv(folder, tmp_path):
 
 
 def test_only_where_gradient_times_vary_is_staleness_taken_at_its_word(tmp_path):
-    for name, variation in (("steady", {}), ("varied", {"variation": 0.2})):
-        kind = "lognormal" if variation else "constant"
-        spec = ComputeSpec("emulated", synthetic.COMPUTE, kind, **variation)
+    even = ComputeSpec("emulated", synthetic.COMPUTE)
+    uneven = ComputeSpec("emulated", synthetic.COMPUTE, "lognormal", 0.2)
+    for name, spec in (("steady", even), ("varied", uneven)):
         measured = ran("adpsgd")
         measured.trial = msgspec.structs.replace(measured.trial, compute=spec)
         synthetic.save(measured, tmp_path / name)
         synthetic.save(foretold(measured), tmp_path / name)
         notes = validation_table.notes(report.read_report(tmp_path / name).studies)
-        assert (validation_table.STEADY in notes) == (kind == "constant")
+        assert (validation_table.STEADY in notes) == (spec == even)
 
 
 def test_the_figure_has_every_error_and_both_sides_of_staleness(folder):

@@ -1,5 +1,7 @@
 """Whatever variable of a trace is impossible, it is refused, and by its name."""
 
+from typing import Any
+
 import h5py
 import numpy as np
 import pytest
@@ -42,7 +44,8 @@ class Changed:
 
 
 def named(path, name, value):
-    found = verify(Changed(path, name, value))
+    changed: Any = Changed(path, name, value)
+    found = verify(changed)
     return {check.name for check in found.failed}
 
 

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from conftest import ROOT
+from virtual_hosts import ROOT
 
 MIB = 2**20
 RATE = 200e6

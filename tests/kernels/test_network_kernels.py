@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+from typing import Any
 
 import numpy as np
 import on_host
@@ -31,7 +32,7 @@ MODULES = (
     ),
 )
 
-NETWORKS = {
+NETWORKS: dict[str, Any] = {
     "mlp": {"data": "generated", "samples": 40, "features": 9, "hidden": (8, 5)},
     "softmax": {"data": "generated", "samples": 40, "features": 9},
     "lenet": {"data": "digits"},
@@ -89,7 +90,7 @@ def emulated(request, library, monkeypatch):
 
 
 def make(kind, dtype, device, **more):
-    settings = {**NETWORKS[kind], **more}
+    settings: dict[str, Any] = {**NETWORKS[kind], **more}
     kind = kind.partition(",")[0]
     return PROBLEMS[kind](**settings, dtype=dtype, seed=1, device=device)
 
@@ -131,7 +132,12 @@ def test_a_network_of_kernels_judges_as_numpys_does(emulated, kind):
 
 
 def test_judging_with_kernels_takes_statistics_too(emulated):
-    settings = {"data": "generated", "samples": 3, "classes": 2, "augmentation": False}
+    settings: dict[str, Any] = {
+        "data": "generated",
+        "samples": 3,
+        "classes": 2,
+        "augmentation": False,
+    }
     here = make("resnet20", "float64", HOST, **settings)
     x = here.initial()
     with emulated():

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, eventually
+from virtual_hosts import ROOT, eventually
 
 from dsgd_bench import trace
 from dsgd_bench.analysis.speed import counted_bytes

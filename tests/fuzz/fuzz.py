@@ -1,6 +1,6 @@
 """Damage files on purpose, and see that every command says so in a sentence.
 
-    python tests/fuzz/run.py [--seed N] [--scale X] [--only KIND:NUMBER]
+    python tests/fuzz/fuzz.py [--seed N] [--scale X] [--only KIND:NUMBER]
 
 5,000 configurations, 2,000 damaged results folders, 500 checkpoints and shards, and 20
 checkpoints that a run with ranks goes on from, times the scale. No traceback, nothing
