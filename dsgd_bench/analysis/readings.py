@@ -56,7 +56,7 @@ def time_per_epoch(trace: "Trace") -> float | None:
 
 
 def at_target(trace: "Trace") -> np.ndarray:
-    """Return which judged moments are at the target, shape (moments,)."""
+    """Return which evaluation points are at the target, shape (points,)."""
     measure, losses = trace.trial.measure, trace["loss_of_mean"]
     met = np.zeros(losses.shape, dtype=bool)
     if measure.target_loss is not None:
@@ -67,7 +67,7 @@ def at_target(trace: "Trace") -> np.ndarray:
 
 
 def target(trace: "Trace") -> Target:
-    """Return the first judged moment at the target, and its distance from the last.
+    """Return the first evaluation point at the target, and its distance from the last.
 
     A crashed run has met nothing.
     """
@@ -173,7 +173,7 @@ def weights(trace: "Trace") -> Weights:
 
 
 def quality(trace: "Trace") -> Quality:
-    """Return what the judged moments say: the last values and the curve."""
+    """Return what the evaluation says: the last values and the curve."""
     times, losses = trace["moment_time"], trace["loss_of_mean"]
     curve = zip(times.tolist(), losses.tolist(), strict=True)
     average, own = _excess(trace)
@@ -198,8 +198,8 @@ def _counted(values: np.ndarray) -> tuple[tuple[int, int], ...]:
 def _excess(trace: "Trace") -> tuple[float | None, float | None]:
     """Return how far losses were above the lowest one: of the average, of own models.
 
-    The average over the run is over gradients: straight lines between the judged
-    moments.
+    The average over the run is over gradients: straight lines between the
+    evaluation points.
     """
     done, lowest = trace["moment_samples"], trace.optimum
     if lowest is None or len(done) < 2 or done[-1] <= done[0]:
@@ -211,9 +211,9 @@ def _excess(trace: "Trace") -> tuple[float | None, float | None]:
         return float(np.trapezoid(losses - lowest, done) / (done[-1] - done[0]))
 
     own = trace["local_loss"]
-    judged = own[np.isfinite(own[:, 0])]
+    evaluated = own[np.isfinite(own[:, 0])]
     average = above(trace["loss_of_mean"])
-    return average, above(judged.mean(axis=0)) if len(judged) else None
+    return average, above(evaluated.mean(axis=0)) if len(evaluated) else None
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -176,7 +176,7 @@ class TrialFolder:
         """Return the files that runs leave: marks, log, trace and shards.
 
         The job is not one of them: it says that what lies beside it is ours. Locks are
-        not either, since whoever asks holds the folder by them.
+        not either, since the command that asks holds the folder by them.
         """
         return [
             path

@@ -9,8 +9,8 @@ Optimum   unknown
 What a module draws while it computes (dropout) is a function of the trial's seed and of
 the batch. Buffers, such as the running statistics of batch norm, stay on their rank,
 have no part in training, and are estimated anew, from training samples, before a model
-is judged: so a judgment is a function of the model alone. Convolutions of float32 are
-not rounded to TF32, unless the study or the module's own code says so; for bfloat16
+is evaluated: so a judgment is a function of the model alone. Convolutions of float32
+are not rounded to TF32, unless the study or the module's own code says so; for bfloat16
 the module runs under torch's autocast.
 
 PyTorch allocates what lies between the layers in every step.

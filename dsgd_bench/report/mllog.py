@@ -99,7 +99,7 @@ def _set_up(log: _Log, trace: "Trace") -> Iterator[str]:
 
 
 def _blocks(log: _Log, trace: "Trace") -> Iterator[str]:
-    """Yield a block from each judged moment to the next, and what was found there.
+    """Yield a block from each evaluation point to the next, and what was found there.
 
     Judging takes no time: it happens after the clock has stopped.
     """

@@ -7,9 +7,9 @@ from dsgd_bench.arrays import Array
 
 @dataclass
 class Judgments:
-    """What one rank knows about every moment; arrays of shape (moments,).
+    """What one rank knows of every evaluation point; arrays of shape (points,).
 
-    The judged model is the average of the workers' models, or the center where ranks
+    The evaluated model is the average of the workers' models, or the center where ranks
     serve one.
 
     Attributes
@@ -19,9 +19,9 @@ class Judgments:
     local_loss, local_accuracy : array
         Of this rank's own model; NaN on a server, and where it was not evaluated.
     loss_of_mean, accuracy_of_mean, norm_of_mean : array
-        Of the judged model; NaN where another rank judged it.
+        Of the evaluated model; NaN where another rank evaluated it.
     distance_squared : array
-        ||x_i - mean||^2 of this rank's model from the judged one; NaN on a server.
+        ||x_i - mean||^2 of this rank's model from the evaluated one; NaN on a server.
     """
 
     copy_time: Array

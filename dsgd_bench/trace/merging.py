@@ -251,14 +251,14 @@ def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
     }
     for name in ("copy_time", "local_loss", "local_accuracy"):
         arrays[name] = stacked[name]
-    judged_by = np.arange(count) % ranks
+    evaluated_by = np.arange(count) % ranks
     for name in ("loss_of_mean", "accuracy_of_mean", "norm_of_mean"):
-        arrays[name] = stacked[name][judged_by, np.arange(count)]
-    works, judged = arrays["serves"] == 0, arrays["serves"] == arrays["serves"].max()
+        arrays[name] = stacked[name][evaluated_by, np.arange(count)]
+    works, evaluated = arrays["serves"] == 0, arrays["serves"] == arrays["serves"].max()
     squared = stacked["distance_squared"][works].mean(0)
     # below zero only in a damaged shard: kept as it is for verification to refuse
     arrays["consensus_distance"] = np.copysign(np.sqrt(np.abs(squared)), squared)
-    arrays["moment_time"] = np.median(stacked["copy_time"][judged], axis=0)
+    arrays["moment_time"] = np.median(stacked["copy_time"][evaluated], axis=0)
     arrays["moment_samples"] = np.zeros(count)
     for shard in complete.values() if whole else ():
         arrays["moment_samples"] += _samples_copied(shard)

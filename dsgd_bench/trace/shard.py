@@ -272,7 +272,7 @@ class Shard:
         Rows of the ledger.
     data : dict of str to array
         Judgments by name, and pairs of (partner, exchanges); empty if the run was not
-        judged.
+        evaluated.
     counts : dict
         Of the ledger.
     offset_start, offset_end : (float, float)
@@ -357,5 +357,5 @@ class Shard:
 
     @property
     def complete(self) -> bool:
-        """Whether the run was judged: the last thing that is written."""
+        """Whether the run was evaluated: the last thing that is written."""
         return "exchanges" in self.data
