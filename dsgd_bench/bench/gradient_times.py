@@ -264,7 +264,7 @@ def _facts(
     kind = options.dtype
     if options.precision != "float32":
         kind += f", multiplied in {options.precision}"
-    processor = provenance.host()["cpu"]
+    processor = provenance.host().cpu
     facts = {
         "Device": f"{options.device}, {options.threads} threads, {kind}",
         "Processor": f"{device.describe().get('name', processor)}",

@@ -155,7 +155,7 @@ def kernels(fabric: Fabric, options: KernelOptions) -> None:
 
 def _about(device: Host) -> dict[str, str]:
     if device.kind == "cpu":
-        return {"CPU": str(provenance.host()["cpu"])}
+        return {"CPU": provenance.host().cpu}
     from dsgd_bench.arrays import cuda
 
     cuda.compile_all()

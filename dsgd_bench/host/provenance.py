@@ -42,37 +42,121 @@ LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 WITHHELD = "(withheld)"
 
 
-def collect() -> dict[str, Any]:
-    """Return the provenance of this process, ready for JSON.
+class Host(msgspec.Struct, frozen=True):
+    """What is known of this computer and of its load.
 
-    Values that this computer does not tell are None.
+    Attributes
+    ----------
+    name, kernel_id : str
+        Of the computer, and what tells its running kernel from all others; two
+        containers on one computer may have two names.
+    cpu : str
+        The model of its processors.
+    cpus_allowed : list of int
+        Hardware threads that this process may use.
+    cores_allowed : int
+        Physical cores that they belong to.
+    cpu_quota : float or None
+        Processors' worth of time that a control group grants; None without a limit.
+    smt_active, governor : str or None
+        As the kernel says it: ``"1"`` for several threads per core; how frequencies
+        are chosen.
+    memory_bytes : int
+        Of the computer.
+    memory_limit : int or None
+        Bytes that a control group grants.
+    kernel : str
+        Name and release of the operating system's.
+    load_average : (float, float, float)
+        Processes that want to run, over 1, 5 and 15 minutes.
     """
-    return {
-        "time_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "host": host(),
-        "software": software(),
-        "commit": commit(),
-        "environment": recorded_variables(),
-    }
+
+    name: str
+    kernel_id: str
+    cpu: str
+    cpus_allowed: list[int]
+    cores_allowed: int
+    cpu_quota: float | None
+    smt_active: str | None
+    governor: str | None
+    memory_bytes: int
+    memory_limit: int | None
+    kernel: str
+    load_average: tuple[float, float, float]
 
 
-def host() -> dict[str, Any]:
+class Software(msgspec.Struct, frozen=True):
+    """Versions of interpreter and packages, the BLAS, and the MPI that is loaded.
+
+    Attributes
+    ----------
+    python, executable : str
+        Version and path of the interpreter.
+    packages : dict of str to str
+        Version of every one of `PACKAGES` that is installed.
+    blas : str
+        Name and version of what NumPy was built with.
+    libmpi : str or None
+        Path of the MPI library, once it is loaded.
+    """
+
+    python: str
+    executable: str
+    packages: dict[str, str]
+    blas: str
+    libmpi: str | None
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """The state of a checkout: its commit's hash, and whether files differ from it."""
+
+    hash: str | None
+    dirty: bool
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """What `collect` finds; `time_utc` is when. `environment` are the variables."""
+
+    time_utc: str
+    host: Host
+    software: Software
+    commit: Commit | None
+    environment: dict[str, str]
+
+
+def collect() -> dict[str, Any]:
+    """Return the `Provenance` of this process as it is in a trace: ready for JSON.
+
+    Values that this computer does not tell are None. The fabric and the trial add what
+    they know, and readers take what there is: earlier versions wrote other names.
+    """
+    found = Provenance(
+        time_utc=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        host=host(),
+        software=software(),
+        commit=commit(),
+        environment=recorded_variables(),
+    )
+    return dict(msgspec.to_builtins(found))
+
+
+def host() -> Host:
     """Return what is known of this computer and of its load."""
     cpu = "/sys/devices/system/cpu"
-    return {
-        "name": platform.node(),
-        "kernel_id": identity.kernel(),
-        "cpu": _cpu_model(),
-        "cpus_allowed": sorted(_cpus()),
-        "cores_allowed": cores(),
-        "cpu_quota": cgroups.tightest(cgroups.quotas()),
-        "smt_active": _line(f"{cpu}/smt/active"),
-        "governor": _line(f"{cpu}/cpu0/cpufreq/scaling_governor"),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "memory_limit": cgroups.memory_limit(),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "load_average": os.getloadavg(),
-    }
+    return Host(
+        name=platform.node(),
+        kernel_id=identity.kernel(),
+        cpu=_cpu_model(),
+        cpus_allowed=sorted(_cpus()),
+        cores_allowed=cores(),
+        cpu_quota=cgroups.tightest(cgroups.quotas()),
+        smt_active=_line(f"{cpu}/smt/active"),
+        governor=_line(f"{cpu}/cpu0/cpufreq/scaling_governor"),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory_limit=cgroups.memory_limit(),
+        kernel=f"{platform.system()} {platform.release()}",
+        load_average=os.getloadavg(),
+    )
 
 
 def cores() -> int:
@@ -94,19 +178,19 @@ def usable_cores() -> float:
     return cores() if quota is None else min(cores(), quota)
 
 
-def software() -> dict[str, Any]:
+def software() -> Software:
     """Return versions of interpreter and packages, the BLAS, and the MPI loaded."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return {
-        "python": platform.python_version(),
-        "executable": sys.executable,
-        "packages": _versions(),
-        "blas": f"{blas.get('name')} {blas.get('version')}",
-        "libmpi": environment.libmpi(),
-    }
+    return Software(
+        python=platform.python_version(),
+        executable=sys.executable,
+        packages=_versions(),
+        blas=f"{blas.get('name')} {blas.get('version')}",
+        libmpi=environment.libmpi(),
+    )
 
 
-def commit(folder: Path | None = None) -> dict[str, Any] | None:
+def commit(folder: Path | None = None) -> Commit | None:
     """Return hash and state of the checkout that holds the package, None outside one.
 
     Parameters
@@ -118,10 +202,10 @@ def commit(folder: Path | None = None) -> dict[str, Any] | None:
     # An environment inside somebody else's checkout is not part of it.
     if _git(folder, "ls-files", "--error-unmatch", "provenance.py") is None:
         return None
-    return {
-        "hash": _git(folder, "rev-parse", "HEAD"),
-        "dirty": _git(folder, "status", "--porcelain") != "",
-    }
+    return Commit(
+        hash=_git(folder, "rev-parse", "HEAD"),
+        dirty=_git(folder, "status", "--porcelain") != "",
+    )
 
 
 def recorded_variables(variables: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -89,7 +89,7 @@ class Probe:
         largest, output = max(self._options.sizes), self._options.output
         need = VECTORS_HELD * self._per_node * largest
         host = provenance.host()
-        if need > MEMORY_SHARE * (host["memory_limit"] or host["memory_bytes"]):
+        if need > MEMORY_SHARE * (host.memory_limit or host.memory_bytes):
             return (
                 f"{self._per_node} ranks on a node need {need / GIB:.3g} GiB for "
                 f"vectors of {short(largest)}: ask for smaller ones, such as -m 8:4M"

@@ -48,7 +48,7 @@ def examine(machine: Machine, ranks: int) -> list[Finding]:
 
 def _here(machine: Machine, ranks: int) -> list[Finding]:
     cores, usable = provenance.cores(), provenance.usable_cores()
-    cpus = len(provenance.host()["cpus_allowed"])
+    cpus = len(provenance.host().cpus_allowed)
     threads = machine.threads_per_rank
     said = f"{cores} cores, {cpus} hardware threads allowed here"
     if usable < cores:

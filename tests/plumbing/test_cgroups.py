@@ -192,7 +192,7 @@ def test_a_real_group_is_seen_from_within(version):
     code = (
         f"open({str(folder / 'cgroup.procs')!r}, 'w').write('0');"
         "from dsgd_bench.host import provenance as p;"
-        "print(p.usable_cores(), p.host()['cpu_quota'])"
+        "print(p.usable_cores(), p.host().cpu_quota)"
     )
     try:
         done = subprocess.run(

@@ -69,8 +69,8 @@ def test_only_variables_that_change_a_measurement_are_recorded():
 
 def test_the_cores_are_those_this_process_may_use():
     host = provenance.host()
-    assert set(host["cpus_allowed"]) == os.sched_getaffinity(0)
-    assert 1 <= host["cores_allowed"] <= len(host["cpus_allowed"])
+    assert set(host.cpus_allowed) == os.sched_getaffinity(0)
+    assert 1 <= host.cores_allowed <= len(host.cpus_allowed)
 
 
 def test_hardware_threads_of_one_core_count_once(monkeypatch):
@@ -131,13 +131,13 @@ def checkout(tmp_path):
 
 def test_a_clean_checkout_is_its_commit(checkout):
     found = provenance.commit(checkout)
-    assert re.fullmatch("[0-9a-f]{40}", found["hash"])
-    assert found["dirty"] is False
+    assert re.fullmatch("[0-9a-f]{40}", found.hash)
+    assert found.dirty is False
 
 
 def test_a_changed_checkout_is_dirty(checkout):
     (checkout / "provenance.py").write_text("second\n")
-    assert provenance.commit(checkout)["dirty"] is True
+    assert provenance.commit(checkout).dirty is True
 
 
 def test_an_environment_inside_somebody_elses_checkout_has_no_commit(checkout):
