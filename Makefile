@@ -32,11 +32,11 @@ install: $(VENV)/installed ## make the environment of an MPI library
 smoke: install ## run a small study on 4 ranks and print its table
 	$(BIN)/dsgd-bench run configs/smoke.toml
 
-test: install ## run the tests: without MPI, on 2 to 4 ranks, the commands
+test: install ## run the tests: without MPI, on 3 ranks, the commands
 	$(BIN)/python tests/run.py
 
-test-slow: install ## run the slow ones: hanging ranks, damaged files, long schedules
-	$(BIN)/python tests/run.py slow cli-slow
+test-slow: install ## run the others: 2 and 4 ranks, hanging ranks, damaged files
+	$(BIN)/python tests/run.py slow mpi-slow cli-slow
 
 test-ranks: install ## run what of them another MPI library can change
 	$(BIN)/python tests/run.py mpi-library cli-library
@@ -116,7 +116,7 @@ check: $(VENV)/checked ## lint, format and types; changes nothing
 
 coverage: $(VENV)/checked $(VENV)/kernels ## which lines the tests run, ranks included; at least 90 %
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/coverage run tests/run.py serial mpi cli slow cli-slow kernels; status=$$?; \
+	$(BIN)/coverage run tests/run.py serial mpi cli slow mpi-slow cli-slow kernels; status=$$?; \
 	    $(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 format: $(VENV)/checked ## mend format and what the linter can mend

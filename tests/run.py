@@ -1,15 +1,16 @@
-"""Run the tests in three parts: without MPI, on 2 to 4 ranks, and the commands.
+"""Run the tests in three parts: without MPI, on 3 ranks, and the commands.
 
     python tests/run.py [serial] [mpi] [cli] [-- options for pytest]
-    python tests/run.py [slow] [cli-slow] [kernels] [gpu] [slurm] [hosts] [-- options]
+    python tests/run.py [slow] [mpi-slow] [cli-slow] [-- options]
+    python tests/run.py [kernels] [gpu] [slurm] [hosts] [-- options]
     python tests/run.py [mpi-library] [cli-library] [slurm-library] [-- options]
 
-Those of the second line are run only if named: slow and cli-slow are what serial and
-cli leave out, kernels compiles the GPU's kernels and runs them on the host, gpu needs
-one, slurm and hosts emulate a cluster and a network on this machine. Those of the third
-line are what another MPI library can change, of the parts without that word: sentences
-and exit statuses are checked once. All parts are run even if one fails. A test that
-runs on several ranks counts once per launch, with its worst outcome. The last line is
+Without a name those of the first line are run; those of the second are what they leave
+out. Kernels compiles the GPU's kernels and runs them on the host, gpu needs one, slurm
+and hosts emulate a cluster and a network on this machine. Those of the last line are
+what another MPI library can change, of the parts without that word: sentences and exit
+statuses are checked once. All parts are run even if one fails. A test that runs on
+several ranks counts once per launch, with its worst outcome. The last line is
 ``N passed, N failed, N skipped``, and the exit status is 1 if anything failed. Reports
 of all ranks are left in build/tests.
 
@@ -31,10 +32,10 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "build" / "tests"
 CONTRACTS, ON_MPI = "tests/contracts", "tests/mpi"
 PROMISES = "tests/contracts/test_algorithms.py"
-ON_RANKS = {3: [CONTRACTS], 2: [PROMISES, ON_MPI], 4: [PROMISES, ON_MPI]}
+ON_RANKS = {3: [CONTRACTS, ON_MPI], 2: [PROMISES, ON_MPI], 4: [PROMISES, ON_MPI]}
 """What is run on how many ranks. 3 finds what holds for powers of two only, and with 4
 there is a rank that is no neighbor; virtual time has larger numbers. What needs one
-rank only is run in the first launch."""
+rank only is run in the first launch, which is the one that is not slow."""
 ON_DEVICE = [PROMISES, "tests/contracts/test_device.py"]
 STAND_IN = {
     "stand-in:staged": [*ON_DEVICE, "tests/contracts/test_servers.py"],
@@ -87,10 +88,10 @@ def main(words: list[str]) -> int:
     parts, options = words[:cut] or ["serial", "mpi", "cli"], words[cut + 1 :]
     total: Counter[str] = Counter()
     for part in parts:
-        if part in ("mpi", "mpi-library"):
-            for size, where in ON_RANKS.items():
+        if part in ("mpi", "mpi-slow", "mpi-library"):
+            for size, where in launches(part):
                 total += on_ranks(size, where, options)
-            for device, where in STAND_IN.items() if part == "mpi" else ():
+            for device, where in STAND_IN.items() if part == "mpi-slow" else ():
                 total += on_ranks(3, where, options, device)
         else:
             total += plain(part, options)
@@ -99,6 +100,12 @@ def main(words: list[str]) -> int:
                 total += on_ranks(3, where, options, device)
     print(summary(total))
     return 1 if total["failed"] else 0
+
+
+def launches(part: str) -> list[tuple[int, list[str]]]:
+    """Return on how many ranks a part is run, and what of it."""
+    first, *others = ON_RANKS.items()
+    return {"mpi": [first], "mpi-slow": others}.get(part, [first, *others])
 
 
 def has_gpu() -> bool:
@@ -128,7 +135,7 @@ def plain(part: str, options: list[str]) -> Counter[str]:
         words += ["-n", str(2 * len(os.sched_getaffinity(0))), "--dist", "worksteal"]
     elif part not in ALONE:
         # virtual time does not care how many tests share the cores
-        words += ["-n", "auto", "--dist", "worksteal"]
+        words += ["-n", str(len(os.sched_getaffinity(0)) + 1), "--dist", "worksteal"]
     return judge(part, words, folders, MARKED.get(part, []) + options, ranks=1)
 
 

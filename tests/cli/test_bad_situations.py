@@ -172,6 +172,7 @@ def environment_of(process: Path) -> str:
         return ""  # ended meanwhile, or somebody else's
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_folder_share_the_work(dsgd_bench):
     study = dsgd_bench.study()
     change = "study.repeats=3"

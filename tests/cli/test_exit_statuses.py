@@ -40,6 +40,7 @@ def test_a_target_that_is_reached_is_status_0_and_one_that_is_not_4(dsgd_bench):
     assert "FOM trials 1 count" in missed.stdout
 
 
+@pytest.mark.slow
 def test_a_trace_that_fails_verification_is_status_3_whatever_the_target(dsgd_bench):
     study = dsgd_bench.study()
     assert dsgd_bench("run", study, "--set", MISSED).returncode == 4
@@ -71,6 +72,7 @@ def test_inside_an_mpi_job_the_status_is_the_same(dsgd_bench):
     assert len(LAST.findall(done.stdout)) == 1, "one rank speaks for all"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("list",), ("report", "results")])
 def test_output_that_nobody_reads_any_more_ends_the_command_quietly(dsgd_bench, words):
     assert dsgd_bench("run", dsgd_bench.study()).returncode == 0

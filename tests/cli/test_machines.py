@@ -54,6 +54,7 @@ def run(dsgd_bench: Command, machine: Path) -> tuple[str, trace.Trace]:
     return done.stdout, trace.open_trace(path)
 
 
+@pytest.mark.slow
 @pytest.mark.library
 def test_two_machines_of_one_name_are_measured_as_two_of_two_names(dsgd_bench):
     shifted = ("--time", "--monotonic", "5000")
@@ -108,6 +109,7 @@ def half_a_core():
     pytest.skip("no control group with a CPU quota can be made here")
 
 
+@pytest.mark.slow
 def test_cpu_quota_is_told_by_doctor_plan_and_report(dsgd_bench, half_a_core):
     def said(*words: object) -> str:
         done = subprocess.run(

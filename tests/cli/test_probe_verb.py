@@ -34,6 +34,7 @@ def nothing_written(folder: Path) -> bool:
     return not list(folder.glob("*.json*"))
 
 
+@pytest.mark.slow
 @pytest.mark.library
 def test_a_profile_is_measured_and_simulated_with(dsgd_bench):
     done = probe(dsgd_bench, 2, *SHORT, "-f", "-z", "90")

@@ -73,6 +73,7 @@ def test_a_figure_of_no_known_format_is_refused(dsgd_bench):
     assert not (dsgd_bench.folder / "bars.abc").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_replayed_is_refused_in_one_sentence(dsgd_bench):
     trace = trace_of(dsgd_bench, "simulate")
     wrong = dsgd_bench.study(text=SLOW)

@@ -109,6 +109,7 @@ def contents(trace: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_a_seed_gives_a_trace_bit_by_bit_and_another_one_another_interleaving(
     dsgd_bench,
 ):

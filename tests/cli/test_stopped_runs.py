@@ -55,6 +55,7 @@ def marked(pid: int) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.library
 @pytest.mark.parametrize("kind", ["allreduce", "adpsgd-waitfree"])
 def test_a_stopped_trial_goes_on_where_it_was(dsgd_bench, kind):
@@ -86,6 +87,7 @@ def test_a_stopped_trial_goes_on_where_it_was(dsgd_bench, kind):
         np.testing.assert_array_equal(whole["loss"], trace.open_trace(other)["loss"])
 
 
+@pytest.mark.slow
 def test_ranks_stop_by_themselves_before_the_job_ends(dsgd_bench):
     text = TRIAL.replace("KIND", "adpsgd").replace("steps = 150", "seconds = 60.0")
     study = dsgd_bench.study(text=text)
@@ -97,6 +99,7 @@ def test_ranks_stop_by_themselves_before_the_job_ends(dsgd_bench):
     assert time.monotonic() - started < 40
 
 
+@pytest.mark.slow
 @pytest.mark.library
 def test_a_killed_launcher_leaves_no_orphan_and_no_trial_behind(dsgd_bench):
     """Two on one folder; one dies by SIGKILL in the middle of a trial."""

@@ -30,7 +30,10 @@ from dsgd_bench.spec.trial import (
 from dsgd_bench.study import simulation
 from dsgd_bench.trial.gradient_time import Replayed
 
-KINDS = ["allreduce", "dpsgd", "adpsgd", "asgd", "sgp"]
+KINDS = [
+    *("allreduce", "adpsgd", "asgd"),
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dpsgd", "sgp")),
+]
 SLOW = SlowdownSpec("constant", (1,), 4.0, mode="added")
 
 

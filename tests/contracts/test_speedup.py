@@ -89,6 +89,7 @@ def exponents(rows: list[Row]) -> list[float]:
     return [(e - f) / (m - n) for (n, f), (m, e) in pairwise(points)]
 
 
+@pytest.mark.slow
 def test_the_excess_is_that_of_the_formula(allreduce: dict[Any, Trace]) -> None:
     for trace in allreduce.values():
         assert summarize(trace).quality.excess == pytest.approx(

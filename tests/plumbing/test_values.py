@@ -139,6 +139,7 @@ def test_the_report_names_the_variable(tmp_path):
     assert "variable waited_for" in " ".join(found.terminal(columns=200).split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e308, -1.0, 0.0])
 def test_whatever_number_a_variable_has_a_report_is_printed(
     tmp_path, monkeypatch, value
