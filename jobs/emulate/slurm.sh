@@ -301,8 +301,6 @@ main() {
     env)
         all_up || die "not up in $DIR; run $0 up"
         echo "export SLURM_CONF='$DIR/slurm.conf'"
-        # all nodes share the cores of this machine, so ranks that wait must sleep
-        echo "export DSGD_BENCH_SHARED_CORES=1"
         ;;
     -h | --help) usage ;;
     *)
