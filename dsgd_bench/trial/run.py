@@ -43,7 +43,7 @@ class Ended:
     Attributes
     ----------
     snapshots : Snapshots
-        Models kept for judging.
+        Models kept for evaluation.
     final : (array, float, float)
         The model after the run, as `evaluate` takes it.
     elapsed : float

@@ -3,8 +3,8 @@
 import os
 import shutil
 import socket
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from virtual_cluster import script, until
@@ -16,12 +16,13 @@ WHERE = f"{os.environ['PATH']}:/usr/sbin"
 @pytest.fixture
 def other(cluster):
     """Where a second cluster, beside that of the tests, would be."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)  # munged's socket is for everybody
-    place = {"STATE_DIR": str(folder), "SLURM_PORT": "17817"}
-    yield place
-    script("down", check=False, **place)
-    shutil.rmtree(folder, ignore_errors=True)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)  # munged's socket is for all users
+        place = {"STATE_DIR": folder, "SLURM_PORT": "17817"}
+        try:
+            yield place
+        finally:
+            script("down", check=False, **place)
 
 
 def processes(folder: str) -> list[str]:

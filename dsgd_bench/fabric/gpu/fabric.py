@@ -118,7 +118,7 @@ def _no_ipc(fabric: Fabric) -> str:
     handles = fabric.gather(own and own.handle)
     if all(handles):
         failed = _add_to([h for rank, h in enumerate(handles) if rank != fabric.rank])
-    failures = fabric.gather(failed)  # everybody has added to everybody
+    failures = fabric.gather(failed)  # every rank has added to every rank
     if own and not any(failures):
         total = ADDITIONS * (fabric.size - 1)
         right = bool((arrays.host(own.vector) == total).all())

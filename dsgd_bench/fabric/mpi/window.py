@@ -108,7 +108,7 @@ class MpiWindow:
         self._begun.setdefault(rank, []).append(request)
 
     def _flush_far(self, rank: int) -> None:
-        """Complete all operations on `rank`; wait for the long ones by backing off."""
+        """Complete all operations on `rank`; wait for long ones as for messages."""
         for request in self._begun.pop(rank, ()):
             self._fabric.wait(request)
         self._win.Flush(rank)
