@@ -51,8 +51,6 @@ ON_GPU = {way.replace("stand-in", "cuda"): where for way, where in STAND_IN.item
 DEVICE = "DSGD_BENCH_TEST_DEVICE"
 ALONE = ("slurm", "slurm-library", "hosts", "gpu")
 """Parts whose tests run one after the other: they share a cluster, links, or a GPU."""
-MANY_AT_A_TIME = ("cli", "cli-slow", "cli-library", "slow")
-"""Parts whose tests start processes, and wait for them most of the time."""
 FOLDERS = {
     "serial": ["tests/contracts", "tests/plumbing"],
     "slow": ["tests/contracts", "tests/plumbing"],
@@ -131,10 +129,8 @@ def plain(part: str, options: list[str]) -> Counter[str]:
     """Run the tests that start without MPI in one ordinary process."""
     words = [sys.executable, "-m", "pytest"]
     folders = FOLDERS.get(part, [f"tests/{part}"])
-    if part in MANY_AT_A_TIME:
-        words += ["-n", str(2 * len(os.sched_getaffinity(0))), "--dist", "worksteal"]
-    elif part not in ALONE:
-        # virtual time does not care how many tests share the cores
+    if part not in ALONE:
+        # one more than cores: virtual time does not care, and ranks are waited for
         words += ["-n", str(len(os.sched_getaffinity(0)) + 1), "--dist", "worksteal"]
     return judge(part, words, folders, MARKED.get(part, []) + options, ranks=1)
 

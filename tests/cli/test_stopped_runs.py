@@ -111,8 +111,8 @@ def test_a_killed_launcher_leaves_no_orphan_and_no_trial_behind(dsgd_bench):
     other = dsgd_bench.start("run", study, *change)
     wait_until(lambda: len(marked(other.pid)) > 2)
     os.kill(victim.pid, signal.SIGKILL)
-    victim.communicate(timeout=20)
-    wait_until(lambda: not marked(victim.pid), 20)
+    victim.communicate(timeout=90)
+    wait_until(lambda: not marked(victim.pid))
     output, errors = other.communicate(timeout=90)
     assert other.returncode == 0, errors
     ready = [path.parent for path in results.glob(f"*/{READY}")]
