@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dsgd_bench.host import placement
+
 NETWORKS = {
     "/sys/class/infiniband/mlx*": "infiniband",
     "/sys/class/infiniband/hfi1*": "omnipath",
@@ -276,12 +278,12 @@ def on_these_ranks(origin: Mapping[str, Any], libmpi: str | None) -> list[str]:
         Path of the MPI library in this process.
     """
     family, number = identify(origin["mpi_library"])
-    places = origin["placement"]
+    places = placement.read(origin["placement"])
     facts = Facts(
         family,
         number,
-        nodes=len({place["node"] for place in places}),
-        node_ranks=max(place["node_ranks"] for place in places),
+        nodes=len({place.node for place in places}),
+        node_ranks=max(place.node_ranks for place in places),
         variables=os.environ,
         networks=networks(),
         wheel=(libmpi or "").startswith(sys.prefix + os.sep),

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dsgd_bench.host import cgroups, environment, identity
 
 TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
@@ -16,38 +18,85 @@ SHARED_CORES = "DSGD_BENCH_SHARED_CORES"
 """Environment variable that says that ranks share cores where MPI cannot see it: on
 hosts that are emulated on one machine (``jobs/emulate/``)."""
 
-Place = dict[str, Any]
-"""What is known of one rank, ready for JSON: see `here` and `arrange`."""
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one rank runs, as far as it knows by itself: see `here`.
+
+    Attributes
+    ----------
+    host : str
+        Name of the computer, one that no other host of this job has.
+    cpus, cores : str
+        Hardware threads that it may use; the same as physical cores, each named by its
+        first hardware thread.
+    quotas : dict of str to float
+        Cores that its control groups allow, by group (`cgroups.quotas`).
+    threads : int
+        That its linear algebra starts.
+    kernel : str
+        Which running one (see `identity`); empty where nothing tells.
+    gpu : str
+        Which GPUs are visible; empty without ``CUDA_VISIBLE_DEVICES``.
+    emulated : bool
+        Whether the host is one of several on this machine.
+    """
+
+    host: str
+    cpus: str
+    cores: str
+    quotas: dict[str, float] = {}
+    threads: int
+    kernel: str = ""
+    gpu: str
+    emulated: bool = False
+
+
+class Arranged(Place, frozen=True, kw_only=True):
+    """Where one rank runs, with its neighbors on the node: see `arrange`.
+
+    Attributes
+    ----------
+    node, node_rank, node_ranks : int
+        Number of its node, in the order of ranks; its number there, of how many.
+    shares : bool
+        Whether it shares a core.
+    """
+
+    node: int
+    node_rank: int
+    node_ranks: int
+    shares: bool
 
 
 def here(host: str) -> Place:
-    """Return where this process is.
+    """Return where this process is; `host` is the name of the computer."""
+    allowed = cpus()
+    return Place(
+        host=host,
+        cpus=compact(allowed),
+        cores=compact(core_of(cpu) for cpu in allowed),
+        quotas=cgroups.quotas(),
+        threads=environment.threads(),
+        kernel=identity.kernel(),
+        gpu=gpu(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
+        emulated=SHARED_CORES in os.environ,
+    )
+
+
+def read(written: Any) -> list[Arranged]:
+    """Return the places of ranks that a provenance has, by rank.
 
     Parameters
     ----------
-    host : str
-        Name of the computer, one that no other host of this job has (`hosts.names`).
+    written : list of dict or None
+        ``placement``, as any version wrote it; None in simulations.
 
-    Returns
-    -------
-    dict
-        ``host``; ``cpus``, hardware threads it may use, as text; ``cores``, the same as
-        physical cores, each named by its first hardware thread; ``quotas``, cores that
-        its control groups allow, by group; ``threads`` that its linear algebra starts;
-        ``gpu``, empty without ``CUDA_VISIBLE_DEVICES``; ``kernel``, which running one
-        (see `hosts`); ``emulated``, whether the host is one of several on this machine.
+    Raises
+    ------
+    msgspec.ValidationError
+        If it is anything else.
     """
-    allowed = cpus()
-    return {
-        "host": host,
-        "cpus": compact(allowed),
-        "cores": compact(core_of(cpu) for cpu in allowed),
-        "quotas": cgroups.quotas(),
-        "threads": environment.threads(),
-        "kernel": identity.kernel(),
-        "gpu": gpu(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
-        "emulated": SHARED_CORES in os.environ,
-    }
+    return msgspec.convert(written or [], list[Arranged])
 
 
 def cpus() -> set[int]:
@@ -92,44 +141,46 @@ def gpu(visible: str, folder: Path = GPUS) -> str:
     )
 
 
-def arrange(places: Sequence[Place]) -> list[Place]:
+def arrange(places: Sequence[Place]) -> list[Arranged]:
     """Return the places of all ranks, each knowing its neighbors on the node.
 
     Parameters
     ----------
     places : sequence of Place
         From `here`, by rank.
-
-    Returns
-    -------
-    list of dict
-        With, beyond what `here` says, ``node`` (nodes count in the order of ranks),
-        ``node_rank``, ``node_ranks`` and ``shares``, whether it shares a core.
     """
     nodes: dict[str, list[int]] = defaultdict(list)
-    machines: dict[str, list[int]] = defaultdict(list)
-    emulated = any(place["emulated"] for place in places)
     for rank, place in enumerate(places):
-        nodes[place["host"]].append(rank)
-        kernel = place.get("kernel") or place["host"]  # containers share its cores
+        nodes[place.host].append(rank)
+    numbers = {host: number for number, host in enumerate(nodes)}
+    sharing = _sharing(places)
+    return [
+        Arranged(
+            **msgspec.structs.asdict(place),
+            node=numbers[place.host],
+            node_rank=nodes[place.host].index(rank),
+            node_ranks=len(nodes[place.host]),
+            shares=rank in sharing,
+        )
+        for rank, place in enumerate(places)
+    ]
+
+
+def _sharing(places: Sequence[Place]) -> set[int]:
+    """Return which ranks share a core with others of their machine."""
+    machines: dict[str, list[int]] = defaultdict(list)
+    emulated = any(place.emulated for place in places)
+    for rank, place in enumerate(places):
+        kernel = place.kernel or place.host  # containers share its cores
         machines["" if emulated else kernel].append(rank)
     sharing: set[int] = set()
     for ranks in machines.values():
-        cores = [spread(places[rank]["cores"]) for rank in ranks]
-        threads = [places[rank]["threads"] for rank in ranks]
-        quotas = [places[rank].get("quotas", {}) for rank in ranks]
+        cores = [spread(places[rank].cores) for rank in ranks]
+        threads = [places[rank].threads for rank in ranks]
+        quotas = [places[rank].quotas for rank in ranks]
         crowd = crowded(cores, threads, quotas)
         sharing.update(ranks[number] for number in crowd)
-    arranged = [dict(place) for place in places]
-    for node, ranks in enumerate(nodes.values()):
-        for node_rank, rank in enumerate(ranks):
-            arranged[rank] |= {
-                "node": node,
-                "node_rank": node_rank,
-                "node_ranks": len(ranks),
-                "shares": rank in sharing,
-            }
-    return arranged
+    return sharing
 
 
 def crowded(
@@ -229,16 +280,16 @@ def lines(places: Sequence[Place]) -> dict[str, str]:
     Parameters
     ----------
     places : sequence of Place
-        From `arrange`, by rank.
+        Of all ranks, by rank.
     """
     nodes: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for rank, place in enumerate(places):
-        where = f"cpus {place['cpus']}"
-        if quota := cgroups.tightest(place.get("quotas", {})):
+        where = f"cpus {place.cpus}"
+        if quota := cgroups.tightest(place.quotas):
             where += f", {quota:g} cores by quota"
-        if place["gpu"]:
-            where += f", GPU {place['gpu']}"
-        nodes[place["host"]][where].append(rank)
+        if place.gpu:
+            where += f", GPU {place.gpu}"
+        nodes[place.host][where].append(rank)
     return {
         host: "; ".join(
             f"rank{'s' * (len(ranks) > 1)} {compact(ranks)} on {where}"
@@ -248,12 +299,12 @@ def lines(places: Sequence[Place]) -> dict[str, str]:
     }
 
 
-def summary(places: Sequence[Mapping[str, Any]]) -> str:
+def summary(places: Sequence[Arranged]) -> str:
     """Return nodes, ranks per node and sharing in a few words."""
-    counts = {place["node"]: place["node_ranks"] for place in places}
+    counts = {place.node: place.node_ranks for place in places}
     sizes = sorted(set(counts.values()))
     ranks = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    sharing = sum(place["shares"] for place in places)
+    sharing = sum(place.shares for place in places)
     where = f"each of {len(counts)} nodes" if len(counts) > 1 else "one node"
     words = f"{ranks} rank{'s' * (ranks != '1')} on {where}"
     return words + (f", {sharing} of which share cores" if sharing else "")

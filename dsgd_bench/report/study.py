@@ -131,7 +131,9 @@ class Study:
         for group in self.groups:
             for row in group.rows:
                 facts = provenance_warnings.facts(row.provenance)
-                places = placement.lines(fact(row.provenance, "placement") or ())
+                places = placement.lines(
+                    placement.read(fact(row.provenance, "placement"))
+                )
                 facts |= {f"node {host}": text for host, text in places.items()}
                 for name, value in facts.items():
                     found.setdefault(name, Counter())[value] += 1

@@ -12,6 +12,7 @@ from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.links import Links
 from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.statistics import MIN_RUNS
+from dsgd_bench.host import placement
 from dsgd_bench.io.escape import plain
 from dsgd_bench.io.trial_folder import JOB, LOG
 from dsgd_bench.report.evidence import Evidence
@@ -172,12 +173,12 @@ def shared_gpus(evidence: Evidence) -> Iterator[str]:
 
 def _shared_cores(row: Row) -> str:
     """Say in a few words which cores the ranks of a run shared."""
-    places = fact(row.provenance, "placement")
+    places = placement.read(fact(row.provenance, "placement"))
     cores = fact(row.provenance, "cores") or fact(row.provenance, "cores_allowed")
-    if places and not all(place["shares"] for place in places):
-        return f"of which {sum(place['shares'] for place in places)} shared cores"
-    if places and places[-1]["node"]:
-        return f"on {places[-1]['node'] + 1} nodes, sharing cores"
+    if places and not all(place.shares for place in places):
+        return f"of which {sum(place.shares for place in places)} shared cores"
+    if places and places[-1].node:
+        return f"on {places[-1].node + 1} nodes, sharing cores"
     return f"on {cores:g} cores" if isinstance(cores, int | float) else "shared cores"
 
 

@@ -150,7 +150,7 @@ def _judge(answer: dict[str, Any], ranks: int) -> list[Finding]:
         ),
         Finding("thread level", answer["thread_level"], GOOD),
         *_judge_library(answer),
-        *_judge_placement(answer["placement"], answer["cores"]),
+        *_judge_placement(placement.read(answer["placement"]), answer["cores"]),
     ]
     progress = msgspec.convert(answer["progress"], preflight.Verdict)
     for where, pair in progress.pairs.items():
@@ -185,14 +185,14 @@ def _judge_library(answer: dict[str, Any]) -> list[Finding]:
     return [*findings, *(Finding("known bug", sentence, NOTE) for sentence in bugs)]
 
 
-def _judge_placement(places: list[placement.Place], cores: float) -> list[Finding]:
+def _judge_placement(places: list[placement.Arranged], cores: float) -> list[Finding]:
     """Map ranks to nodes and cores, and say whether any share a core."""
-    shares = any(place["shares"] for place in places)
-    threads = max(place["threads"] for place in places)
+    shares = any(place.shares for place in places)
+    threads = max(place.threads for place in places)
     said = f"{placement.summary(places)}, {threads} thread{'s' * (threads > 1)} each"
     if shares:
         on = f"{len(places)} ranks on {cores:g} cores: "
-        on = on if len({place["node"] for place in places}) == 1 else ""
+        on = on if len({place.node for place in places}) == 1 else ""
         said += (
             f"; {on}ranks wait for each other's cores, and their times are not to be "
             "trusted"

@@ -1,7 +1,7 @@
 """From the shards of the ranks to one netCDF-4 compatible file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric.columns import COLUMNS, SPANS
+from dsgd_bench.host import placement
+from dsgd_bench.host.placement import Arranged
 from dsgd_bench.io import files
 from dsgd_bench.io.trial_folder import SHARDS, TRACE, rank_of, shards_in
 from dsgd_bench.spec.trial import Trial
@@ -172,7 +174,7 @@ def _assemble(shards: dict[int, Shard], facts: dict[str, Any]) -> Arrays:
     spent = sum(arrays[name] for name in SPANS)
     arrays["other"] = arrays["duration"] - spent
     _add_ranks(arrays, shards, ranks)
-    _add_places(arrays, facts["provenance"].get("placement", ()))
+    _add_places(arrays, placement.read(facts["provenance"].get("placement")))
     arrays["serves"] = np.zeros(ranks)
     arrays["serves"][ranks - facts["servers"] :] = 1.0
     _add_moments(arrays, shards, ranks)
@@ -231,12 +233,13 @@ def _exchanges(shards: dict[int, Shard]) -> dict[int, NDArray[np.int64]]:
     return {rank: np.asarray(pairs) for rank, pairs in found.items() if len(pairs)}
 
 
-def _add_places(arrays: Arrays, places: Sequence[Mapping[str, Any]]) -> None:
+def _add_places(arrays: Arrays, places: Sequence[Arranged]) -> None:
     """Note where each rank ran; the cores themselves are in the provenance."""
     for rank, place in enumerate(places):
-        for name in ("node", "node_rank", "node_ranks"):
-            arrays[name][rank] = place[name]
-        arrays["shares_core"][rank] = float(place["shares"])
+        arrays["node"][rank] = place.node
+        arrays["node_rank"][rank] = place.node_rank
+        arrays["node_ranks"][rank] = place.node_ranks
+        arrays["shares_core"][rank] = float(place.shares)
 
 
 def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:

@@ -8,7 +8,7 @@ from dsgd_bench.analysis.links import Links
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.host import identity
 from dsgd_bench.host.identity import Host
-from dsgd_bench.host.placement import arrange
+from dsgd_bench.host.placement import Place, arrange
 from dsgd_bench.io import trial_folder
 from dsgd_bench.spec.machine import LinksSpec, Machine
 from dsgd_bench.study import lock
@@ -44,23 +44,22 @@ def test_this_process_shares_a_clock_with_itself():
 
 
 def place(host, kernel, cores="0-1"):
-    known = {"host": host, "kernel": kernel, "cpus": cores, "cores": cores}
-    return known | {"threads": 1, "gpu": "", "emulated": False, "quotas": {}}
+    return Place(host=host, kernel=kernel, cpus=cores, cores=cores, threads=1, gpu="")
 
 
 def test_machines_of_one_name_are_two_nodes_and_share_no_core():
     known = [Host("node", "1")] * 2 + [Host("node", "2")] * 2
     names = identity.names(known)
     places = arrange([place(name, host.kernel) for name, host in zip(names, known)])  # noqa: B905
-    assert [p["node"] for p in places] == [0, 0, 1, 1]
-    assert [p["node_rank"] for p in places] == [0, 1, 0, 1]
-    assert not any(p["shares"] for p in places)
+    assert [p.node for p in places] == [0, 0, 1, 1]
+    assert [p.node_rank for p in places] == [0, 1, 0, 1]
+    assert not any(p.shares for p in places)
 
 
 def test_containers_on_one_kernel_are_hosts_of_their_own_that_share_cores():
     places = arrange([place("c1", "1", "0"), place("c2", "1", "0")])
-    assert [p["node"] for p in places] == [0, 1]
-    assert all(p["shares"] for p in places)
+    assert [p.node for p in places] == [0, 1]
+    assert all(p.shares for p in places)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
 """What a report says of where ranks ran, and of bugs that they could have met."""
 
+from typing import Any
+
+import msgspec
 import synthetic
 
 from dsgd_bench import report
 from dsgd_bench.host.placement import Place, arrange
 
 
-def places(*cores: str) -> list[Place]:
-    more = {"threads": 1, "gpu": "", "emulated": False}
-    return arrange(
-        [{"host": "node1", "cpus": core, "cores": core, **more} for core in cores]
-    )
+def places(*cores: str) -> Any:
+    """Return the places of ranks on one node, as a trace keeps them."""
+    found = [
+        Place(host="node1", cpus=core, cores=core, threads=1, gpu="") for core in cores
+    ]
+    return msgspec.to_builtins(arrange(found))
 
 
 def study(tmp_path, **provenance):

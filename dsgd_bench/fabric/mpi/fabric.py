@@ -13,6 +13,7 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
+import msgspec
 import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
@@ -222,11 +223,11 @@ class MpiFabric(Communicator):
             "mpi_library": self.library,
             "mpi_version": ".".join(map(str, MPI.Get_version())),
             "thread_level": THREAD_LEVELS[MPI.Query_thread()],
-            "hosts": [place["host"] for place in places],
+            "hosts": [place.host for place in places],
             "clocks": identity.clocks(known),
             "cores": self.node_cores,
-            "oversubscribed": any(place["shares"] for place in places),
-            "placement": places,
+            "oversubscribed": any(place.shares for place in places),
+            "placement": msgspec.to_builtins(places),
         }
 
     def abort(self, status: int) -> None:
