@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.algorithms.base import Algorithm
-from dsgd_bench.analysis import labels
 from dsgd_bench.analysis.comparison import Line
 from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.statistics import median
@@ -184,9 +183,9 @@ def circumstances(line: Line) -> str:
     if line.baseline and line.baseline is not line.group:
         words.append(f"without slowdown {_shares(line.baseline)}")
     row = line.group.first
-    if labels.fact(row.provenance, "oversubscribed"):
-        cores = labels.fact(row.provenance, "cores")
-        words.append(f"{row.trial.ranks} ranks share {cores or 'fewer'} cores")
+    if row.origin.oversubscribed:
+        cores = row.origin.cores or "fewer"
+        words.append(f"{row.trial.ranks} ranks share {cores} cores")
     steps = [count for row in line.group.rows for count in row.times.steps_per_rank]
     if steps:
         fewest, most = min(steps), max(steps)

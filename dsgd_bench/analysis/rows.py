@@ -11,6 +11,7 @@ from math import inf
 from typing import Any
 
 from dsgd_bench.algorithms.facts import Bound
+from dsgd_bench.analysis.origin import Origin
 
 SPANS = ("compute", "injected", "waiting", "transfer", "update", "snapshot", "other")
 """Where a step's time can go; the spans of a step add up to its duration."""
@@ -268,6 +269,8 @@ class Row:
         How often the run was stopped and went on.
     provenance, progress : dict
         As stored in the trace.
+    origin : Origin
+        What is reckoned with of the provenance.
     target, times, traffic, staleness, weights, quality, limits
         What was measured.
     """
@@ -279,6 +282,7 @@ class Row:
     interruptions: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
     target: Target = Target()
     times: Times = Times()
     traffic: Traffic = Traffic()

@@ -13,6 +13,7 @@ import numpy as np
 
 from dsgd_bench.algorithms import ALGORITHMS
 from dsgd_bench.analysis import labels, readings, speed
+from dsgd_bench.analysis.origin import Origin
 from dsgd_bench.analysis.rows import (
     Asked,
     Measure,
@@ -108,6 +109,7 @@ def summarize(trace: "Trace") -> Row:
             interruptions=len(trace.interruptions),
             provenance=trace.provenance,
             progress=trace.progress,
+            origin=Origin.of(trace.provenance),
             target=readings.target(trace),
             times=readings.times(trace),
             traffic=readings.traffic(trace),

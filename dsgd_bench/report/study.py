@@ -10,7 +10,6 @@ from dsgd_bench.analysis.checks import Verification
 from dsgd_bench.analysis.comparison import Line, compare
 from dsgd_bench.analysis.expectations import judge
 from dsgd_bench.analysis.findings import Answer
-from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.servers import Load
 from dsgd_bench.analysis.summary import Group, combine
@@ -131,9 +130,7 @@ class Study:
         for group in self.groups:
             for row in group.rows:
                 facts = provenance_warnings.facts(row.provenance)
-                places = placement.lines(
-                    placement.read(fact(row.provenance, "placement"))
-                )
+                places = placement.lines(row.origin.placement)
                 facts |= {f"node {host}": text for host, text in places.items()}
                 for name, value in facts.items():
                     found.setdefault(name, Counter())[value] += 1

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsgd_bench.analysis.comparison import Line, is_synchronous
-from dsgd_bench.analysis.labels import fact
 from dsgd_bench.analysis.links import Links
 from dsgd_bench.analysis.rows import Row
 from dsgd_bench.analysis.statistics import MIN_RUNS
-from dsgd_bench.host import placement
 from dsgd_bench.io.escape import plain
 from dsgd_bench.io.trial_folder import JOB, LOG
 from dsgd_bench.report.evidence import Evidence
@@ -136,12 +134,12 @@ def few_repeats(evidence: Evidence) -> Iterator[str]:
 
 def oversubscribed(evidence: Evidence) -> Iterator[str]:
     """Say where there are more ranks than cores."""
-    rows = [row for row in evidence.rows if fact(row.provenance, "oversubscribed")]
+    rows = [row for row in evidence.rows if row.origin.oversubscribed]
     if not rows:
         return
     ranks = max(row.trial.ranks for row in rows)
     where, limited = _shared_cores(rows[0]), ""
-    if any(fact(row.provenance, "cpu_quota") for row in rows):
+    if any(row.origin.cpu_quota for row in rows):
         limited = " A control group allows no more: see its CPU quota."
     if all(row.trial.factors.get("compute.mode") == "emulated" for row in rows):
         yield (
@@ -160,8 +158,8 @@ def oversubscribed(evidence: Evidence) -> Iterator[str]:
 
 def shared_gpus(evidence: Evidence) -> Iterator[str]:
     """Say where ranks took turns on a GPU."""
-    gpus = [gpu for row in evidence.rows for gpu in fact(row.provenance, "gpus") or ()]
-    most = max((gpu["ranks"] for gpu in gpus if not gpu["mps"]), default=1)
+    gpus = [gpu for row in evidence.rows for gpu in row.origin.gpus]
+    most = max((gpu.ranks for gpu in gpus if not gpu.mps), default=1)
     if most > 1:
         yield (
             f"{most} ranks computed on one GPU without NVIDIA's Multi-Process Service:"
@@ -173,13 +171,13 @@ def shared_gpus(evidence: Evidence) -> Iterator[str]:
 
 def _shared_cores(row: Row) -> str:
     """Say in a few words which cores the ranks of a run shared."""
-    places = placement.read(fact(row.provenance, "placement"))
-    cores = fact(row.provenance, "cores") or fact(row.provenance, "cores_allowed")
+    places = row.origin.placement
+    cores = row.origin.cores or row.origin.cores_allowed
     if places and not all(place.shares for place in places):
         return f"of which {sum(place.shares for place in places)} shared cores"
     if places and places[-1].node:
         return f"on {places[-1].node + 1} nodes, sharing cores"
-    return f"on {cores:g} cores" if isinstance(cores, int | float) else "shared cores"
+    return "shared cores" if cores is None else f"on {cores:g} cores"
 
 
 def strange_links(evidence: Evidence) -> Iterator[str]:
@@ -198,7 +196,7 @@ def known_bugs(evidence: Evidence) -> Iterator[str]:
     """Name bugs of the MPI library that the runs could have met."""
     found: dict[str, int] = {}
     for row in evidence.rows:
-        for sentence in fact(row.provenance, "known_bugs") or ():
+        for sentence in row.origin.known_bugs:
             found[sentence] = found.get(sentence, 0) + 1
     for sentence, count in found.items():
         yield (

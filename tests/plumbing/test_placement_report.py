@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 import synthetic
 
 from dsgd_bench import report
@@ -61,3 +62,27 @@ def test_a_known_bug_is_named_once_with_the_runs_that_could_meet_it(tmp_path):
     assert text.startswith("1 of 1 runs could have met")
     assert "some/project#1" in text
     assert said(study(tmp_path / "other", known_bugs=[]), "known-bugs") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("placement", "node1"),
+        ("placement", [1, 2]),
+        ("gpus", 5),
+        ("gpus", [{"ranks": "two", "mps": False}]),
+        ("known_bugs", 5),
+        ("oversubscribed", "yes"),
+        ("cores", "many"),
+    ],
+)
+def test_a_trace_of_odd_provenance_is_unreadable_and_the_others_are_reported(
+    tmp_path, name, value
+):
+    for repeat, odd in enumerate(({}, {name: value})):
+        toy = synthetic.run(synthetic.trial(repeat=repeat))
+        toy.provenance = {**synthetic.PROVENANCE, **odd}
+        synthetic.save(toy, tmp_path / "toy")
+    (found,) = report.read_report(tmp_path / "toy").studies
+    assert [row.status for row in found.rows] == ["reached", "unreadable"]
+    assert f"$.{name}" in found.rows[1].reason
