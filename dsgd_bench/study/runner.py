@@ -57,7 +57,7 @@ class Display(Protocol):
     """Who is told how the study gets on."""
 
     def starting(self, trial: Trial, number: int, of: int, /) -> None:
-        """Say that a trial is being started."""
+        """Say which trial is next, a number of so many."""
 
     def ended(self, trial: Trial, outcome: str, /) -> None:
         """Say how a trial ended: ``finished``, ``skipped``, ``stopped`` or why not."""
@@ -174,11 +174,11 @@ def _run_one(
     if folder.outcome == Outcome.FINISHED:
         pass_over(Decision.SKIP, folder, outcome, trial, display)
         return True
+    display.starting(trial, *place)
     try:
         with lock.held(folder.path) as ours:
             decision = decide(job, folder, outcome.since, ours=ours)
             if decision is Decision.RUN:
-                display.starting(trial, *place)
                 note(outcome, trial, _started(start, job, folder), display)
             else:
                 pass_over(decision, folder, outcome, trial, display)

@@ -7,6 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsgd_bench.spec.machine import Machine
+from dsgd_bench.study import launch
+
 HERE = Path(__file__).parent
 SECONDS = 300
 
@@ -68,6 +71,20 @@ class Command:
             self.words(*words),
             cwd=self.folder,
             env=self.environment(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    def in_job(self, ranks: int, *words: object) -> subprocess.CompletedProcess[str]:
+        """Run the command on the ranks of an MPI job."""
+        python = sys.executable
+        return subprocess.run(
+            [*launch.starter(ranks, Machine(), python), *self.words(*words)],
+            cwd=self.folder,
+            env=launch.variables(ranks, Machine(), python, self.environment()),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -2,14 +2,10 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import pytest
-
-from dsgd_bench.spec.machine import Machine
-from dsgd_bench.study import launch
 
 MISSED = "measure.target={loss=1e-9}"
 REACHED = "measure.target={loss=100.0}"
@@ -57,17 +53,7 @@ def test_a_trace_that_fails_verification_is_status_3_whatever_the_target(dsgd_be
 
 @pytest.mark.library
 def test_inside_an_mpi_job_the_status_is_the_same(dsgd_bench):
-    words = ("run", dsgd_bench.study(), "--set", MISSED)
-    done = subprocess.run(
-        [*launch.starter(2, Machine(), sys.executable), *dsgd_bench.words(*words)],
-        cwd=dsgd_bench.folder,
-        env=launch.variables(2, Machine(), sys.executable, dsgd_bench.environment()),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = dsgd_bench.in_job(2, "run", dsgd_bench.study(), "--set", MISSED)
     assert done.returncode == 4, done.stderr
     assert len(LAST.findall(done.stdout)) == 1, "one rank speaks for all"
 

@@ -1,8 +1,6 @@
 """Running studies for real: finished, skipped, reported, inside an MPI job."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,6 @@ from dsgd_bench.fabric.columns import SPANS
 from dsgd_bench.graphs import GRAPHS
 from dsgd_bench.problems import PROBLEMS
 from dsgd_bench.slowdowns import KINDS
-from dsgd_bench.spec.machine import Machine
-from dsgd_bench.study import launch
 from dsgd_bench.trace import VARIABLES, open_trace
 
 
@@ -64,19 +60,7 @@ def test_a_trace_opens_in_xarray_with_units_and_adds_up(dsgd_bench):
 @pytest.mark.library
 def test_a_run_inside_an_mpi_job_uses_the_ranks_it_finds(dsgd_bench):
     study = dsgd_bench.study()
-    python = sys.executable
-    words = launch.starter(3, Machine(), python)
-    environment = launch.variables(3, Machine(), python, dsgd_bench.environment())
-    done = subprocess.run(
-        [*words, *dsgd_bench.words("run", study, "--set", "study.ranks=[2, 3]")],
-        cwd=dsgd_bench.folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = dsgd_bench.in_job(3, "run", study, "--set", "study.ranks=[2, 3]")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("dsgd-bench report") == 1, "one rank speaks for all"
     folders = trial_folders(dsgd_bench.folder / "results" / "tiny")
@@ -87,24 +71,28 @@ def test_a_run_inside_an_mpi_job_uses_the_ranks_it_finds(dsgd_bench):
 
 @pytest.mark.library
 def test_a_study_larger_than_the_job_around_it_is_refused_in_one_sentence(dsgd_bench):
-    study = dsgd_bench.study()
-    python = sys.executable
-    done = subprocess.run(
-        [
-            *launch.starter(2, Machine(), python),
-            *dsgd_bench.words("run", study, "--set", "study.ranks=5"),
-        ],
-        cwd=dsgd_bench.folder,
-        env=launch.variables(2, Machine(), python, dsgd_bench.environment()),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = dsgd_bench.in_job(2, "run", dsgd_bench.study(), "--set", "study.ranks=5")
     assert done.returncode != 0
     assert done.stderr.count("asks for 5 ranks but this MPI job has 2") == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.library
+def test_inside_an_mpi_job_a_folder_that_is_odd_fails_its_trial_alone(dsgd_bench):
+    """As where each trial has ranks of its own."""
+    study, repeats = dsgd_bench.study(), "study.repeats=3"
+    held, cleared, whole = read_study(study, [repeats]).trials
+    results = dsgd_bench.folder / "results" / "tiny"
+    (results / trial_id(cleared) / "log.txt").mkdir(parents=True)
+    (results / trial_id(held)).touch()
+    done = dsgd_bench.in_job(2, "run", study, "--set", repeats)
+    assert done.returncode == 1, done.stderr
+    assert f"{trial_id(held)} cannot be written" in done.stderr
+    assert "log.txt is in the way (it is a folder, not a file)" in done.stderr
+    assert (
+        "log.txt is in the way" in (results / trial_id(cleared) / "ERROR").read_text()
+    )
+    assert (results / trial_id(whole) / "READY").exists()
 
 
 def test_plan_names_trials_memory_and_duration_and_runs_nothing(dsgd_bench):

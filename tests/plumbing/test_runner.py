@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dsgd_bench.config.identity import trial_id
@@ -114,3 +115,25 @@ def test_a_trial_that_failed_before_this_run_began_is_run(tmp_path: Path) -> Non
     since = error.stat().st_mtime + 1
     job = Job("tiny", TRIAL, REFUSING)
     assert decide(job, TrialFolder(error.parent), since, ours=True) is Decision.RUN
+
+
+def test_a_trial_whose_folder_cannot_be_held_is_named_by_its_own_number(
+    tmp_path: Path,
+) -> None:
+    """Not by that of the last one that could be started."""
+    odd = msgspec.structs.replace(TRIAL, seed=1)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / trial_id(odd)).touch()
+    said = []
+
+    class Saying:
+        def starting(self, trial: Trial, number: int, of: int, /) -> None:
+            said.append((trial, f"{number}/{of}"))
+
+        def ended(self, trial: Trial, outcome: str, /) -> None:
+            said.append((trial, outcome))
+
+    study = Study("tiny", Path("tiny.toml"), (TRIAL, odd))
+    runner.run_study(study, REFUSING, tmp_path, Saying())
+    assert [trial for trial, _ in said] == [TRIAL, TRIAL, odd, odd]
+    assert [words for _, words in said][::2] == ["1/2", "2/2"]
