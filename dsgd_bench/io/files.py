@@ -24,8 +24,8 @@ READ_LIMIT = 64 * 2**20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors that say that nothing more can be written, by anyone or by this user."""
 
-END = 2**16
-"""Bytes of the end of a file that are enough for its last lines."""
+BEGINNING, END = 2**10, 2**16
+"""Bytes of a file that are enough to know its kind, and to have its last lines."""
 
 KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -80,6 +80,18 @@ def size(path: Path) -> int:
     found = path.stat()
     _refuse_other_kinds(path, found.st_mode)
     return found.st_size
+
+
+def read_beginning(path: Path, *, nbytes: int = BEGINNING) -> str:
+    """Return the text at the beginning of a regular file, however large it is.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read or is no regular file.
+    """
+    with _opened(path) as file:
+        return file.read(nbytes).decode("utf-8", errors="replace")
 
 
 def read_end(path: Path, *, nbytes: int = END) -> str:

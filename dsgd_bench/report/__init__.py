@@ -31,6 +31,16 @@ from dsgd_bench.report import (
 )
 from dsgd_bench.report.collect import collect
 from dsgd_bench.report.fom import sentinel
+from dsgd_bench.report.names import (
+    CSV,
+    FIGURES,
+    JSON,
+    MARKDOWN,
+    PAGE,
+    SERVERS,
+    VALIDATION,
+    is_foreign,
+)
 from dsgd_bench.report.study import Study
 from dsgd_bench.trace import open_trace
 
@@ -39,15 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "Standing", "read_report", "sentinel", "write_report"]
 
-MARKDOWN, CSV, SERVERS, VALIDATION, JSON, PAGE, FIGURES = (
-    "report.md",
-    "summary.csv",
-    "servers.csv",
-    "validation.csv",
-    "summary.json",
-    "report.html",
-    "figures",
-)
+FOREIGN = "what lies there is not of a report"
 
 _ANY_NUMBER = np.errstate(all="ignore")
 """Damaged traces hold infinities: what comes of them is shown, not complained of."""
@@ -105,7 +107,7 @@ class Report:
         """Write tables, figures and a page; return the report that says so.
 
         Whatever cannot be drawn or written is named among the remarks, so that the
-        numbers can still be shown.
+        numbers can still be shown; a text that no report has written stays.
 
         Parameters
         ----------
@@ -116,6 +118,9 @@ class Report:
         figures = [drawing.path for drawing in drawings]
         files, failed = [], {}
         for name, text in _texts(self, drawings, out).items():
+            if is_foreign(out / name):
+                failed[name] = FOREIGN
+                continue
             try:
                 out.mkdir(parents=True, exist_ok=True)
                 write_text(out / name, text)

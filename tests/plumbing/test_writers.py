@@ -6,6 +6,7 @@ import shutil
 import pytest
 import synthetic
 from test_profile import a_profile
+from test_validation import foretold, ran
 
 from dsgd_bench import report, trace
 from dsgd_bench.batch.slurm.records import RECORD, Record
@@ -15,6 +16,7 @@ from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.io import trial_folder
 from dsgd_bench.replay import figure, whatif
 from dsgd_bench.replay import tables as replays
+from dsgd_bench.report.names import BEGINNINGS
 from dsgd_bench.spec.job import Job
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.trial.run import Run
@@ -119,6 +121,41 @@ def test_a_report_replaces_no_folder_or_fifo(tmp_path, name):
     written = report.read_report(tmp_path / "toy").write(out)
     assert any("it is a FIFO, not a file" in remark for remark in written.remarks)
     assert (out / name).is_fifo()
+
+
+def test_a_report_replaces_no_text_that_no_report_has_written(tmp_path):
+    """Of a paper, say, whose folder `--out` names."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in BEGINNINGS:
+        (out / name).write_text(f"The study of {name}\n")
+    written = everything(tmp_path / "results").write(out)
+    for name in BEGINNINGS:
+        assert (out / name).read_text() == f"The study of {name}\n"
+    (remark,) = written.remarks
+    assert f"{', '.join(BEGINNINGS)} cannot be written to {out}" in remark
+    assert "(what lies there is not of a report)" in remark
+    assert not written.whole
+    assert {path.suffix for path in written.files} == {".png"}
+
+
+def test_a_report_replaces_the_one_before_and_empty_files(tmp_path):
+    found, out = everything(tmp_path / "results"), tmp_path / "out"
+    out.mkdir()
+    for name in BEGINNINGS:
+        (out / name).touch()
+    for _ in range(2):
+        written = found.write(out)
+        assert written.whole, written.remarks
+        assert {path.name for path in written.files} >= BEGINNINGS.keys()
+
+
+def everything(folder):
+    """Return a report that has all files there are: of servers, and of simulations."""
+    measured = ran("asgd")
+    for each in (measured, foretold(measured)):
+        synthetic.save(each, folder / "toy")
+    return report.read_report(folder)
 
 
 def test_a_checkpoint_is_not_written_through_a_link_to_a_folder(tmp_path):
