@@ -16,7 +16,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from dsgd_bench.errors import TraceError
 from dsgd_bench.host import identity
@@ -39,6 +41,44 @@ ATTEMPTS = 100
 """How often a folder is made that others remove at the same time."""
 
 
+class Holder(msgspec.Struct, frozen=True):
+    """The process that holds a folder, by its claim; what is empty is not known.
+
+    Attributes
+    ----------
+    host : str
+        Name of the computer, for people.
+    kernel, processes : str
+        The running kernel, and the namespace in which `process` is a number.
+    process : int
+        Number of the process.
+    token : str
+        Drawn at random: names and numbers may be those of two processes.
+    job, start : str
+        Batch job, and how often it was started before.
+    """
+
+    host: str = ""
+    kernel: str = ""
+    processes: str = ""
+    process: Annotated[int, msgspec.Meta(ge=0)] = 0
+    token: str = ""
+    job: str = ""
+    start: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> "Holder":
+        """Return the holder in a claim; an unknown one if it is damaged."""
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except (ValueError, RecursionError):
+            return cls()
+
+    def text(self) -> str:
+        """Return the claim as JSON."""
+        return json.dumps(msgspec.structs.asdict(self))
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
     """Hold a trial's folder in a ``with`` block; tell whether that was possible.
@@ -52,7 +92,7 @@ def held(folder: Path) -> Iterator[bool]:
         If the folder cannot be made or written.
     """
     with _locked(folder) as lock:
-        ours = _ourselves()
+        ours = _ourselves().text()
         if lock == TAKEN or not _claimed(folder, ours, sure=lock == OURS):
             yield False
             return
@@ -158,18 +198,16 @@ def _taken_over(path: Path, ours: str) -> bool:
         return False
 
 
-def _ourselves() -> str:
-    """Return a new claim; a name and a number may be those of two processes."""
-    return json.dumps(
-        {
-            "host": platform.node(),
-            "kernel": identity.kernel(),
-            "processes": identity.namespace(identity.PROCESSES),
-            "process": os.getpid(),
-            "token": os.urandom(8).hex(),
-            "job": os.environ.get("SLURM_JOB_ID", ""),
-            "start": os.environ.get("SLURM_RESTART_COUNT", "0"),
-        }
+def _ourselves() -> Holder:
+    """Return this process, as a holder that has never been."""
+    return Holder(
+        host=platform.node(),
+        kernel=identity.kernel(),
+        processes=identity.namespace(identity.PROCESSES),
+        process=os.getpid(),
+        token=os.urandom(8).hex(),
+        job=os.environ.get("SLURM_JOB_ID", ""),
+        start=os.environ.get("SLURM_RESTART_COUNT", "0"),
     )
 
 
@@ -182,27 +220,16 @@ def _alive(path: Path, *, sure: bool) -> bool:
         return True  # just given back: the next look will tell
     except OSError as error:  # a FIFO or a device: it would stay one for ever
         raise TraceError(_unwritable(path.parent, error)) from None
-    holder = _holder(text)
-    ours = json.loads(_ourselves())
-    if holder.get("kernel") and holder.get("kernel") == ours["kernel"]:
+    holder, ours = Holder.read(text), _ourselves()
+    if holder.kernel and holder.kernel == ours.kernel:
         if sure:
             return False
-        if holder.get("processes") == ours["processes"]:
-            process = holder.get("process", 0)
-            return isinstance(process, int) and _runs(process)
-        return bool(age < STALE)  # in another container: its numbers say nothing here
-    if holder.get("job") and holder.get("job") == ours["job"]:
-        return bool(holder.get("start") == ours["start"]) and age < STALE
-    return bool(age < STALE)
-
-
-def _holder(text: str) -> dict[str, Any]:
-    """Return what a claim says; nothing if it is being written, or damaged."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        if holder.process and holder.processes == ours.processes:
+            return _runs(holder.process)
+        return age < STALE  # in another container: its numbers say nothing here
+    if holder.job and holder.job == ours.job:
+        return holder.start == ours.start and age < STALE
+    return age < STALE
 
 
 def _runs(process: int) -> bool:

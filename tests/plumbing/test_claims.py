@@ -17,7 +17,7 @@ from dsgd_bench.study import lock
 pytestmark = pytest.mark.timeout(60)
 
 
-def of_another_host(folder: Path, *, age: float = 0.0, **more: str) -> None:
+def of_another_host(folder: Path, *, age: float = 0.0, **more: object) -> None:
     """Leave a claim as a process on another host would."""
     claim = {"host": "far", "kernel": "another", "process": 1, "job": "", "start": "0"}
     path = folder / trial_folder.CLAIM
@@ -77,6 +77,19 @@ def test_a_claim_of_another_host_counts_while_it_is_touched(tmp_path: Path) -> N
     of_another_host(tmp_path, age=lock.STALE + 1)
     with lock.held(tmp_path) as ours:
         assert ours
+
+
+@pytest.mark.parametrize("process", [0, -1, "me", None])
+def test_a_claim_without_a_process_counts_until_it_is_too_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: object
+) -> None:
+    """Signals to 0 and -1 reach many processes, some of which always run."""
+    monkeypatch.setattr(lock, "_flock", lambda _: lock.UNKNOWN)
+    ours = json.loads(lock._ourselves().text())
+    for age, expected in ((0.0, False), (lock.STALE + 1, True)):
+        of_another_host(tmp_path, age=age, **{**ours, "process": process})
+        with lock.held(tmp_path) as taken:
+            assert taken is expected
 
 
 def test_the_claim_of_an_earlier_start_of_the_same_job_does_not_count(

@@ -123,6 +123,6 @@ def test_a_process_number_of_another_container_says_nothing_of_its_life(
     with monkeypatch.context() as there:
         there.setattr(identity, "namespace", lambda _: "pid:[1]")
         there.setattr(os, "getpid", lambda: 2**22 + 1)
-        claim.write_text(lock._ourselves())
+        claim.write_text(lock._ourselves().text())
     assert lock._alive(claim, sure=False)
     assert not lock._alive(claim, sure=True)
