@@ -8,7 +8,6 @@ import os
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import msgspec
 
@@ -23,6 +22,7 @@ from dsgd_bench.host import (
     provenance,
     shared_memory,
 )
+from dsgd_bench.host.placement import Arranged
 from dsgd_bench.io import printing
 from dsgd_bench.spec.machine import Machine
 from dsgd_bench.study import capacity, launch, rank_process
@@ -39,6 +39,38 @@ class Finding:
     what: str
     found: str
     verdict: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the ranks of the small job found; rank 0 prints it as JSON.
+
+    Attributes
+    ----------
+    mpi_library, mpi_version, thread_level : str
+        As the library names itself, the standard's version, and what was granted.
+    libmpi_path : str or None
+        The file that was loaded.
+    cores : int or float
+        That the ranks of a node have together.
+    placement : list of Arranged
+        Where every rank runs, by rank.
+    environment : dict of str to str
+        Variables of rank 0 that tell of MPI libraries, secrets withheld.
+    progress : Verdict
+        Of the preflight.
+    known_bugs : list of str
+        A sentence for each that can be met.
+    """
+
+    mpi_library: str
+    mpi_version: str
+    thread_level: str
+    libmpi_path: str | None
+    cores: int | float
+    placement: list[Arranged]
+    environment: dict[str, str]
+    progress: preflight.Verdict
+    known_bugs: list[str]
 
 
 def examine(machine: Machine, ranks: int) -> list[Finding]:
@@ -114,12 +146,14 @@ def _hdf5() -> Finding:
 
 def _in_job(machine: Machine, ranks: int) -> list[Finding]:
     """Start a small job and ask it."""
-    answers: list[dict[str, Any]] = []
+    answers: list[Answer] = []
     complaints: list[str] = []
 
     def listen(line: str) -> None:
         if line.startswith(ANSWER):
-            answers.append(json.loads(line.removeprefix(ANSWER)))
+            # msgspec's own JSON refuses names that are not UTF-8
+            written = json.loads(line.removeprefix(ANSWER))
+            answers.append(msgspec.convert(written, Answer))
         else:
             complaints.append(line)
 
@@ -139,21 +173,20 @@ def _in_job(machine: Machine, ranks: int) -> list[Finding]:
     return [*found, *_judge(answers[0], ranks)]
 
 
-def _judge(answer: dict[str, Any], ranks: int) -> list[Finding]:
-    path = answer["libmpi_path"] or "unknown"
+def _judge(answer: Answer, ranks: int) -> list[Finding]:
+    path = answer.libmpi_path or "unknown"
     findings = [
         Finding("ranks", f"{ranks} started, {ranks} in one job", GOOD),
         Finding(
             "MPI library",
-            f"{answer['mpi_library']}, standard {answer['mpi_version']}, at {path}",
+            f"{answer.mpi_library}, standard {answer.mpi_version}, at {path}",
             GOOD,
         ),
-        Finding("thread level", answer["thread_level"], GOOD),
+        Finding("thread level", answer.thread_level, GOOD),
         *_judge_library(answer),
-        *_judge_placement(placement.read(answer["placement"]), answer["cores"]),
+        *_judge_placement(answer.placement, answer.cores),
     ]
-    progress = msgspec.convert(answer["progress"], preflight.Verdict)
-    for where, pair in progress.pairs.items():
+    for where, pair in answer.progress.pairs.items():
         for name, found in pair.operations.items():
             how = {
                 "passive": "a computing target answers",
@@ -171,21 +204,20 @@ def _judge(answer: dict[str, Any], ranks: int) -> list[Finding]:
     return findings
 
 
-def _judge_library(answer: dict[str, Any]) -> list[Finding]:
+def _judge_library(answer: Answer) -> list[Finding]:
     """Say whether the library is the site's own, and free of known bugs here."""
-    variables = answer["environment"]
     findings = []
-    if hidden := environment.shadowed(answer["libmpi_path"], variables):
-        sure = environment.site_mpi(variables)
+    if hidden := environment.shadowed(answer.libmpi_path, answer.environment):
+        sure = environment.site_mpi(answer.environment)
         findings.append(Finding("site's MPI", hidden, BAD if sure else NOTE))
-    bugs = answer["known_bugs"]
-    if not bugs:
+    if not answer.known_bugs:
         text = "none of those we know can be met on these nodes"
         findings.append(Finding("known bugs", text, GOOD))
-    return [*findings, *(Finding("known bug", sentence, NOTE) for sentence in bugs)]
+    bugs = (Finding("known bug", sentence, NOTE) for sentence in answer.known_bugs)
+    return [*findings, *bugs]
 
 
-def _judge_placement(places: list[placement.Arranged], cores: float) -> list[Finding]:
+def _judge_placement(places: list[Arranged], cores: float) -> list[Finding]:
     """Map ranks to nodes and cores, and say whether any share a core."""
     shares = any(place.shares for place in places)
     threads = max(place.threads for place in places)
@@ -219,13 +251,19 @@ def on_rank(ranks: int, mode: str) -> int:
         printing.complain(f"dsgd-bench: {error}")
         return rank_process.REFUSED
     with rank_process.answering(fabric):
-        answer = fabric.describe() | {
-            "libmpi_path": environment.libmpi(),
-            "environment": provenance.recorded_variables() | _site_variables(),
-            "progress": msgspec.to_builtins(preflight.preflight(fabric, mode)),
-        }
-        answer["known_bugs"] = mpi_bugs.on_these_ranks(answer, answer["libmpi_path"])
+        described, path = fabric.describe(), environment.libmpi()
+        answer = Answer(
+            mpi_library=described["mpi_library"],
+            mpi_version=described["mpi_version"],
+            thread_level=described["thread_level"],
+            libmpi_path=path,
+            cores=described["cores"],
+            placement=placement.read(described["placement"]),
+            environment=provenance.recorded_variables() | _site_variables(),
+            progress=preflight.preflight(fabric, mode),
+            known_bugs=mpi_bugs.on_these_ranks(described, path),
+        )
         if fabric.rank == 0:
-            printing.lines([ANSWER + json.dumps(answer)])
+            printing.lines([ANSWER + json.dumps(msgspec.to_builtins(answer))])
     rank_process.leave(fabric)
     return 0
