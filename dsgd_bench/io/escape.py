@@ -3,11 +3,12 @@
 Names of files, reasons in a configuration, messages of other programs and whatever
 stands in a trace may hold line ends, escape sequences of terminals, marks that turn the
 direction of writing, or the markup of the place where they are shown. Each kind of
-output has its function here, and nothing foreign is shown without one. JSON needs none:
-what is not ASCII is escaped there.
+output has its function here, and nothing foreign is shown without one. JSON needs none
+to be shown, as what is not ASCII is escaped there, but one to be read again: `utf8`.
 """
 
 import html as markup
+import json
 import re
 import unicodedata
 from typing import Any
@@ -59,6 +60,16 @@ def cell(value: Any) -> Any:
         return value
     text = plain(value)
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def utf8(value: Any) -> Any:
+    """Return what JSON can hold with ``?`` for each byte that was not UTF-8.
+
+    Python keeps such bytes of paths and variables as halves of letters, and writes them
+    as JSON that other readers, msgspec's among them, refuse.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-8", errors="replace"))
 
 
 def _shown(letter: str) -> str:

@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 
 from dsgd_bench.errors import ConfigError
 from dsgd_bench.io import files, user_text
+from dsgd_bench.io.escape import utf8
 from dsgd_bench.spec.network import (
     AllReduceSpec,
     LinkSpec,
@@ -229,7 +230,8 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         ConfigError
             If it cannot be written.
         """
-        text = msgspec.json.format(msgspec.json.encode(self), indent=1)
+        content = utf8(msgspec.to_builtins(self))
+        text = msgspec.json.format(msgspec.json.encode(content), indent=1)
         try:
             files.write_bytes(path, text + b"\n")
         except OSError as error:

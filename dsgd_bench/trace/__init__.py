@@ -6,6 +6,7 @@ compatible file of the shards, with dimension scales and units, that opens in h5
 in ``xarray.open_dataset(path, engine="h5netcdf")``.
 """
 
+import json
 import os
 from itertools import product
 from pathlib import Path
@@ -144,8 +145,11 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
 
 
 def _decoded(text: Any, kind: type[Kind]) -> Kind:
-    """Return what a text in JSON says, if it is of a kind."""
-    return msgspec.json.decode(text, type=kind)
+    """Return what a text in JSON says, if it is of a kind.
+
+    Earlier versions wrote halves of letters into it, see `escape.utf8`.
+    """
+    return msgspec.convert(json.loads(text), kind)
 
 
 def fabric_of(path: Path) -> str:

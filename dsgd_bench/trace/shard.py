@@ -18,6 +18,7 @@ from dsgd_bench.errors import TraceError
 from dsgd_bench.fabric import ledger
 from dsgd_bench.fabric.base import Fabric
 from dsgd_bench.fabric.preflight import Verdict
+from dsgd_bench.io.escape import utf8
 from dsgd_bench.io.trial_folder import shard_of
 from dsgd_bench.spec.trial import Trial
 from dsgd_bench.trace import reading
@@ -70,10 +71,14 @@ class Facts:
 
     def table(self) -> dict[str, Any]:
         """Return the facts as JSON can hold them."""
-        return asdict(self) | {
-            "trial": json.loads(self.trial.to_json()),
-            "progress": msgspec.to_builtins(self.progress),
-        }
+        table: dict[str, Any] = utf8(
+            asdict(self)
+            | {
+                "trial": json.loads(self.trial.to_json()),
+                "progress": msgspec.to_builtins(self.progress),
+            }
+        )
+        return table
 
 
 class ShardWriter:

@@ -58,6 +58,14 @@ def a_profile(
     )
 
 
+def test_a_profile_is_written_whatever_bytes_the_variables_have(tmp_path: Path) -> None:
+    profile = a_profile()
+    profile.provenance["environment"] = {"UCX_NET_DEVICES": "caf\udce9"}
+    profile.write(tmp_path / "cluster.json")
+    found = machine_profile.read(tmp_path / "cluster.json")
+    assert found.provenance["environment"] == {"UCX_NET_DEVICES": "caf?"}
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "cluster.json"

@@ -1,8 +1,10 @@
 """From shards to a trace: whole runs, crashed runs, missing and broken shards."""
 
+import json
 import time
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from dsgd_bench.fabric.ledger import SPANS, Ledger
 from dsgd_bench.fabric.preflight import Verdict
 from dsgd_bench.fabric.virtual.fabric import World
 from dsgd_bench.io import trial_folder
+from dsgd_bench.problems import make
 from dsgd_bench.spec.trial import (
     AlgorithmSpec,
     BudgetSpec,
@@ -20,7 +23,7 @@ from dsgd_bench.spec.trial import (
     SlowdownSpec,
     Trial,
 )
-from dsgd_bench.trial.run import Run
+from dsgd_bench.trial.run import Run, Together
 
 STEP = 0.01
 
@@ -51,6 +54,32 @@ def test_time_in_a_collective_is_split_at_the_last_arrival(folder):
     assert np.isnan(found["waited_for"][1]).all()
     np.testing.assert_allclose(found["injected"][1], 2 * STEP)
     np.testing.assert_allclose(found["injected_asked"][1], 2 * STEP)
+
+
+HALF = {"environment": {"LD_LIBRARY_PATH": "/caf\udce9"}}
+"""A variable with a byte that is not UTF-8, as Python gives it."""
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_trace_can_be_read_whatever_bytes_the_variables_have(tmp_path, in_memory):
+    trial = Trial(
+        ranks=2,
+        algorithm=AlgorithmSpec("allreduce"),
+        problem=ProblemSpec("quadratic"),
+        budget=BudgetSpec(steps=2),
+    )
+    together = Together(make(trial.problem, trial.seed)) if in_memory else None
+    World(2).run(Run(trial, tmp_path, "toy", "auto", HALF, together=together))
+    if together is not None:
+        trace.write_trace(tmp_path, together.shards)
+    found = trace.open_trace(tmp_path / "trace.h5")
+    assert found.provenance["environment"] == {"LD_LIBRARY_PATH": "/caf?"}
+
+
+def test_a_trace_of_an_earlier_version_that_has_such_bytes_is_read(folder):
+    with h5py.File(folder / "trace.h5", "r+") as file:
+        file.attrs["dsgd_provenance"] = json.dumps(HALF)
+    assert trace.open_trace(folder / "trace.h5").provenance == HALF
 
 
 def test_spans_add_up_to_the_step(folder):
