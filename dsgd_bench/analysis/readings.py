@@ -49,7 +49,7 @@ def time_per_epoch(trace: "Trace") -> float | None:
     samples, elapsed = samples[ran], elapsed[ran]
     known = ALGORITHMS.get(trace.trial.algorithm.kind)
     if known and known.synchronous and elapsed.size:
-        # Whoever is some steps ahead at the end was not faster for that.
+        # A worker that is some steps ahead at the end was not faster for that.
         elapsed = np.full_like(elapsed, elapsed.max())
     rate = float(np.sum(samples / elapsed))
     return trace.epoch_samples / rate if rate > 0.0 else None

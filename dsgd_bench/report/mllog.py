@@ -101,7 +101,7 @@ def _set_up(log: _Log, trace: "Trace") -> Iterator[str]:
 def _blocks(log: _Log, trace: "Trace") -> Iterator[str]:
     """Yield a block from each evaluation point to the next, and what was found there.
 
-    Judging takes no time: it happens after the clock has stopped.
+    Evaluation takes no time: it happens after the clock has stopped.
     """
     times, samples = trace["moment_time"], trace["moment_samples"]
     accuracy, losses = trace["accuracy_of_mean"], trace["loss_of_mean"]

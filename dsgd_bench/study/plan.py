@@ -23,7 +23,7 @@ from dsgd_bench.study import capacity, launch
 from dsgd_bench.trial import gradient_time
 
 START_SECONDS = 2.0
-"""What starting, warming up, judging and merging one trial takes, roughly."""
+"""What starting, warming up, evaluating and merging one trial takes, roughly."""
 
 GIB = 2**30
 
@@ -34,7 +34,7 @@ LIBRARY_BYTES = {"torch": 200 * 2**20}
 """What a library that only one kind of problem loads takes besides, roughly."""
 
 SIMULATED_VECTORS = 3
-"""Vectors of a simulated rank beside its algorithm's and its copies: for judging."""
+"""Vectors of a simulated rank beside its algorithm's and snapshots: to evaluate."""
 
 SIMULATED_RANK_BYTES = 184 * 2**10
 """What a simulated rank takes beside its vectors and records, roughly."""
@@ -65,7 +65,7 @@ class Cost:
     bytes_per_step : float or None
         Handed over to be sent by one rank per gradient; None if it is a result.
     memory_per_rank : int
-        Bytes of one rank: models, copies for judging, data, what lies between the
+        Bytes of one rank: models, snapshots, data, what lies between the
         layers of a network of ours, the interpreter.
     memory : int or None
         Bytes of the one process that simulates all ranks; None on MPI.

@@ -139,7 +139,7 @@ def open_trace(path: str | os.PathLike[str]) -> Trace:
     ------
     TraceError
         If the file is missing, damaged, or of a later schema, or its variables are not
-        of one number of ranks, steps and moments.
+        of one number of ranks, steps and evaluation points.
     """
     return Trace(Path(path))
 

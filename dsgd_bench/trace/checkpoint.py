@@ -50,7 +50,7 @@ class Checkpoint:
     arrays : dict of str to array
         What the algorithm, the optimizer and the random streams kept.
     copies : dict of str to array
-        Copies of the model for judging, as `Copies.pack` gives them.
+        Snapshots of the model, as their `pack` gives them.
     rows : array of shape (steps, columns)
         Rows of the ledger.
     segments : list of (int, float)

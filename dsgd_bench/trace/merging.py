@@ -268,9 +268,9 @@ def _add_moments(arrays: Arrays, shards: dict[int, Shard], ranks: int) -> None:
 
 
 def _samples_copied(shard: Shard) -> NDArray[np.float64]:
-    """Return the samples in a rank's copies, shape (moments,), on its own clock.
+    """Return the samples in a rank's snapshots, shape (points,), on its own clock.
 
-    Copies are taken between steps: those whose middle lies before are in them.
+    Snapshots are taken between steps: those whose middle lies before are in them.
     """
     columns = shard.columns
     middles = columns["start"] + columns["duration"] / 2

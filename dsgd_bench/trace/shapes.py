@@ -11,7 +11,7 @@ Sizes = dict[str, int]
 
 
 def check(items: Mapping[str, Any], ranks: int) -> None:
-    """Refuse a trace whose variables are not of one number of ranks, steps and moments.
+    """Refuse a trace whose variables are not of one number of ranks, steps and points.
 
     Parameters
     ----------

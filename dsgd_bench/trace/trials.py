@@ -132,8 +132,8 @@ def find(folder: Path) -> list[TrialFolder]:
 def clear(folder: TrialFolder, *, checkpoints: bool) -> None:
     """Remove what an earlier run left in a trial's folder, and nothing else.
 
-    The job stays, to be replaced: it says that what lies beside it is ours. Whoever
-    calls this holds the folder.
+    The job stays, to be replaced: it says that what lies beside it is ours. The caller
+    holds the folder.
 
     Parameters
     ----------
